@@ -1,0 +1,128 @@
+"""YAML layers and ``key=value`` arguments to one validated configuration.
+
+A file may name another with ``extends:``; later layers win. An unknown key, a wrong type or a value out of range is an
+InputError that names the layer, the key, what was found, what is allowed and, for an unknown key, the nearest known one.
+"""
+import argparse
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from core.errors import InputError
+from core.settings import Config, Part
+
+class Loader(yaml.SafeLoader):
+    """Safe YAML where ``no`` is a language, 1e-5 a number, and a key given twice an error."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(k, deep=True) for k, _ in node.value]
+        for i, key in enumerate(keys):
+            if key in keys[:i]:
+                raise yaml.constructor.ConstructorError(None, None, f"found key {key!r} a second time", node.value[i][0].start_mark)
+        return super().construct_mapping(node, deep)
+
+
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag.rsplit(":", 1)[1] not in ("bool", "float", "timestamp")]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|false)$"), list("tf"))
+Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?$"), list("-+.0123456789"))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    try:
+        return Loader(text).get_single_data()
+    except yaml.YAMLError as error:
+        raise InputError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def layers_of(path: Path, seen: tuple = ()) -> list[tuple[str, dict]]:
+    """(where, mapping) of a file and of those it extends, the most general first."""
+    if not path.is_file():
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1)
+        raise InputError(f"{path}: no such configuration" + (f"; did you mean {path.parent / near[0]}?" if near else ""))
+    if path.resolve() in seen:
+        raise InputError(f"{path}: extends itself")
+    values = parse_yaml(path.read_text("utf-8"), str(path)) or {}
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: found {type(values).__name__}, expected keys and values")
+    parent = values.pop("extends", None)
+    below = layers_of(path.parent / parent, (*seen, path.resolve())) if parent else []
+    return [*below, (str(path), values)]
+
+
+def argument_layer(argument: str) -> tuple[str, dict]:
+    key, equals, text = argument.partition("=")
+    if not equals or not key:
+        raise InputError(f"argument {argument!r}: expected key=value, for example seed=1")
+    value = parse_yaml(text, f"argument {argument!r}")
+    for name in reversed(key.split(".")):
+        value = {name: value}
+    return f"argument {argument!r}", value
+
+
+def merged(below: Any, above: Any) -> Any:
+    if isinstance(below, dict) and isinstance(above, dict):
+        return {**below, **{k: merged(below.get(k), v) for k, v in above.items()}}
+    return above
+
+
+def load_config(path: str | Path, arguments: Sequence[str] = ()) -> Config:
+    layers = [*layers_of(Path(path)), *map(argument_layer, arguments)]
+    values: dict = {"name": Path(path).stem}
+    for _, layer in layers:
+        values = merged(values, layer)
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        raise InputError("\n".join(dict.fromkeys(explain(e, layers) for e in error.errors()))) from None
+    if config.collection.source == "disk" and not config.collection.path:
+        raise InputError(f"{path}: collection.path is not set; name a folder in MIRACL's format (collection.path=DIR), or set collection.source=atlas")
+    for name, ranker in config.ranking.rankers.items():
+        if ranker.recipe not in config.data_aug:
+            raise InputError(f"{path}: ranking.rankers.{name}.recipe: found {ranker.recipe!r}, expected one of {sorted(config.data_aug)}")
+    return config
+
+
+def explain(error: dict, layers: list[tuple[str, dict]]) -> str:
+    path = [str(p) for p in error["loc"] if not re.search(r"[\[\]{}(]|^(int|float|str|dict|literal|constrained-.*)$", str(p))]
+    where = next((name for name, layer in reversed(layers) if holds(layer, path)), layers[-1][0])
+    key = ".".join(path)
+    if error["type"] == "extra_forbidden":
+        known = known_keys(path[:-1])
+        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.4)
+        return f"{where}: unknown key {key}" + (f"; did you mean {'.'.join([*path[:-1], near[0]])}?" if near else "") + f" Known here: {', '.join(known)}"
+    expected = error["msg"].removeprefix("Input should be ")
+    return f"{where}: {key}: found {error['input']!r}, expected {expected}"
+
+
+def holds(layer: Any, path: list[str]) -> bool:
+    for name in path:
+        if not isinstance(layer, dict) or name not in layer:
+            return False
+        layer = layer[name]
+    return True
+
+
+def known_keys(path: Sequence[str]) -> list[str]:
+    """The keys allowed at a place of the configuration."""
+    part: Any = Config
+    for name in path:
+        field = part.model_fields.get(name) if isinstance(part, type) and issubclass(part, Part) else None
+        part = field.annotation if field else next((a for a in getattr(part, "__args__", ()) if isinstance(a, type) and issubclass(a, Part)), part)
+    return sorted(part.model_fields) if isinstance(part, type) and issubclass(part, Part) else []
+
+
+def from_arguments(description: str, add=lambda parser: None) -> tuple[Config, argparse.Namespace]:
+    """The configuration of a stage's command line: ``CONFIG [key=value …]``."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("config", help="a YAML file, for example configs/demo.yaml")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings over the file's")
+    add(parser)
+    options = parser.parse_intermixed_args()
+    return load_config(options.config, options.settings), options

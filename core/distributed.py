@@ -1,0 +1,38 @@
+"""Rank, world size and seeds. Without a launcher everything is rank 0 of 1, and torch is not imported."""
+import hashlib
+import os
+import sys
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", 0))
+
+
+def world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def barrier() -> None:
+    if world_size() > 1:
+        import torch.distributed
+
+        torch.distributed.barrier()
+
+
+def seed_of(*parts) -> int:
+    """A 63-bit seed from (seed, epoch, component, …): the same parts give the same seed on every machine."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
+
+
+def generator(*parts):
+    """A numpy generator seeded by ``seed_of(*parts)``."""
+    import numpy
+
+    return numpy.random.Generator(numpy.random.PCG64(seed_of(*parts)))
+
+
+def progress(items, total: int | None = None, what: str = "", unit: str = "it"):
+    """A bar with rate and time left on a terminal; nothing elsewhere and on other ranks than 0."""
+    from tqdm import tqdm
+
+    return tqdm(items, total=total, desc=what, unit=unit, disable=rank() != 0 or not sys.stderr.isatty(), dynamic_ncols=True)

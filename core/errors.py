@@ -1,0 +1,20 @@
+"""What a user is told. ``main()`` prints an InputError as one line, without a traceback."""
+import sys
+from collections.abc import Callable
+
+
+class InputError(Exception):
+    """Something from outside is wrong; the text says where, what was found, what was expected and what to do."""
+
+
+def at_line(path, number, found, expected) -> InputError:
+    return InputError(f"{path}, line {number}: found {found}, expected {expected}")
+
+
+def exit_with_message(main: Callable[[], None]) -> None:
+    """Runs an entry point; an InputError ends it with status 2 and its text alone."""
+    try:
+        main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

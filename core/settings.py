@@ -1,0 +1,156 @@
+"""The settings and their defaults, which are those of a real collection; ``core.config`` reads and checks them."""
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Atlas(Part):
+    countries: Count = 250          # at most; by population
+    cities: Whole = 0               # city passages a language, for benchmarks of size
+    queries: Count = 150            # a language, over all splits
+
+
+class CollectionPart(Part):
+    source: Literal["atlas", "disk"] = "disk"
+    path: str | None = None         # a folder in MIRACL's format
+    allow: list[Literal["unknown_passages", "empty_passages"]] = []
+    atlas: Atlas = Atlas()
+
+
+class Splits(Part):
+    train: str = "train"
+    dev: str = "dev"
+    test: str = "testA"             # evaluated and submitted
+
+
+class BM25(Part):
+    k1: Annotated[float, Field(ge=0)] = 0.9
+    b: Share = 0.4
+    per_language: dict[str, dict[Literal["k1", "b"], Annotated[float, Field(ge=0)]]] = {}
+    heap: str = "2g"                # of the JVM
+    threads: Whole = 0              # 0: all cores
+
+
+class Dense(Part):
+    backbone: str = "embedded"
+    layers: Count | None = None     # the first n layers; all without it
+    max_length: Count = 256
+    batch_tokens: Count = 8192
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+
+class Hybrid(Part):
+    preset: Literal["minmax", "miracl-baseline", "zscore", "rrf"] = "minmax"
+    weights: dict[str, Share] | Literal["tuned", "equal"] = "tuned"
+
+
+class Retrieval(Part):
+    sources: Annotated[list[Literal["bm25", "dense", "run"]], Field(min_length=1)] = ["bm25", "dense"]
+    bm25: BM25 = BM25()
+    dense: Dense = Dense()
+    run: str | None = None          # a folder of LANG-SPLIT.trec files for the source 'run'
+    hybrid: Hybrid = Hybrid()
+    depth: Count = 1000             # stored
+
+
+class Recipe(Part):
+    judged_negatives: Whole | None = None   # judged 0, a query; all without it
+    negatives: Whole = 100                  # NS-k: drawn from the candidates, a query and draw
+    draws: Count = 1                        # 1: once; n: n different draws, used by the epochs in turn
+
+
+class Fgm(Part):
+    epsilon: Annotated[float, Field(ge=0)] = 1.0    # 0: no adversarial step
+    norm: Literal["example", "batch"] = "example"
+
+
+class Ranker(Part):
+    backbone: str = "embedded"
+    layers: Count | None = None
+    prune_vocabulary: bool = False
+    freeze_embeddings: bool = False
+    recipe: str = "default"
+    languages: list[str] = []               # of the training pairs; all without it
+    query_length: Count = 64
+    max_length: Annotated[int, Field(ge=16)] = 256
+    steps: Count = 2000                     # optimizer steps
+    batch_size: Count = 32                  # pairs a micro-batch and process
+    accumulation: Count = 1
+    learning_rate: Positive = 2e-5
+    head_learning_rate: Positive | None = None
+    warmup: Share = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    clip: Positive = 1.0
+    dropouts: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)] = [0.1, 0.2, 0.3, 0.4, 0.5]
+    positive_weight: Positive = 1.0         # of pairs with label >= .5 in the loss
+    fgm: Fgm = Fgm()
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    deepspeed: str = "configs/deepspeed/zero0.json"
+    evaluate_every: Count = 500             # steps
+    dev_queries: Count = 20                 # a language, for choosing the best checkpoint
+    dev_depth: Count = 20
+    seed: Whole = 0
+
+
+class Rerank(Part):
+    depth: Count = 200
+    batch_tokens: Count = 16384
+
+
+class Ranking(Part):
+    rankers: Annotated[dict[str, Ranker], Field(min_length=1)] = {"base": Ranker()}
+    rerank: Rerank = Rerank()
+
+
+class Ensemble(Part):
+    normalise: Literal["minmax", "zscore", "none"] = "minmax"
+    weights: Literal["paper", "uniform", "search"] | dict[str, Share] = "paper"
+
+
+class Submission(Part):
+    depth: Annotated[int, Field(ge=1, le=1000)] = 100
+    tag: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "continuum"
+
+
+class Config(Part):
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    work: str = "work"
+    seed: Whole = 0
+    languages: list[str] = []               # all of the collection without it
+    limit: Count | dict[str, Count] | None = None   # queries a language and split, a sample fixed by the seed
+    collection: CollectionPart = CollectionPart()
+    splits: Splits = Splits()
+    retrieval: Retrieval = Retrieval()
+    data_aug: dict[str, Recipe] = {"default": Recipe()}
+    candidates: Count = 200                 # of the hybrid, handed to the rankers
+    ranking: Ranking = Ranking()
+    ensemble: Ensemble = Ensemble()
+    submission: Submission = Submission()
+
+    @property
+    def collection_name(self) -> str:
+        return "atlas" if self.collection.source == "atlas" else Path(self.collection.path).name
+
+    @property
+    def home(self) -> Path:
+        """The collection's folder; ``shared/`` in it holds the outputs."""
+        return Path(self.work) / self.collection_name
+
+    @property
+    def folder(self) -> Path:
+        """This configuration's results, report, submission and lock."""
+        return self.home / self.name
+
+    @property
+    def models(self) -> Path:
+        return Path(self.work) / "models"

@@ -1,0 +1,289 @@
+"""Steps and their outputs: an output is reused only if its inputs, its settings and its version constant are the same.
+
+A step's recipe holds the fingerprints of the steps and files that it reads, so the whole plan is known before anything runs.
+An output is written to ``NAME-FINGERPRINT.part`` and renamed when complete: a stopped step finds its partial work there again,
+and nothing half-written is ever taken for whole.
+
+    python -m core.store --du [WORK]       what lies under WORK, by collection and kind
+    python -m core.store --clean [WORK]    removes the outputs that no configuration's last run refers to
+"""
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import resource
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from core import distributed
+from core.errors import InputError, exit_with_message
+
+STAGES = ("retrieval", "data_aug", "ranking", "ensemble")
+
+
+def digest(value: Any) -> str:
+    """Of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def file_digest(path: Path, cache: Path) -> str:
+    """SHA-256 of a file's bytes, remembered in the folder ``cache`` by its path, size and time of change."""
+    stat = path.stat()
+    note = cache / digest([str(path.resolve()), stat.st_size, stat.st_mtime_ns])
+    if not note.exists():
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        with finished_file(note) as out:
+            out.write(found)
+    return note.read_text()
+
+
+@contextlib.contextmanager
+def finished_file(path: Path, mode: str = "w") -> Iterator[Any]:
+    """A file that appears under its name only when the block ends well."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with part.open(mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": "\n"})) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    with finished_file(path) as file:
+        json.dump(value, file, ensure_ascii=False, indent=1, sort_keys=True)
+        file.write("\n")
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: str | None = None) -> Iterator[None]:
+    """Holds a lock that the system drops with the process; waits for it, or raises InputError(busy) if that is given."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except BlockingIOError:
+            file.seek(0)
+            raise InputError(f"{busy} (process {file.read().strip() or 'unknown'})") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+@contextlib.contextmanager
+def finished_folder(target: Path) -> Iterator[Path]:
+    """A folder that appears under its name only when the block ends well; partial work of a stopped block is found again."""
+    part = target.with_name(target.name + ".part")
+    with locked(lock_of(target)) if distributed.rank() == 0 else contextlib.nullcontext():
+        if distributed.rank() == 0 and not target.exists():
+            part.mkdir(parents=True, exist_ok=True)
+        distributed.barrier()
+        yield target if target.exists() else part
+        distributed.barrier()
+        if distributed.rank() == 0 and part.exists():
+            part.rename(target)
+        distributed.barrier()
+
+
+def lock_of(target: Path) -> Path:
+    return target.parent / ".locks" / target.name
+
+
+@dataclass(frozen=True)
+class Files:
+    """Input from outside the pipeline, known by its content."""
+    name: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A named output with its recipe. ``build`` writes into the folder it is given; ``resumes`` says that it can go on with
+    partial work found there. ``seconds`` (two cores), ``disk`` and ``memory`` (bytes) are estimates for the plan."""
+    stage: str
+    name: str
+    version: int
+    settings: dict
+    inputs: tuple
+    build: Callable[[Path], None]
+    root: Path
+    resumes: bool = False
+    seconds: float = 0.0
+    disk: float = 0.0
+    memory: float = 0.0
+
+    @cached_property
+    def recipe(self) -> dict:
+        return {"version": self.version, "settings": self.settings, "inputs": {i.name: i.fingerprint for i in self.inputs}}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return digest([self.name, self.recipe])
+
+    @property
+    def path(self) -> Path:
+        return self.root / "shared" / self.stage / f"{self.name.replace('/', '-')}-{self.fingerprint}"
+
+    @property
+    def done(self) -> bool:
+        return self.path.exists()
+
+
+class Plan(dict):
+    """A stage's steps by name, in the order of building."""
+
+    def __init__(self, stage: str, root: Path):
+        super().__init__()
+        self.stage, self.root = stage, root
+
+    def add(self, name: str, version: int, settings: dict, inputs: Iterable, build: Callable[[Path], None], **estimates) -> Step:
+        self[name] = Step(self.stage, name, version, settings, tuple(inputs), build, self.root, **estimates)
+        return self[name]
+
+
+def changes(before: dict | None, after: dict) -> str:
+    """Why a recipe is not the one before it: the settings and inputs that differ."""
+    if before is None:
+        return "not made yet"
+    found = []
+    if before["version"] != after["version"]:
+        found.append(f"version {before['version']} -> {after['version']}")
+    for part in ("settings", "inputs"):
+        old, new = flat(before[part]), flat(after[part])
+        for key in sorted(old.keys() | new.keys()):
+            if old.get(key) != new.get(key):
+                found.append(f"{key}: {old.get(key)} -> {new.get(key)}" if part == "settings" else f"{key} changed")
+    return "; ".join(found[:3]) + ("; …" if len(found) > 3 else "") if found else "its output was removed"
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {k: v for name, child in value.items() for k, v in flat(child, f"{prefix}.{name}" if prefix else str(name)).items()}
+    return {prefix: value}
+
+
+@dataclass
+class Journal:
+    """What a configuration's folder remembers: the recipe of each step at its last run, and the times."""
+    folder: Path
+    recipes: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.file.exists():
+            self.recipes = json.loads(self.file.read_text("utf-8"))
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "recipes.json"
+
+    def why(self, step: Step) -> str:
+        known = self.recipes.get(step.name)
+        return changes(known and known["recipe"], step.recipe)
+
+    def record(self, steps: Iterable[Step]) -> None:
+        """Takes note of ``steps``; notes of steps that are no longer part of their stage are dropped."""
+        steps = list(steps)
+        stages = {s.stage for s in steps}
+        kept = {n: r for n, r in self.recipes.items() if r["stage"] not in stages}
+        self.recipes = kept | {s.name: {"stage": s.stage, "recipe": s.recipe, "path": s.path.name} for s in steps}
+        write_json(self.file, self.recipes)
+
+    def log(self, **entry) -> None:
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S"), **entry}, ensure_ascii=False) + "\n")
+
+
+def run_steps(steps: Iterable[Step], folder: Path) -> None:
+    """Builds what is not done yet, in order, one line a step; raises InputError if an earlier stage's output is missing."""
+    main = distributed.rank() == 0
+    busy = f"{folder}: another run is at work in this folder; wait for it, or give this run its own name (name=…)"
+    with locked(folder / "lock", busy) if main else contextlib.nullcontext():
+        journal, steps = Journal(folder), list(steps)
+        for step in steps:
+            if not step.done:
+                build(step, journal)
+        if main:
+            journal.record(steps)
+
+
+def build(step: Step, journal: Journal) -> None:
+    for source in step.inputs:
+        if isinstance(source, Step) and not source.done:
+            raise InputError(f"{step.name}: its input {source.name} is not made; run ./{source.stage}/run.sh with the same configuration first")
+    say(f"[{step.stage}] {step.name}: {journal.why(step)}")
+    start = time.monotonic()
+    with finished_folder(step.path) as part:
+        if part != step.path:
+            if distributed.rank() == 0 and not step.resumes:
+                shutil.rmtree(part)
+                part.mkdir()
+            distributed.barrier()
+            step.build(part)
+            if distributed.rank() == 0:
+                write_json(part / "recipe.json", step.recipe)
+    if distributed.rank() == 0:
+        seconds, peak = time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        journal.log(stage=step.stage, step=step.name, seconds=round(seconds, 2), peak_bytes=peak)
+        say(f"[{step.stage}] {step.name}: {seconds:.1f} s, peak memory so far {peak / 1e9:.1f} GB")
+
+
+def say(text: str) -> None:
+    if distributed.rank() == 0:
+        print(text, flush=True)
+
+
+def require_room(path: Path, needed: float, what: str) -> None:
+    """Raises InputError if the disk of ``path`` has less than ``needed`` bytes free."""
+    free = shutil.disk_usage(path).free
+    if free < needed:
+        raise InputError(f"{path}: {what} need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; make room or set work=… to another disk")
+
+
+def size_on_disk(path: Path) -> int:
+    return sum(f.stat().st_size for f in path.rglob("*") if f.is_file() and not f.is_symlink())
+
+
+def outputs(work: Path) -> Iterator[tuple[Path, bool]]:
+    """(an output or partial folder, whether some configuration's last run refers to it), by collection."""
+    for collection in sorted(p for p in work.glob("*") if (p / "shared").is_dir()):
+        kept = {r["path"] for file in collection.glob("*/recipes.json") for r in json.loads(file.read_text("utf-8")).values()}
+        for path in sorted(p for p in (collection / "shared").glob("*/*") if p.is_dir() and p.name != ".locks"):
+            yield path, path.name.removesuffix(".part") in kept
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m core.store", description="disk use of the work folder")
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--du", action="store_true", help="list sizes; unused ones are marked")
+    action.add_argument("--clean", action="store_true", help="remove outputs that no configuration's last run refers to")
+    parser.add_argument("work", nargs="?", default="work", type=Path)
+    options = parser.parse_args()
+    if not options.work.is_dir():
+        raise InputError(f"{options.work}: no such folder")
+    total = 0
+    for path, used in list(outputs(options.work)):
+        size = size_on_disk(path)
+        if options.du or not used:
+            total += size
+            print(f"{size / 1e6:10.1f} MB  {path.relative_to(options.work)}{'' if used else '  (unused)'}")
+        if options.clean and not used:
+            with locked(lock_of(path.with_name(path.name.removesuffix(".part"))), f"{path}: is being made"):
+                shutil.rmtree(path)
+    print(f"{total / 1e6:10.1f} MB  {'removed' if options.clean else 'in all'}")
+
+
+if __name__ == "__main__":
+    exit_with_message(main)

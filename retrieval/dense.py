@@ -1,0 +1,104 @@
+"""Dense retrieval: a bi-encoder's vectors, memory-mapped in fp16, and exact inner-product search through FAISS."""
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from core import backbones
+from core.backbones import Backbone
+from core.collection import Passages, document_text
+from core.distributed import progress
+from core.records import Query, Run
+from core.store import require_room, write_json
+
+CHUNK = 4096            # passages between two notes of progress
+BLOCK = 262144          # vectors in fp32 at a time while searching: 400 MB at 384 dimensions
+
+
+class Encoder:
+    """Text to vectors: fp32 [n, dimension], pooled and normalised as the backbone's table entry says."""
+
+    def __init__(self, name: str, models: Path, layers: int | None, max_length: int, batch_tokens: int, precision: str):
+        import torch
+
+        self.entry: Backbone = backbones.backbone(name)
+        where = backbones.source(name, models)
+        self.tokenizer = backbones.load_tokenizer(where)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        self.model = backbones.load_encoder(where, layers).to(self.device, self.dtype)
+        self.max_length, self.batch_tokens = min(max_length, self.entry.max_length), batch_tokens
+        self.dimension = self.model.config.hidden_size
+
+    def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
+        return self.encode([self.entry.query_prefix + t for t in texts])
+
+    def encode_passages(self, texts: Sequence[str]) -> np.ndarray:
+        return self.encode([self.entry.passage_prefix + t for t in texts])
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        ids = self.tokenizer(list(texts), truncation=True, max_length=self.max_length)["input_ids"]
+        vectors = np.empty((len(ids), self.dimension), np.float32)
+        for rows in token_batches([len(i) for i in ids], self.batch_tokens):
+            vectors[rows] = self.forward([ids[r] for r in rows])
+        return vectors
+
+    def forward(self, ids: list[list[int]]) -> np.ndarray:
+        import torch
+
+        inputs = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self.device)
+        with torch.inference_mode():
+            hidden = self.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state.float()
+            mask = inputs["attention_mask"].unsqueeze(-1)
+            pooled = hidden[:, 0] if self.entry.pooling == "cls" else (hidden * mask).sum(1) / mask.sum(1)
+            return (torch.nn.functional.normalize(pooled, dim=1) if self.entry.normalise else pooled).cpu().numpy()
+
+
+def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Row numbers in batches of about equal length: rows x longest <= budget, at least one row, the longest first."""
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda r: (-lengths[r], r)):
+        if batch and lengths[batch[0]] * (len(batch) + 1) > budget:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def encode_corpus(encoder: Encoder, passages: Passages, folder: Path, what: str) -> None:
+    """Writes ``vectors.npy``, fp16 [passages, dimension]. A stopped run goes on at the last noted chunk."""
+    note, target = folder / "progress.json", folder / "vectors.npy"
+    done = json.loads(note.read_text())["rows"] if note.exists() else 0
+    if not done:
+        require_room(folder, len(passages) * encoder.dimension * 2, f"the dense vectors of {what} ({len(passages)} passages)")
+        np.lib.format.open_memmap(target, "w+", np.float16, (len(passages), encoder.dimension)).flush()
+    vectors = np.lib.format.open_memmap(target, "r+")
+    with progress(None, len(passages), f"dense {what}", "passage") as bar:
+        bar.update(done)
+        for start in range(done, len(passages), CHUNK):
+            end = min(start + CHUNK, len(passages))
+            vectors[start:end] = encoder.encode_passages([document_text(passages.document(r)) for r in range(start, end)])
+            vectors.flush()
+            write_json(note, {"rows": end})
+            bar.update(end - start)
+    note.unlink()
+
+
+def search(vectors: np.ndarray, passages: Passages, queries: Sequence[Query], encoded: np.ndarray, depth: int) -> Run:
+    """Exact inner product in fp32, block by block, so that memory does not grow with the corpus."""
+    import faiss
+
+    depth = min(depth, len(passages))
+    best_scores, best_rows = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+    for start in range(0, len(vectors), BLOCK):
+        block = vectors[start:start + BLOCK].astype(np.float32)
+        index = faiss.IndexFlatIP(block.shape[1])
+        index.add(block)
+        scores, rows = index.search(encoded, min(depth, len(block)))
+        best_scores, best_rows = np.hstack([best_scores, scores]), np.hstack([best_rows, rows + start])
+        kept = np.argsort(-best_scores, axis=1, kind="stable")[:, :depth]
+        best_scores, best_rows = np.take_along_axis(best_scores, kept, 1), np.take_along_axis(best_rows, kept, 1)
+    return {q.qid: {passages.docid(row): float(score) for row, score in zip(rows, scores)}
+            for q, rows, scores in zip(queries, best_rows.tolist(), best_scores.tolist())}

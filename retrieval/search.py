@@ -1,0 +1,216 @@
+"""The retrieval stage: passages, indexes and vectors, runs of each source, the hybrid, and a report of R@200 (paper, Table 2).
+
+    python -m retrieval.search CONFIG [key=value …]
+"""
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from core import backbones
+from core.collection import Passages, build_passages
+from core.errors import InputError, exit_with_message
+from core.evaluate import evaluate, means, split_judgments
+from core.config import from_arguments
+from core.fusion import PRESETS, fuse
+from core.records import Run
+from core.runs import read_run, top_k, write_run
+from core.settings import Config
+from core.store import Plan, Step, finished_file, run_steps, say, write_json
+from core.task import Task
+from retrieval import bm25, dense, hybrid
+
+PASSAGE_BYTES = 170     # of a compressed corpus, a passage: for estimates before anything is counted
+
+
+@cache
+def plan(task: Task) -> Plan:
+    """All steps of the stage; each retriever of RETRIEVERS adds its own, the hybrid stands on them."""
+    steps = Plan("retrieval", task.config.home)
+    for language in task.languages:
+        steps.add(f"passages/{language}", 1, {"allow": sorted(task.config.collection.allow)}, [task.corpus_input(language)],
+                  lambda folder, la=language: build_passages(task.collection.documents(la), folder),
+                  seconds=expected(task, language) / 50000, disk=expected(task, language) * 700)
+    for source in task.config.retrieval.sources:
+        RETRIEVERS[source](task, steps)
+    add_hybrid(task, steps)
+    return steps
+
+
+def expected(task: Task, language: str) -> float:
+    """Passages of a language, guessed from the size of its files."""
+    return sum(p.stat().st_size for p in task.collection.corpus_files(language)) / PASSAGE_BYTES
+
+
+def passages(task: Task, language: str) -> Passages:
+    return Passages(plan(task)[f"passages/{language}"].path)
+
+
+def add_bm25(task: Task, steps: Plan) -> None:
+    s = task.config.retrieval.bm25
+    for language in task.languages:
+        own = s.per_language.get(language, {})
+        k1, b = own.get("k1", s.k1), own.get("b", s.b)
+        store = steps[f"passages/{language}"]
+        index = steps.add(f"bm25-index/{language}", 1, {"analyser": bm25.analyser(language)}, [store],
+                          lambda folder, la=language: bm25.build_index(la, passages(task, la), folder, s.heap, s.threads),
+                          seconds=3 + expected(task, language) / 4000, disk=expected(task, language) * 600, memory=heap_bytes(s.heap))
+
+        def build(folder, la, split, index=index, k1=k1, b=b):
+            searcher = bm25.open_searcher(la, index.path, k1, b, s.heap)
+            write_run(folder / "run.trec", bm25.search(searcher, la, task.queries(la, split), task.config.retrieval.depth, s.heap, s.threads), "bm25")
+
+        for split in task.splits(language):
+            add_run(task, steps, "bm25", language, split, 1, {"k1": k1, "b": b}, [index], build)
+
+
+def add_dense(task: Task, steps: Plan) -> None:
+    s, models = task.config.retrieval.dense, task.config.models
+    backbones.backbone(s.backbone)
+    settings = {**s.model_dump(exclude={"batch_tokens"}), "weights": backbones.fingerprint(s.backbone, models)}
+
+    @cache
+    def encoder() -> dense.Encoder:
+        return dense.Encoder(s.backbone, models, s.layers, s.max_length, s.batch_tokens, s.precision)
+
+    for language in task.languages:
+        vectors = steps.add(f"vectors/{language}", 1, settings, [steps[f"passages/{language}"]],
+                            lambda folder, la=language: dense.encode_corpus(encoder(), passages(task, la), folder, la), resumes=True,
+                            seconds=expected(task, language) / 25, disk=expected(task, language) * 768, memory=2e9)
+
+        def build(folder, la, split, vectors=vectors):
+            queries = task.queries(la, split)
+            found = dense.search(np.load(vectors.path / "vectors.npy", mmap_mode="r"), passages(task, la), queries,
+                                 encoder().encode_queries([q.text for q in queries]), task.config.retrieval.depth)
+            write_run(folder / "run.trec", found, "dense")
+
+        for split in task.splits(language):
+            add_run(task, steps, "dense", language, split, 1, {}, [vectors], build)
+
+
+def add_given(task: Task, steps: Plan) -> None:
+    """The source ``run``: TREC files LANG-SPLIT.trec of a folder, as the paper started from supplied runs."""
+    if not task.config.retrieval.run:
+        raise InputError("retrieval.run is not set; the source 'run' reads DIR/LANG-SPLIT.trec (retrieval.run=DIR)")
+
+    def build(folder, la, split):
+        run, wanted = read_run(given(la, split)), {q.qid for q in task.collection.queries(la, split)}
+        strangers = [qid for qid in run if qid not in wanted]
+        if strangers:
+            raise InputError(f"{given(la, split)}: queries without a topic in {la}-{split}: {len(strangers)}, first {', '.join(strangers[:5])}")
+        passages(task, la).rows(sorted({d for scores in run.values() for d in scores}))
+        write_run(folder / "run.trec", {q.qid: top_k(run.get(q.qid, {}), task.config.retrieval.depth) for q in task.queries(la, split)}, "run")
+
+    def given(la, split):
+        path = Path(task.config.retrieval.run) / f"{la}-{split}.trec"
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; the source 'run' needs a run for every language and split")
+        return path
+
+    for la, split in task.pairs():
+        add_run(task, steps, "run", la, split, 1, {}, [task.file_input(f"given/{la}-{split}", given(la, split))], build)
+
+
+RETRIEVERS = {"bm25": add_bm25, "dense": add_dense, "run": add_given}
+
+
+def add_run(task: Task, steps: Plan, system: str, language: str, split: str, version: int, settings: dict, inputs: list, build) -> Step:
+    return steps.add(f"{system}/{language}-{split}", version, {**settings, "depth": task.config.retrieval.depth},
+                     [*inputs, steps[f"passages/{language}"], task.topics_input(language, split)],
+                     lambda folder: build(folder, language, split), seconds=1 + len(task.queries(language, split)) / 100)
+
+
+def add_hybrid(task: Task, steps: Plan) -> None:
+    s, dev = task.config.retrieval, task.config.splits.dev
+    preset = PRESETS[s.hybrid.preset]
+    settings = {"normalise": preset.normalise, "missing": preset.missing, "sources": s.sources}
+    tuned = steps.add("hybrid-weights", 1, {**settings, "weights": preset.weights or s.hybrid.weights},
+                      [x for la in weighing_languages(task) for x in (*(steps[f"{source}/{la}-{dev}"] for source in s.sources), task.qrels_input(la, dev))],
+                      lambda folder: write_json(folder / "weights.json", choose_weights(task, steps)), seconds=20)
+    for la, split in task.pairs():
+        def build(folder, language, split):
+            runs = {source: run_of(steps[f"{source}/{language}-{split}"]) for source in s.sources}
+            fused = fuse(runs, hybrid_weights(task), preset.normalise, preset.missing)
+            write_run(folder / "run.trec", {qid: top_k(scores, s.depth) for qid, scores in fused.items()}, "hybrid")
+
+        add_run(task, steps, "hybrid", la, split, 1, settings, [tuned, *(steps[f"{source}/{la}-{split}"] for source in s.sources)], build)
+
+
+def weighing_languages(task: Task) -> list[str]:
+    """Languages whose dev judgments choose weights: the known ones, so that surprise languages stay unseen; all if none is known."""
+    with_dev = [la for la, _ in task.pairs(task.config.splits.dev)]
+    return [la for la in with_dev if not task.surprise(la)] or with_dev
+
+
+def choose_weights(task: Task, steps: Plan) -> dict:
+    s, dev = task.config.retrieval, task.config.splits.dev
+    preset = PRESETS[s.hybrid.preset]
+    fixed = preset.weights or s.hybrid.weights
+    if fixed == "equal":
+        fixed = {source: 1 / len(s.sources) for source in s.sources}
+    if fixed != "tuned":
+        if set(fixed) != set(s.sources):
+            raise InputError(f"retrieval.hybrid: weights are given for {sorted(fixed)}, the sources are {sorted(s.sources)}")
+        return {"weights": fixed, "chosen": "fixed"}
+    languages = weighing_languages(task)
+    if not languages:
+        raise InputError(f"retrieval.hybrid.weights=tuned needs a {dev} split with judgments; set weights, for example retrieval.hybrid.weights=equal")
+    runs = {source: {la: run_of(steps[f"{source}/{la}-{dev}"]) for la in languages} for source in s.sources}
+    weights, found = hybrid.tune(runs, {la: checked_judgments(task, la, dev) for la in languages}, preset.normalise, preset.missing)
+    say(f"hybrid weights on {dev}: {weights}, mean nDCG@10 {found:.4f}")
+    return {"weights": weights, "chosen": f"nDCG@10 {found:.4f} on {dev} of {', '.join(languages)}"}
+
+
+def checked_judgments(task: Task, language: str, split: str):
+    qrels = task.judgments(language, split)
+    task.collection.check_judged(language, split, qrels, passages(task, language))
+    return qrels
+
+
+def hybrid_weights(task: Task) -> dict[str, float]:
+    return json.loads((plan(task)["hybrid-weights"].path / "weights.json").read_text())["weights"]
+
+
+def run_of(step: Step) -> Run:
+    return read_run(step.path / "run.trec")
+
+
+def systems(task: Task) -> list[str]:
+    return [*task.config.retrieval.sources, "hybrid"]
+
+
+def report(task: Task) -> None:
+    """R@200 per language and split of the hybrid (the paper's Table 2) and nDCG@10 beside it, into retrieval.tsv."""
+    rows = []
+    for la, split in task.pairs():
+        if (la, split) not in task.collection.qrels:
+            continue
+        qrels = split_judgments(task, la, split)
+        for system in systems(task):
+            found = means(evaluate(run_of(plan(task)[f"{system}/{la}-{split}"]), qrels, ["nDCG@10", "R@200"]))
+            rows.append((la, split, system, len(qrels), f"{found['nDCG@10']:.4f}", f"{found['R@200']:.4f}"))
+    with finished_file(task.config.folder / "retrieval.tsv") as file:
+        for row in [("language", "split", "system", "queries", "nDCG@10", "R@200"), *rows]:
+            file.write("\t".join(map(str, row)) + "\n")
+    say("\nR@200 of the hybrid")
+    for split in dict.fromkeys(r[1] for r in rows):
+        say(f"  {split}: " + "  ".join(f"{la} {recall}" for la, sp, system, _, _, recall in rows if sp == split and system == "hybrid"))
+
+
+def run(config: Config) -> None:
+    task = Task(config)
+    run_steps(plan(task).values(), config.folder)
+    report(task)
+
+
+def heap_bytes(text: str) -> float:
+    return float(text[:-1]) * {"m": 1e6, "g": 1e9}[text[-1].lower()]
+
+
+def main() -> None:
+    run(from_arguments("collection to runs of depth 1000")[0])
+
+
+if __name__ == "__main__":
+    exit_with_message(main)
