@@ -223,7 +223,9 @@ def build(step: Step, journal: Journal) -> None:
     for source in step.inputs:
         if isinstance(source, Step) and not source.done:
             raise InputError(f"{step.name}: its input {source.name} is not made; run ./{source.stage}/run.sh with the same configuration first")
-    say(f"[{step.stage}] {step.name}: {journal.why(step)}")
+    why = journal.why(step)
+    if step.seconds > 10:
+        say(f"[{step.stage}] {step.name}: begins ({why}), about {step.seconds:.0f} s on two cores")
     start = time.monotonic()
     with finished_folder(step.path) as part:
         if part != step.path:
@@ -237,7 +239,7 @@ def build(step: Step, journal: Journal) -> None:
     if distributed.rank() == 0:
         seconds, peak = time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         journal.log(stage=step.stage, step=step.name, seconds=round(seconds, 2), peak_bytes=peak)
-        say(f"[{step.stage}] {step.name}: {seconds:.1f} s, peak memory so far {peak / 1e9:.1f} GB")
+        say(f"[{step.stage}] {step.name}: {seconds:.1f} s, peak memory {peak / 1e9:.1f} GB ({why})")
 
 
 def say(text: str) -> None:

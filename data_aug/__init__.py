@@ -1,0 +1,1 @@
+"""Runs and judgments to training groups; AUGMENTATIONS in ``data_aug.build`` lists the methods."""

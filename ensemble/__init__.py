@@ -1,0 +1,1 @@
+"""Runs to one run, a submission and a report."""

@@ -1,0 +1,1 @@
+"""Groups and candidates to reranked runs: cross-encoders on DeepSpeed."""

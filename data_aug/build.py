@@ -1,0 +1,93 @@
+"""The data_aug stage: one file of training groups a recipe and draw.
+
+    python -m data_aug.build CONFIG [key=value …]
+"""
+import json
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+from core.config import from_arguments
+from core.distributed import generator
+from core.errors import InputError, exit_with_message
+from core.groups import write_groups
+from core.records import TrainingPair
+from core.settings import Config, Recipe
+from core.store import Plan, run_steps, say, write_json
+from core.task import Task
+from data_aug.judged import judged
+from data_aug.top_negatives import top_negatives
+from retrieval import search
+
+
+def add_judged(task: Task, recipe: Recipe, draw: int, language: str, pairs: list[TrainingPair]) -> None:
+    random = generator(task.config.seed, draw, "judged", language)
+    pairs.extend(judged(language, search.checked_judgments(task, language, task.config.splits.train), recipe.judged_negatives, random))
+
+
+def add_top_negatives(task: Task, recipe: Recipe, draw: int, language: str, pairs: list[TrainingPair]) -> None:
+    train = task.config.splits.train
+    taken: dict[str, set[str]] = {}
+    for pair in pairs:
+        taken.setdefault(pair.qid, set()).add(pair.docid)
+    run = search.run_of(search.plan(task)[f"hybrid/{language}-{train}"])
+    random = generator(task.config.seed, draw, "top_negatives", language)
+    pairs.extend(top_negatives(language, run, task.judgments(language, train), taken, recipe.negatives, task.config.candidates, random))
+
+
+AUGMENTATIONS = {"judged": add_judged, "top_negatives": add_top_negatives}     # in this order: each sees the pairs before it
+
+
+@cache
+def plan(task: Task) -> Plan:
+    steps, train, upstream = Plan("data_aug", task.config.home), task.config.splits.train, search.plan(task)
+    languages = [la for la, _ in task.pairs(train)]
+    if not languages:
+        raise InputError(f"{task.collection.root}: no language has {train} topics, so there is nothing to train on")
+    inputs = [x for la in languages for x in (upstream[f"hybrid/{la}-{train}"], task.qrels_input(la, train), upstream[f"passages/{la}"])]
+    for name, recipe in task.config.data_aug.items():
+        settings = {**recipe.model_dump(), "candidates": task.config.candidates, "seed": task.config.seed, "methods": list(AUGMENTATIONS)}
+        steps.add(f"groups/{name}", 1, settings, inputs, lambda folder, r=recipe: build(task, r, languages, folder), seconds=10)
+    return steps
+
+
+def build(task: Task, recipe: Recipe, languages: list[str], folder: Path) -> None:
+    """``draw-N.parquet`` for each draw, and counts by language and origin (``short``: queries with fewer than k negatives to draw)."""
+    counts: Counter = Counter()
+    for draw in range(recipe.draws):
+        pairs: list[TrainingPair] = []
+        for language in languages:
+            own: list[TrainingPair] = []
+            for augment in AUGMENTATIONS.values():
+                augment(task, recipe, draw, language, own)
+            drawn = Counter(p.qid for p in own if p.origin == "top_negatives")
+            queries = {p.qid for p in own}
+            counts[f"{language} short"] += sum(drawn[q] < recipe.negatives for q in queries)
+            counts[f"{language} queries"] += len(queries)
+            counts.update(f"{language} {p.origin} {'positive' if p.label > 0 else 'negative'}" for p in own)
+            pairs += own
+        write_groups(folder / f"draw-{draw}.parquet", pairs)
+    write_json(folder / "counts.json", {"draws": recipe.draws, "counts": dict(counts)})
+
+
+def report(task: Task) -> None:
+    for name in task.config.data_aug:
+        counts = json.loads((plan(task)[f"groups/{name}"].path / "counts.json").read_text())["counts"]
+        totals: Counter = Counter()
+        for key, value in counts.items():
+            totals[key.split(" ", 1)[1]] += value
+        say(f"groups {name}: " + ", ".join(f"{value} {key}" for key, value in sorted(totals.items())))
+
+
+def run(config: Config) -> None:
+    task = Task(config)
+    run_steps(plan(task).values(), config.folder)
+    report(task)
+
+
+def main() -> None:
+    run(from_arguments("runs and judgments to training groups")[0])
+
+
+if __name__ == "__main__":
+    exit_with_message(main)

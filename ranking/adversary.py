@@ -1,0 +1,67 @@
+"""Fast Gradient Method (Miyato et al. 2017, eq. 8; Goodfellow et al. 2014) on the word embeddings.
+
+The perturbation is put on the OUTPUT of the embedding by a hook. Editing the weight and reading ``weight.grad`` does nothing under
+DeepSpeed, where that gradient is None after ``backward`` at ZeRO 2 and 3.
+"""
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from core.errors import InputError
+
+
+class FGM:
+    """delta = epsilon * g / ||g||, g the gradient of the clean loss with respect to the embedded tokens [pairs, tokens, hidden].
+
+    ``norm``: of each example's g, or of the whole batch's. Use: ``with fgm.watch():`` clean forward; backward;
+    ``with fgm.perturb():`` second forward; backward.
+    """
+
+    def __init__(self, embedding: nn.Module, epsilon: float, norm: str):
+        self.embedding, self.epsilon, self.norm = embedding, epsilon, norm
+        self.gradient: torch.Tensor | None = None
+
+    @contextlib.contextmanager
+    def watch(self) -> Iterator[None]:
+        self.gradient = None
+        with self.hooked(self._watch):
+            yield
+
+    def _watch(self, _module, _inputs, output):
+        output = output if output.requires_grad else output.detach().requires_grad_()     # frozen embeddings
+        output.register_hook(self._take)
+        return output
+
+    def _take(self, gradient: torch.Tensor) -> None:
+        self.gradient = gradient.detach()
+
+    @contextlib.contextmanager
+    def perturb(self) -> Iterator[None]:
+        delta, fired = self.delta(), []
+
+        def add(_module, _inputs, output):
+            fired.append(True)
+            return output + delta.to(output.dtype)
+
+        with self.hooked(add):
+            yield
+        if not fired:
+            raise InputError("FGM: the model did not pass through its input embeddings, so the perturbation had no effect; set fgm.epsilon=0 to train without it")
+
+    def delta(self) -> torch.Tensor:
+        """Raises InputError where the clean pass left no gradient: training must not go on without its adversary unnoticed."""
+        if self.gradient is None or not self.gradient.any():
+            raise InputError("FGM: no gradient reached the input embeddings, so the perturbation would do nothing; set fgm.epsilon=0 to train without it")
+        g = torch.nan_to_num(self.gradient.float(), 0.0, 0.0, 0.0)     # an fp16 overflow: the step is skipped anyway
+        size = g.flatten(1).norm(dim=1).view(-1, 1, 1) if self.norm == "example" else g.norm()
+        return torch.where(size > 0, self.epsilon * g / size.clamp_min(torch.finfo(g.dtype).tiny), torch.zeros_like(g))
+
+    @contextlib.contextmanager
+    def hooked(self, hook) -> Iterator[None]:
+        handle = self.embedding.register_forward_hook(hook)
+        try:
+            yield
+        finally:
+            handle.remove()

@@ -1,0 +1,82 @@
+"""DeepSpeed: started once a process, an engine a training."""
+import json
+import logging
+import os
+from pathlib import Path
+
+from core.errors import InputError
+
+OURS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping", "bf16", "fp16", "optimizer",
+        "scheduler", "managed_gradient_accumulation")
+
+
+def start() -> None:
+    """Joins the process group of the launcher (deepspeed, torchrun), or makes one of this process alone.
+
+    The shared-memory op is switched off first: on a CPU DeepSpeed would compile it with g++, and a kill meanwhile leaves a lock.
+    """
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    import deepspeed
+    import torch
+
+    deepspeed.utils.logger.setLevel(logging.ERROR)
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if torch.distributed.is_initialized():
+        return
+    alone = "RANK" not in os.environ
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("MASTER_PORT", str(free_port()) if alone else "29500")
+    deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", auto_mpi_discovery=False)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def precision(wanted: str) -> str:
+    """``auto``: bf16 where the GPU has it, fp16 on other GPUs, fp32 on a CPU. fp16 on a CPU is an InputError: DeepSpeed refuses it."""
+    import torch
+
+    if not torch.cuda.is_available():
+        if wanted == "fp16":
+            raise InputError("precision: found fp16, expected fp32 or bf16: DeepSpeed has no fp16 on a CPU")
+        return "fp32" if wanted == "auto" else wanted
+    if wanted == "auto":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return wanted
+
+
+def settings(path: str | Path, batch_size: int, accumulation: int, clip: float, number_format: str) -> dict:
+    """The JSON file with what the ranker's own settings decide; a file that sets one of those keys itself is an InputError."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such DeepSpeed configuration; configs/deepspeed/ holds zero0.json to zero3.json")
+    values = json.loads(path.read_text("utf-8"))
+    clash = sorted(set(values) & set(OURS))
+    if clash:
+        raise InputError(f"{path}: sets {', '.join(clash)}, which the ranker's settings decide (batch_size, accumulation, clip, precision, learning_rate); take them out of the file")
+    return {
+        **values, "train_micro_batch_size_per_gpu": batch_size, "gradient_accumulation_steps": accumulation, "gradient_clipping": clip,
+        "managed_gradient_accumulation": False, "zero_allow_untested_optimizer": True, "steps_per_print": 10**9,
+        "bf16": {"enabled": number_format == "bf16"}, "fp16": {"enabled": number_format == "fp16"}}
+
+
+def make(model, optimizer, config: dict):
+    """A DeepSpeed engine around ``model`` with torch's own optimizer."""
+    import deepspeed
+
+    return deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
+
+
+def gathered(model):
+    """A context in which rank 0 sees whole parameters at ZeRO 3; nothing at the other stages."""
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters([p for p in model.parameters() if hasattr(p, "ds_id")])
