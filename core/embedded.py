@@ -82,7 +82,8 @@ def read_packed(path):
 
 def tokenizer_json(specials, pieces, mapping):
     """A fast Unigram tokenizer with XLM-R's pipeline. NFKC stands for the packed map, which it equals on every code point
-    but the ones that the map deletes or turns into a space, and the wide tilde, which the map keeps.
+    but the ones that the map deletes or turns into a space, and the wide tilde, which the map keeps. A letter with a combining
+    mark is composed, as XLM-R does; the package's engine goes by single code points and leaves it.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 

@@ -15,9 +15,10 @@ def start() -> None:
 
     The shared-memory op is switched off first: on a CPU DeepSpeed would compile it with g++, and a kill meanwhile leaves a lock.
     """
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    import deepspeed
     import torch
+
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+    import deepspeed
 
     deepspeed.utils.logger.setLevel(logging.ERROR)
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

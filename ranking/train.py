@@ -78,7 +78,7 @@ class Loop:
                 if distributed.rank() == 0:
                     log.write(json.dumps(entry) + "\n")
                     log.flush()
-                bar.set_postfix({k: f"{v:.3f}" for k, v in entry.items() if k in ("clean", "adversarial", "nDCG@10")})
+                bar.set_postfix({k: f"{v:.3f}" for k, v in entry.items() if k in ("clean", "adversarial", "nDCG@10") and v is not None})
                 bar.update()
         self.finish()
         return self.state

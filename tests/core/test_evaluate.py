@@ -1,0 +1,61 @@
+import math
+
+import pytest
+
+from core.errors import InputError
+from core.evaluate import evaluate, means, randomisation_test, score, split_judgments
+from core.task import Task
+
+QRELS = {"1": {"a": 1, "b": 1, "c": 0}, "2": {"a": 1}, "3": {"x": 0}}
+RUN = {"1": {"c": 3.0, "a": 2.0, "b": 1.0}, "4": {"a": 1.0}}
+
+
+def test_by_hand():
+    values = evaluate(RUN, QRELS)
+    ideal = 1 + 1 / math.log2(3)
+    assert values["nDCG@10"]["1"] == pytest.approx((1 / math.log2(3) + 1 / 2) / ideal)
+    assert values["RR@100"]["1"] == 0.5 and values["R@100"]["1"] == 1.0
+    assert values["AP"]["1"] == pytest.approx((1 / 2 + 2 / 3) / 2)
+
+
+def test_every_judged_query_counts():
+    values = evaluate(RUN, QRELS)
+    assert list(values["nDCG@10"]) == ["1", "2", "3"], "unanswered 2 and 3 (nothing relevant) are there; 4, unjudged, is not"
+    assert values["nDCG@10"]["2"] == 0.0 and values["nDCG@10"]["3"] == 0.0
+    assert means(values)["RR@100"] == pytest.approx(0.5 / 3)
+
+
+def test_ties_count_as_trec_eval_counts_them():
+    import pytrec_eval
+
+    run, qrels = {"1": {"a": 1.0, "b": 1.0, "c": 1.0}}, {"1": {"a": 1}}
+    assert score(run, qrels) == pytest.approx(pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut_10"}).evaluate(run)["1"]["ndcg_cut_10"])
+    assert score(run, qrels, "RR@100") == pytest.approx(1 / 3)
+
+
+def test_a_run_of_something_else():
+    with pytest.raises(InputError, match="answers none of the 3 judged queries .its first is 9, theirs 1"):
+        evaluate({"9": {"a": 1.0}}, QRELS)
+    with pytest.raises(InputError, match="no judgments"):
+        evaluate(RUN, {})
+
+
+def test_randomisation_test():
+    assert randomisation_test([0.0, 0.0]) == 1.0
+    assert randomisation_test([0.1] * 4, rounds=20000) == pytest.approx(2 / 16, abs=0.01), "two of the sixteen sign patterns are as extreme"
+    assert randomisation_test([0.1] * 40) < 0.001
+
+
+def test_test_judgments_through_the_evaluation(config):
+    assert split_judgments(Task(config()), "en", "testA") == {"4": {"b#0": 1, "a#0": 0}}
+
+
+def test_command(folder, tmp_path, capsys, monkeypatch):
+    from core import evaluate as module
+
+    run = tmp_path / "run.trec"
+    run.write_text("1 Q0 a#0 1 2.0 t\n")
+    monkeypatch.setattr("sys.argv", ["evaluate", str(run), str(folder / "en" / "qrels" / "qrels.en-train.tsv")])
+    module.main()
+    out = capsys.readouterr().out
+    assert "nDCG@10\t0.5000" in out and "queries\t2 judged, 1 answered" in out

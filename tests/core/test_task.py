@@ -1,0 +1,35 @@
+import pytest
+
+from core.errors import InputError
+from core.task import Task
+
+
+def test_splits_and_surprise(config):
+    task = Task(config())
+    assert task.known == ["en", "sw"] and task.splits("de") == ["dev", "testA"]
+    assert task.pairs("train") == [("en", "train"), ("sw", "train")]
+
+
+def test_a_limit_is_a_fixed_sample(config, folder):
+    (folder / "en" / "topics" / "topics.en-dev.tsv").write_text("".join(f"{i}\tquery {i}\n" for i in range(50)))
+    sample = Task(config(limit=10)).queries("en", "dev")
+    assert len(sample) == 10 and sample == Task(config(limit={"dev": 10})).queries("en", "dev")
+    assert [int(q.qid) for q in sample] == sorted(int(q.qid) for q in sample)
+    assert sample != Task(config(limit=10, seed=1)).queries("en", "dev")
+    assert len(Task(config(limit={"train": 1})).queries("en", "dev")) == 50
+
+
+def test_inputs_follow_the_content(config, folder):
+    task, path = Task(config()), folder / "en" / "topics" / "topics.en-dev.tsv"
+    before = (task.topics_input("en", "dev"), task.corpus_input("en"))
+    path.write_text("3\tanother question\n")
+    assert Task(config()).topics_input("en", "dev") != before[0] and Task(config()).corpus_input("en") == before[1]
+
+
+def test_a_language_without_topics(config, folder):
+    for path in (folder / "de" / "topics").iterdir():
+        path.rename(path.with_name(path.name.replace("dev", "other").replace("testA", "more")))
+    with pytest.raises(InputError, match="de has no topics for any of train, dev, testA"):
+        Task(config()).pairs()
+    with pytest.raises(InputError, match="no topics for language xx"):
+        Task(config(languages=["xx"])).languages

@@ -1,0 +1,57 @@
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, BertConfig, DistilBertConfig, XLMRobertaConfig
+
+from core.errors import InputError
+from ranking.losses import binary_cross_entropy
+from ranking.model import CrossEncoder
+
+SIZES = dict(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, num_labels=1)
+IDS = torch.tensor([[0, 5, 6, 2], [0, 7, 8, 2]])
+
+
+@pytest.mark.parametrize("config", [BertConfig(**SIZES), XLMRobertaConfig(**SIZES, pad_token_id=1)], ids=["bert", "xlm-roberta"])
+def test_without_dropout_every_sample_is_the_plain_forward(config):
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
+    body = AutoModelForSequenceClassification.from_config(config)
+    model = CrossEncoder(body, [0.0, 0.0, 0.0]).train()
+    plain = body(input_ids=IDS).logits[:, 0]
+    made = model(input_ids=IDS)
+    assert made.shape == (3, 2) and all(torch.allclose(row, plain, atol=1e-6) for row in made)
+    assert torch.allclose(model.eval()(input_ids=IDS)[0], plain, atol=1e-6)
+
+
+def test_each_rate_drops_its_share(tiny_body):
+    model = CrossEncoder(tiny_body, [0.0, 0.9]).train()
+    torch.manual_seed(0)
+    clean, dropped = model(input_ids=IDS)
+    assert not torch.allclose(clean, dropped)
+    with torch.no_grad():
+        model._features = None
+        tiny_body.classifier.bias.zero_()
+        many = torch.stack([model(input_ids=IDS)[1] for _ in range(3000)]).mean(0)
+        assert torch.allclose(many, model(input_ids=IDS)[0], atol=0.1), "dropout keeps the expectation"
+
+
+def test_plain_transformers_loads_what_is_saved(tiny_body, tmp_path):
+    model = CrossEncoder(tiny_body, [0.1])
+    model.body.save_pretrained(tmp_path)
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert torch.equal(again.eval()(input_ids=IDS).logits, model.eval().body(input_ids=IDS).logits)
+    assert [p.name for p in tmp_path.iterdir() if p.suffix in (".bin", ".pt", ".pkl")] == []
+
+
+def test_an_architecture_without_an_entry():
+    body = AutoModelForSequenceClassification.from_config(DistilBertConfig(vocab_size=50, dim=16, n_layers=1, n_heads=2, hidden_dim=32, num_labels=1))
+    with pytest.raises(InputError, match="no multi-sample dropout for the architecture 'distilbert' yet; expected one of bert, rembert"):
+        CrossEncoder(body, [0.1])
+
+
+def test_loss_by_hand():
+    logits, labels = torch.tensor([[0.0, 2.0], [0.0, -2.0]]), torch.tensor([1.0, 0.25])
+    def soft(x, y):
+        p = 1 / (1 + torch.exp(-torch.tensor(x)))
+        return -(y * torch.log(p) + (1 - y) * torch.log(1 - p))
+    expected = (2 * soft(0.0, 1.0) + soft(2.0, 0.25) + soft(-2.0, 0.25)) / 4
+    assert binary_cross_entropy(logits, labels) == pytest.approx(float(expected), rel=1e-5)
+    assert binary_cross_entropy(logits[:, :1], labels[:1], 3.0) == pytest.approx(3 * float(soft(0.0, 1.0)), rel=1e-5)

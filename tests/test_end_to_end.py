@@ -1,0 +1,116 @@
+"""The pipeline through run_all.sh itself: every stage real, everything small."""
+import json
+import os
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CONFIG = """
+collection: {source: atlas, atlas: {countries: 8, queries: 24}}
+languages: [en, th, de]
+limit: 6
+retrieval: {bm25: {heap: 512m}, dense: {layers: 2, max_length: 48}}
+data_aug: {default: {judged_negatives: 3, negatives: 2}}
+ranking:
+  rankers:
+    one: &tiny {layers: 1, prune_vocabulary: true, steps: 2, batch_size: 4, max_length: 48, learning_rate: 1e-4, evaluate_every: 1, dev_queries: 2, dev_depth: 3}
+    two: {<<: *tiny, seed: 1, freeze_embeddings: true}
+  rerank: {depth: 5}
+"""
+
+
+def run_all(*arguments, ok=True):
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
+    done = subprocess.run(["./run_all.sh", *map(str, arguments)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert (done.returncode == 0) == ok, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout if ok else done.stderr
+
+
+@pytest.fixture(scope="module")
+def work(models, embedded_folder):
+    path = models.parent
+    (path / "tiny.yaml").write_text(CONFIG + f"work: {path}\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def first(work):
+    assert "to make" in run_all(work / "tiny.yaml", "--plan") and not (work / "atlas" / "shared").exists()
+    return run_all(work / "tiny.yaml")
+
+
+def test_results_and_table(first, work):
+    folder = work / "atlas" / "tiny"
+    results = json.loads((folder / "results.json").read_text())
+    assert set(results) == {"dev", "testA"}
+    assert list(results["testA"]) == sorted(["bm25", "dense", "hybrid", "one", "two", "ensemble", "ensemble-rankers"])
+    for by_language in results["testA"].values():
+        assert set(by_language) == {"de", "en", "th", "known", "surprise"}
+        assert set(by_language["de"]) == {"nDCG@10", "R@100", "R@200", "RR@100", "AP"}
+        assert by_language["known"]["nDCG@10"] == pytest.approx((by_language["en"]["nDCG@10"] + by_language["th"]["nDCG@10"]) / 2)
+    assert "atlas, testA" in first and str(folder / "submission.zip") in first
+    assert f"{results['testA']['bm25']['th']['nDCG@10']:.4f}" in first
+
+
+def test_figures_are_those_of_trec_eval_on_the_runs(first, work):
+    import pytrec_eval
+
+    from core.collection import read_qrels
+
+    run = {}
+    for line in (work / "atlas" / "tiny" / "runs" / "ensemble" / "th-testA.trec").read_text().splitlines():
+        qid, _, docid, rank, _, _ = line.split()
+        run.setdefault(qid, {})[docid] = -float(rank)
+    (qrels,) = (work / "atlas" / "collection").glob("*/th/qrels/qrels.th-testA.tsv")
+    chosen = {q: judged for q, judged in read_qrels(qrels).items() if q in run}
+    found = pytrec_eval.RelevanceEvaluator(chosen, {"ndcg_cut_10"}).evaluate(run)
+    results = json.loads((work / "atlas" / "tiny" / "results.json").read_text())
+    assert results["testA"]["ensemble"]["th"]["nDCG@10"] == pytest.approx(sum(v["ndcg_cut_10"] for v in found.values()) / 5)
+
+
+def test_submission(first, work):
+    with zipfile.ZipFile(work / "atlas" / "tiny" / "submission.zip") as archive:
+        assert archive.namelist() == ["surprise/de-testA.trec", "known/en-testA.trec", "known/th-testA.trec", "manifest.json"]
+        manifest = json.loads(archive.read("manifest.json"))
+    assert manifest["split"] == "testA" and "hybrid" in manifest["ensemble"]["weights"]
+
+
+def test_report(first, work):
+    html = (work / "atlas" / "tiny" / "report" / "index.html").read_text()
+    assert "<svg" in html and "ensemble" in html and "http" not in html
+
+
+def test_run_again_everything_is_done(first, work):
+    before = {p: p.stat().st_mtime_ns for p in (work / "atlas" / "shared").rglob("recipe.json")}
+    run_all(work / "tiny.yaml")
+    assert {p: p.stat().st_mtime_ns for p in (work / "atlas" / "shared").rglob("recipe.json")} == before
+    assert "all done" in run_all(work / "tiny.yaml", "--plan")
+
+
+def test_one_setting_changed_reruns_what_depends_on_it(first, work):
+    plan = run_all(work / "tiny.yaml", "ensemble.weights=uniform", "--plan")
+    assert "weights: paper -> uniform" in plan and "ranking\n  vocabulary               done (1)\n  ranker/one               done (1)" in plan
+    before = (work / "atlas" / "tiny" / "runs" / "hybrid" / "th-dev.trec").read_bytes()
+    out = run_all(work / "tiny.yaml", "ensemble.weights=uniform", "--from", "ensemble")
+    assert "[ensemble] ensemble-weights" in out and "[ranking]" not in out
+    assert (work / "atlas" / "tiny" / "runs" / "hybrid" / "th-dev.trec").read_bytes() == before
+
+
+def test_forced_stages_give_the_same_bytes(first, work):
+    submission = work / "atlas" / "tiny" / "submission.zip"
+    run_all(work / "tiny.yaml")
+    before = submission.read_bytes()
+    assert "forgot" in run_all(work / "tiny.yaml", "--force", "data_aug", "--until", "data_aug")
+    assert "of ranking" not in run_all(work / "tiny.yaml") and submission.read_bytes() == before
+
+
+def test_what_a_user_sees_of_mistakes(first, work):
+    assert "did you mean seed?" in run_all(work / "tiny.yaml", "sead=3", ok=False)
+    assert "--from: found 'rank', expected one of retrieval data_aug ranking ensemble" in run_all("--from", "rank", ok=False)
+    assert "unknown backbone 'e6'" in run_all(work / "tiny.yaml", "retrieval.dense.backbone=e6", ok=False)
+    assert "Traceback" not in run_all(work / "tiny.yaml", "languages=[xx]", ok=False)
+    changed = run_all(work / "tiny.yaml", "name=other", "ensemble.weights=uniform", "ranking.rankers.one.steps=3", "--from", "ensemble", ok=False)
+    assert "is not made; run ./ranking/run.sh with the same configuration first" in changed
