@@ -72,7 +72,7 @@ def table(results: Mapping, split: str, metric: str = "nDCG@10") -> list[list[st
 
 def text_table(rows: list[list[str]]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))) for row in rows)
+    return "\n".join("  ".join(cell.rjust(w) if cell[-1:].isdigit() else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths))) for row in rows)
 
 
 def write(task: Task, results: Results, compared: dict) -> None:

@@ -41,8 +41,9 @@ def tell(task: Task, found: dict, compared: dict) -> None:
     c = task.config
     split = c.splits.test if c.splits.test in found else c.splits.dev
     if split in found:
-        for metric in results.TABLE:
-            say(f"\n{c.collection_name}, {split}\n{results.text_table(results.table(found, split, metric))}")
+        head, *_ = results.table(found, split)
+        rows = [[metric, *row] for metric in results.TABLE for row in results.table(found, split, metric)[1:]]
+        say(f"\n{c.collection_name}, {split}\n{results.text_table([['metric', 'system', *head[1:]], *rows])}")
         say(f"\n{results.text_table([row for row in report.comparison_rows(compared) if row[1] in ('split', split)])}")
     say(f"\nresults     {c.folder / 'results.json'}\nreport      {c.folder / 'report' / 'index.html'}")
     if (c.folder / "submission.zip").exists():

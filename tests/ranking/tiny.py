@@ -8,7 +8,7 @@ def body():
 
     torch.manual_seed(0)
     return BertForSequenceClassification(BertConfig(
-        vocab_size=130, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=40, num_labels=1))
+        vocab_size=130, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=40, num_labels=1, initializer_range=0.2))
 
 
 class Letters:
