@@ -23,14 +23,11 @@ PerQuery = dict[str, dict[str, float]]      # metric -> query id -> value
 
 
 def evaluate(run: Run, qrels: Qrels, metrics: Sequence[str] = METRICS) -> PerQuery:
-    """Values per judged query. A query whose judgments are all 0 counts, as 0. Raises InputError without judgments, and if the
-    run answers none of the judged queries (it is of another collection or split)."""
+    """Values per judged query. A query whose judgments are all 0 counts, as 0. Raises InputError without judgments."""
     import ir_measures
 
     if not qrels:
         raise InputError("no judgments to evaluate with")
-    if not run.keys() & qrels.keys():
-        raise InputError(f"the run answers none of the {len(qrels)} judged queries (its first is {next(iter(run), 'none')}, theirs {next(iter(qrels))}): is it of this language and split?")
     ordered = {qid: by_depth(scores) for qid, scores in run.items() if qid in qrels and scores}
     values = {metric: dict.fromkeys(qrels, 0.0) for metric in metrics}
     if ordered:
@@ -76,6 +73,8 @@ def main() -> None:
     options = parser.parse_args()
     qrels = read_qrels(options.qrels)
     run = read_run(options.run)
+    if not run.keys() & qrels.keys():
+        raise InputError(f"{options.run}: answers none of the {len(qrels)} judged queries (its first is {next(iter(run))}, theirs {next(iter(qrels), 'none')}); is it of this language and split?")
     for metric, value in means(evaluate(run, qrels)).items():
         print(f"{metric}\t{value:.4f}")
     print(f"queries\t{len(qrels)} judged, {len(qrels.keys() & run.keys())} answered")

@@ -114,7 +114,7 @@ class Ranking(Part):
 
 class Ensemble(Part):
     normalise: Literal["minmax", "zscore", "none"] = "minmax"
-    weights: Literal["paper", "uniform", "search"] | dict[str, Share] = "paper"
+    weights: Literal["paper", "uniform"] | dict[str, Share] = "paper"
 
 
 class Submission(Part):

@@ -1,5 +1,5 @@
 """What a configuration works on: its collection, languages, queries and the fingerprints of its files."""
-from functools import cached_property
+from functools import cache, cached_property
 
 from core import distributed
 from core.collection import Collection
@@ -13,6 +13,7 @@ from core.store import Files, digest, file_digest
 class Task:
     def __init__(self, config: Config):
         self.config = config
+        self.queries = cache(self.queries)      # read once a task
 
     @cached_property
     def collection(self) -> Collection:
@@ -67,7 +68,6 @@ class Task:
 
     def topics_input(self, language: str, split: str) -> Files:
         """The queries in use; a change of ``limit`` or of the sampling seed is a change of this input."""
-        self.collection.queries(language, split)
         return Files(f"topics/{language}-{split}", digest([list(q) for q in self.queries(language, split)]))
 
     def qrels_input(self, language: str, split: str) -> Files:

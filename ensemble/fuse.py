@@ -63,7 +63,7 @@ def choose(task: Task, system: str) -> dict:
     """The weights of ``ensemble.weights``, from dev runs of the weighing languages."""
     c, dev, names = task.config.ensemble, task.config.splits.dev, members(task, system)
     if isinstance(c.weights, dict):
-        if set(c.weights) < set(names):
+        if not set(names) <= set(c.weights):
             raise InputError(f"ensemble.weights: found {sorted(c.weights)}, expected a weight for each of {', '.join(names)}")
         return {"weights": {n: c.weights[n] for n in names}, "rule": "fixed"}
     languages = search.weighing_languages(task)

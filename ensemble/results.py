@@ -3,9 +3,7 @@ from collections.abc import Mapping
 from statistics import fmean
 
 from core.evaluate import evaluate, macro, means, randomisation_test, split_judgments
-from core.records import Run
-from core.runs import read_run
-from core.store import write_json
+from core.store import Step, write_json
 from core.task import Task
 from ensemble import fuse
 from ranking import rank
@@ -20,13 +18,10 @@ def systems(task: Task) -> list[str]:
     return [*search.systems(task), *task.config.ranking.rankers, *fuse.SYSTEMS]
 
 
-def run_path(task: Task, system: str, language: str, split: str):
+def run_step(task: Task, system: str, language: str, split: str) -> Step:
+    """The step that made a system's run."""
     plans = {**search.plan(task), **rank.plan(task), **fuse.plan(task)}
-    return plans[f"{system}/{language}-{split}"].path / "run.trec"
-
-
-def system_run(task: Task, system: str, language: str, split: str) -> Run:
-    return read_run(run_path(task, system, language, split))
+    return plans[f"{system}/{language}-{split}"]
 
 
 def collect(task: Task) -> tuple[Results, PerQuery]:
@@ -38,7 +33,7 @@ def collect(task: Task) -> tuple[Results, PerQuery]:
         for system in systems(task) if pairs else ():
             by_language: dict[str, dict[str, float]] = {}
             for la, _ in pairs:
-                values = evaluate(system_run(task, system, la, split), split_judgments(task, la, split))
+                values = evaluate(search.run_of(run_step(task, system, la, split)), split_judgments(task, la, split))
                 by_language[la] = means(values)
                 single.setdefault(split, {}).setdefault(system, {}).update({(la, q): v for q, v in values["nDCG@10"].items()})
             for name, wanted in (("known", False), ("surprise", True)):
@@ -70,9 +65,9 @@ def table(results: Mapping, split: str, metric: str = "nDCG@10") -> list[list[st
     return [[metric, *columns], *([system, *(f"{values[la][metric]:.4f}" for la in columns)] for system, values in by_system.items())]
 
 
-def text_table(rows: list[list[str]]) -> str:
+def text_table(rows: list[list[str]], left: int = 1) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.rjust(w) if cell[-1:].isdigit() else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths))) for row in rows)
+    return "\n".join("  ".join(cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))) for row in rows)
 
 
 def write(task: Task, results: Results, compared: dict) -> None:

@@ -31,7 +31,7 @@ def link_runs(task: Task) -> None:
     for system in results.systems(task):
         (folder / "runs" / system).mkdir(parents=True)
         for la, split in task.pairs(task.config.splits.dev, task.config.splits.test):
-            os.link(results.run_path(task, system, la, split), folder / "runs" / system / f"{la}-{split}.trec")
+            os.link(results.run_step(task, system, la, split).path / "run.trec", folder / "runs" / system / f"{la}-{split}.trec")
     if "submission" in fuse.plan(task):
         shutil.copy(fuse.plan(task)["submission"].path / "submission.zip", folder / "submission.zip")
 
@@ -43,8 +43,8 @@ def tell(task: Task, found: dict, compared: dict) -> None:
     if split in found:
         head, *_ = results.table(found, split)
         rows = [[metric, *row] for metric in results.TABLE for row in results.table(found, split, metric)[1:]]
-        say(f"\n{c.collection_name}, {split}\n{results.text_table([['metric', 'system', *head[1:]], *rows])}")
-        say(f"\n{results.text_table([row for row in report.comparison_rows(compared) if row[1] in ('split', split)])}")
+        say(f"\n{c.collection_name}, {split}\n{results.text_table([['metric', 'system', *head[1:]], *rows], left=2)}")
+        say(f"\n{results.text_table([row for row in report.comparison_rows(compared) if row[1] in ('split', split)], left=3)}")
     say(f"\nresults     {c.folder / 'results.json'}\nreport      {c.folder / 'report' / 'index.html'}")
     if (c.folder / "submission.zip").exists():
         say(f"submission  {c.folder / 'submission.zip'}")

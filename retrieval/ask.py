@@ -37,7 +37,7 @@ def ask(config: Config, language: str, text: str, hits: int) -> dict[str, list[t
 
 def ask_bm25(task, language, path, _store, query, hits):
     s = task.config.retrieval.bm25
-    return bm25.search(bm25.open_searcher(language, path, s.k1, s.b, s.heap), language, query, hits, s.heap)
+    return bm25.search(bm25.open_searcher(language, path, *search.bm25_parameters(task, language), s.heap), language, query, hits, s.heap)
 
 
 def ask_dense(task, _language, path, store, query, hits):

@@ -47,11 +47,17 @@ def passages(task: Task, language: str) -> Passages:
     return Passages(plan(task)[f"passages/{language}"].path)
 
 
+def bm25_parameters(task: Task, language: str) -> tuple[float, float]:
+    """(k1, b) of a language: its own or the general ones."""
+    s = task.config.retrieval.bm25
+    own = s.per_language.get(language, {})
+    return own.get("k1", s.k1), own.get("b", s.b)
+
+
 def add_bm25(task: Task, steps: Plan) -> None:
     s = task.config.retrieval.bm25
     for language in task.languages:
-        own = s.per_language.get(language, {})
-        k1, b = own.get("k1", s.k1), own.get("b", s.b)
+        k1, b = bm25_parameters(task, language)
         store = steps[f"passages/{language}"]
         index = steps.add(f"bm25-index/{language}", 1, {"analyser": bm25.analyser(language)}, [store],
                           lambda folder, la=language: bm25.build_index(la, passages(task, la), folder, s.heap, s.threads),
@@ -173,7 +179,9 @@ def hybrid_weights(task: Task) -> dict[str, float]:
 
 
 def run_of(step: Step) -> Run:
-    return read_run(step.path / "run.trec")
+    """A step's run; our own may be empty, where no query of a language matches a term."""
+    path = step.path / "run.trec"
+    return read_run(path) if path.stat().st_size else {}
 
 
 def systems(task: Task) -> list[str]:
@@ -187,6 +195,7 @@ def report(task: Task) -> None:
         if (la, split) not in task.collection.qrels:
             continue
         qrels = split_judgments(task, la, split)
+        task.collection.check_judged(la, split, qrels, passages(task, la))
         for system in systems(task):
             found = means(evaluate(run_of(plan(task)[f"{system}/{la}-{split}"]), qrels, ["nDCG@10", "R@200"]))
             rows.append((la, split, system, len(qrels), f"{found['nDCG@10']:.4f}", f"{found['R@200']:.4f}"))
