@@ -71,10 +71,7 @@ def load_tokenizer(where: str):
 
 
 def loading(where, load):
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()       # a head drawn anew and layers left out are what was asked for
-    logging.disable_progress_bar()
+    embedded.quiet()
     try:
         return load()
     except (OSError, ValueError) as error:

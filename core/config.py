@@ -20,10 +20,11 @@ class Loader(yaml.SafeLoader):
     """Safe YAML where ``no`` is a language, 1e-5 a number, and a key given twice an error."""
 
     def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(k, deep=True) for k, _ in node.value]
-        for i, key in enumerate(keys):
-            if key in keys[:i]:
-                raise yaml.constructor.ConstructorError(None, None, f"found key {key!r} a second time", node.value[i][0].start_mark)
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"found key {key.value!r} a second time", key.start_mark)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 

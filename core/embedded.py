@@ -127,11 +127,20 @@ def state_dict(sizes, tensors):
     return state
 
 
+def quiet() -> None:
+    """No bars and load reports of transformers: a head drawn anew and layers left out are what was asked for."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
 def convert(folder: Path) -> None:
     """Writes the Hugging Face folder and checks it against the package's own engine (``check``)."""
     import torch
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+    quiet()
     sizes, specials, pieces, mapping, tensors = read_packed(packed_file())
     config = BertConfig(
         vocab_size=sizes["vocabulary"], hidden_size=sizes["hidden"], num_hidden_layers=sizes["layers"],

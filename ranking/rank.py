@@ -169,7 +169,8 @@ def load_ranker(folder: Path, ranker: Ranker):
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision(ranker.precision)]
-    model = AutoModelForSequenceClassification.from_pretrained(folder / "model", dtype=dtype, use_safetensors=True).to(device).eval()
+    model = backbones.loading(folder / "model", lambda: AutoModelForSequenceClassification.from_pretrained(
+        folder / "model", dtype=dtype, use_safetensors=True)).to(device).eval()
     return (lambda inputs: model(**inputs).logits[:, 0]), tokenizer_of(folder / "model", ranker), device
 
 

@@ -33,7 +33,7 @@ def score_pairs(forward: Callable[[dict], "torch.Tensor"], tokenize: PairTokeniz
 def rerank(forward, tokenize: PairTokenizer, pairs: Sequence[tuple[str, str]], texts: Callable[[Sequence[tuple[str, str]]], tuple[list[str], list[str]]],
            batch_tokens: int, device, folder: Path, what: str) -> np.ndarray:
     """Scores of (query id, docid) ``pairs``; ``texts`` gives their query and passage texts. Finished chunks lie in ``folder`` and are
-    not scored again; each process takes its own chunks, and rank 0 reads them all after the barrier."""
+    not scored again; each process takes its own chunks, and every one gets all scores."""
     chunks = list(range(0, len(pairs), CHUNK))
     with progress(None, len(pairs), f"rerank {what}", "pair") as bar:
         for start in chunks[distributed.rank()::distributed.world_size()]:
@@ -49,7 +49,9 @@ def rerank(forward, tokenize: PairTokenizer, pairs: Sequence[tuple[str, str]], t
             np.save(temporary, scores)
             temporary.rename(target)
     distributed.barrier()
-    return np.concatenate([np.load(folder / f"chunk-{start}.npy") for start in chunks]) if chunks else np.empty(0, np.float32)
+    scores = np.concatenate([np.empty(0, np.float32), *(np.load(folder / f"chunk-{start}.npy") for start in chunks)])
+    distributed.barrier()       # the caller may take the chunks away: nobody reads them any more
+    return scores
 
 
 def candidate_pairs(run: Run, depth: int) -> list[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """The pipeline through run_all.sh itself: every stage real, everything small."""
 import json
 import os
+import shutil
 import subprocess
 import zipfile
 from pathlib import Path
@@ -114,3 +115,21 @@ def test_what_a_user_sees_of_mistakes(first, work):
     assert "Traceback" not in run_all(work / "tiny.yaml", "languages=[xx]", ok=False)
     changed = run_all(work / "tiny.yaml", "name=other", "ensemble.weights=uniform", "ranking.rankers.one.steps=3", "--from", "ensemble", ok=False)
     assert "is not made; run ./ranking/run.sh with the same configuration first" in changed
+
+
+def test_two_processes_train_and_give_the_same_scores(first, work):
+    """The first ranker's scores by two processes equal those by one; and a ranker trains at ZeRO 2 on two."""
+    config, folder = work / "tiny.yaml", work / "atlas" / "tiny"
+    one = {p.name: p.read_text() for p in (folder / "runs" / "one").iterdir()}
+    for path in (work / "atlas" / "shared" / "ranking").glob("one-*"):
+        shutil.rmtree(path)
+    more = ["ranking.rankers.two.seed=7", "ranking.rankers.two.deepspeed=configs/deepspeed/zero2.json", "name=two"]
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
+    done = subprocess.run(["ranking/run.sh", str(config), *more], cwd=ROOT, env={**environment, "PROCESSES": "2"}, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    again = {p.parent.name.removeprefix("one-")[:-17] + ".trec": p.read_text() for p in (work / "atlas" / "shared" / "ranking").glob("one-*/run.trec")}
+    assert again.keys() == one.keys()
+    for name, text in one.items():
+        scores = [[float(line.split()[4]) for line in t.splitlines()] for t in (text, again[name])]
+        assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+    assert "two: step 2 of 2" in done.stdout
