@@ -24,7 +24,7 @@ from ranking.pairs import PairTokenizer
 from ranking.rerank import candidate_pairs, rerank, reranked, score_pairs
 from retrieval import search
 
-PAIR_LAYERS = 120       # pairs x layers a second that two cores score at about 200 tokens; training takes three times as long
+TOKEN_LAYERS = 24000    # tokens x layers a second that two cores score; training takes three times as long
 
 
 @cache
@@ -39,7 +39,8 @@ def plan(task: Task) -> Plan:
             retrieval[f"hybrid/{la}-{c.splits.dev}"], task.qrels_input(la, c.splits.dev)))]
         if r.prune_vocabulary:
             inputs.append(add_vocabulary(task, steps, r.backbone, body))
-        seconds = r.steps * r.batch_size * r.accumulation * (r.layers or 12) / PAIR_LAYERS * 3 * (2 if r.fgm.epsilon else 1)
+        pair = (r.layers or 12) * r.max_length * 0.8 / TOKEN_LAYERS     # seconds
+        seconds = r.steps * r.batch_size * r.accumulation * pair * 3 * (2 if r.fgm.epsilon else 1)
         trained = steps.add(f"ranker/{name}", 1, {**r.model_dump(), **body, "zero": Path(r.deepspeed).name}, inputs,
                             lambda folder, n=name, r=r: train(task, n, r, folder), resumes=True, seconds=seconds, disk=5e8, memory=3e9)
         for la, split in task.pairs(c.splits.dev, c.splits.test):
@@ -47,7 +48,7 @@ def plan(task: Task) -> Plan:
             pairs = len(task.queries(la, split)) * depth(task)
             steps.add(f"{name}/{la}-{split}", 1, {"depth": depth(task)}, [trained, hybrid],
                       lambda folder, n=name, la=la, split=split: build_run(task, loaded(n), n, la, split, folder), resumes=True,
-                      seconds=pairs * (r.layers or 12) / PAIR_LAYERS)
+                      seconds=pairs * pair)
     return steps
 
 

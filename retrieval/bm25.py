@@ -73,7 +73,10 @@ def open_searcher(language: str, folder: Path, k1: float, b: float, heap: str):
 
 
 def search(searcher, language: str, queries: Sequence[Query], depth: int, heap: str, threads: int = 0) -> Run:
-    """All queries of a language on all cores (``threads``: 0). A query that matches no term has an empty ranking."""
+    """All queries of a language on all cores (``threads``: 0). A query that matches no term has an empty ranking.
+
+    Anserini rounds scores to four decimals, and its own order among ties decides who is within ``depth``.
+    """
     lists = jvm.start(heap)("java.util.ArrayList")
     texts, qids = lists(), lists()
     for query in queries:

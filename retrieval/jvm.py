@@ -19,7 +19,7 @@ def start(heap: str):
     pyserini = Path(importlib.util.find_spec("pyserini").submodule_search_locations[0])
     if not jnius_config.vm_running:
         jnius_config.add_classpath(str(next((pyserini / "resources/jars").glob("anserini-*-fatjar.jar"))))
-        jnius_config.add_options(f"-Xmx{heap}", "-Dlog4j2.level=ERROR", "-XX:+UseParallelGC", "--sun-misc-unsafe-memory-access=allow")
+        jnius_config.add_options(f"-Xmx{heap}", "-Dlog4j2.level=ERROR", "-Dslf4j.internal.verbosity=ERROR", "-XX:+UseParallelGC", "--sun-misc-unsafe-memory-access=allow")
     from jnius import autoclass
 
     autoclass("org.apache.logging.log4j.core.config.Configurator").setRootLevel(autoclass("org.apache.logging.log4j.Level").ERROR)
