@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from core.collection import Passages, build_passages
+from core.files import size_on_disk
+from core.passages import Passages, build_passages
 from core.sources import atlas
-from core.store import size_on_disk
 
 
 def documents(count: int):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from core import embedded
 from core.errors import InputError
-from core.store import digest, file_digest, write_json
+from core.files import digest, file_digest, write_json
 
 MAX_UNKNOWN_SHARE = 0.05
 

@@ -1,4 +1,4 @@
-"""A collection on disk in MIRACL's format, and passages by docid through a memory-mapped store.
+"""A collection on disk in MIRACL's format.
 
     python -m core.collection --check DIR    reads everything, reports every language, ends with status 2 at the first fault
 
@@ -11,26 +11,15 @@ import json
 import re
 import shutil
 import zlib
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from core.distributed import progress
 from core.errors import InputError, at_line, exit_with_message
+from core.passages import Passages, build_passages
 from core.records import Document, Qrels, Query
 from core.runs import text_lines
-from core.store import write_json
 
 NAME = re.compile(r"(?:topics|qrels)\.(?:miracl-v[\d.]+-)?([a-z]{2,3})-([\w-]+)\.tsv$")
-STORE_VERSION = 1
-
-
-def document_text(document: Document) -> str:
-    """The one join of title and text: a newline between them, none without a title."""
-    return f"{document.title}\n{document.text}" if document.title else document.text
 
 
 class Collection:
@@ -124,7 +113,7 @@ class Collection:
             raise InputError(f"{text}; mend the files, or go on with collection.allow=[{kind}]")
         print(f"allowed: {text}", flush=True)
 
-    def check_judged(self, language: str, split: str, qrels: Qrels, passages: "Passages") -> None:
+    def check_judged(self, language: str, split: str, qrels: Qrels, passages: Passages) -> None:
         """Judgments must be about passages of the corpus (``unknown_passages`` allows others) and about queries of the split."""
         known = {q.qid for q in self.queries(language, split)}
         strangers = [qid for qid in qrels if qid not in known]
@@ -176,79 +165,6 @@ def parse_document(path: Path, number: int, line: bytes) -> Document:
     if not docid or docid != "".join(docid.split()):
         raise at_line(path, number, f"docid {docid!r}", "a docid without white space")
     return Document(docid, record.get("title", ""), record["text"])
-
-
-class Passages:
-    """Passages of one language by row (corpus order) or docid, memory-mapped.
-
-    On disk a passage costs its text, its docid padded to the longest, and 16 bytes (offset, sort order). A process pays for the
-    pages that it touches: opening costs nothing, a look-up a binary search. Figures for a million passages: docs/RESULTS.md.
-    """
-
-    def __init__(self, folder: Path):
-        self.folder = Path(folder)
-        self.docids = np.load(self.folder / "docids.npy", mmap_mode="r")
-        self.order = np.load(self.folder / "order.npy", mmap_mode="r")
-        self.offsets = np.load(self.folder / "offsets.npy", mmap_mode="r")
-
-    @cached_property
-    def texts(self) -> np.ndarray:
-        return np.memmap(self.folder / "texts.bin", np.uint8, "r")
-
-    def __len__(self) -> int:
-        return len(self.docids)
-
-    def docid(self, row: int) -> str:
-        return self.docids[row].decode("utf-8")
-
-    def rows(self, docids: Sequence[str], strict: bool = True) -> np.ndarray:
-        """Rows of ``docids``; an unknown one is an InputError, or -1 where not strict."""
-        keys = np.array([d.encode("utf-8") for d in docids], dtype=np.bytes_)
-        if not len(keys):
-            return np.zeros(0, np.int64)
-        places = np.minimum(np.searchsorted(self.docids, keys, sorter=self.order), len(self) - 1)
-        rows = np.asarray(self.order[places])
-        rows = np.where(self.docids[rows] == keys, rows, -1)
-        if strict and (rows < 0).any():
-            raise InputError(f"{self.folder}: no passage {docids[int(np.argmax(rows < 0))]}; the docid is of another collection")
-        return rows
-
-    def document(self, row: int) -> Document:
-        title, text = bytes(self.texts[self.offsets[row]:self.offsets[row + 1]]).decode("utf-8").split("\0", 1)
-        return Document(self.docid(row), title, text)
-
-    def text(self, docid: str) -> str:
-        return document_text(self.document(int(self.rows([docid])[0])))
-
-    def documents(self) -> Iterator[Document]:
-        return map(self.document, range(len(self)))
-
-
-def build_passages(documents: Iterable[Document], folder: Path) -> int:
-    """Writes a Passages folder from a stream; raises InputError for a docid given twice. Memory: 32 bytes and a docid a passage."""
-    offsets, lengths, width = array("q", [0]), array("i"), 1
-    with (folder / "texts.bin").open("wb") as texts, (folder / "docids.bin").open("wb") as names:
-        for document in progress(documents, what="passages", unit="passage"):
-            title = document.title.replace("\0", " ")
-            offsets.append(offsets[-1] + texts.write(f"{title}\0{document.text}".encode()))
-            lengths.append(names.write(document.docid.encode()))
-            width = max(width, lengths[-1])
-    if not lengths:
-        raise InputError(f"{folder.name}: the corpus holds no passage")
-    docids = np.empty(len(lengths), f"S{width}")
-    with (folder / "docids.bin").open("rb") as names:
-        for row, length in enumerate(lengths):
-            docids[row] = names.read(length)
-    (folder / "docids.bin").unlink()
-    order = np.argsort(docids, kind="stable")
-    same = np.flatnonzero(docids[order[1:]] == docids[order[:-1]])
-    if len(same):
-        first = [docids[order[i]].decode() for i in same[:5]]
-        raise InputError(f"passages {folder.name}: docids given twice: {len(same)}, first {', '.join(first)}; a docid names one passage of a language")
-    for name, values in (("docids", docids), ("order", order), ("offsets", np.array(offsets, np.int64))):
-        np.save(folder / f"{name}.npy", values)
-    write_json(folder / "count.json", {"passages": len(lengths), "text_bytes": offsets[-1]})
-    return len(lengths)
 
 
 def check(root: Path, allow: Sequence[str], scratch: Path) -> None:

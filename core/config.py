@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from core.errors import InputError
 from core.settings import Config, Part
 
+
 class Loader(yaml.SafeLoader):
     """Safe YAML where ``no`` is a language, 1e-5 a number, and a key given twice an error."""
 

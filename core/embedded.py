@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from core.errors import InputError
-from core.store import finished_folder
+from core.files import finished_folder
 
 VERSION = 1
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from core.errors import InputError, at_line
+from core.files import finished_file
 from core.records import Run, ScoredDocument
-from core.store import finished_file
 
 
 def ranked(scores: Mapping[str, float]) -> list[ScoredDocument]:

@@ -4,10 +4,11 @@ from functools import cache, cached_property
 from core import distributed
 from core.collection import Collection
 from core.errors import InputError
+from core.files import digest, file_digest
 from core.records import Qrels, Query
 from core.settings import Config
 from core.sources import atlas
-from core.store import Files, digest, file_digest
+from core.store import Files
 
 
 class Task:

@@ -10,10 +10,11 @@ from pathlib import Path
 from core.config import from_arguments
 from core.distributed import generator
 from core.errors import InputError, exit_with_message
+from core.files import write_json
 from core.groups import write_groups
 from core.records import TrainingPair
 from core.settings import Config, Recipe
-from core.store import Plan, run_steps, say, write_json
+from core.store import Plan, run_steps, say
 from core.task import Task
 from data_aug.judged import judged
 from data_aug.top_negatives import top_negatives

@@ -8,10 +8,11 @@ from functools import cache
 from pathlib import Path
 
 from core.errors import InputError
+from core.files import write_json
 from core.fusion import fuse
 from core.records import Run
 from core.runs import append_below, ranked, top_k, write_run
-from core.store import Plan, say, write_json
+from core.store import Plan, say
 from core.task import Task
 from ensemble import submit, weights
 from ranking import rank

@@ -3,7 +3,7 @@ import json
 from collections.abc import Sequence
 from html import escape
 
-from core.store import finished_file
+from core.files import finished_file
 from core.task import Task
 from ensemble import fuse, results, weights
 

@@ -3,7 +3,8 @@ from collections.abc import Mapping
 from statistics import fmean
 
 from core.evaluate import evaluate, macro, means, randomisation_test, split_judgments
-from core.store import Step, write_json
+from core.files import write_json
+from core.store import Step
 from core.task import Task
 from ensemble import fuse
 from ranking import rank

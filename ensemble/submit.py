@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from core.collection import Passages
 from core.config import from_arguments
 from core.errors import InputError, at_line, exit_with_message
+from core.files import finished_file
+from core.passages import Passages
 from core.records import Run
 from core.runs import finite, ranked
-from core.store import finished_file
 from core.task import Task
 
 NAME = re.compile(r"(known|surprise)/([a-z]{2,3})-([\w-]+)\.trec")

@@ -9,12 +9,12 @@ from pathlib import Path
 from statistics import fmean
 
 from core import backbones, distributed
-from core.collection import document_text
 from core.config import from_arguments
 from core.distributed import generator
 from core.errors import InputError, exit_with_message
 from core.evaluate import score
 from core.groups import read_groups
+from core.passages import document_text
 from core.runs import top_k, write_run
 from core.settings import Config, Ranker
 from core.store import Plan, run_steps, say

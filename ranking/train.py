@@ -11,8 +11,9 @@ import torch
 from core import distributed
 from core.distributed import progress
 from core.errors import InputError
+from core.files import write_json
 from core.settings import Ranker
-from core.store import say, write_json
+from core.store import say
 from ranking import engine as deep
 from ranking.adversary import FGM
 from ranking.data import TrainingData, micro_batches

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from core.collection import Passages, document_text
 from core.distributed import progress
 from core.errors import InputError
+from core.passages import Passages, document_text
 from core.records import Query, Run
 from retrieval import jvm
 

@@ -7,10 +7,10 @@ import numpy as np
 
 from core import backbones
 from core.backbones import Backbone
-from core.collection import Passages, document_text
 from core.distributed import progress
+from core.files import require_room, write_json
+from core.passages import Passages, document_text
 from core.records import Query, Run
-from core.store import require_room, write_json
 
 CHUNK = 4096            # passages between two notes of progress
 BLOCK = 262144          # vectors in fp32 at a time while searching: 400 MB at 384 dimensions

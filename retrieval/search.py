@@ -9,15 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from core import backbones
-from core.collection import Passages, build_passages
+from core.config import from_arguments
 from core.errors import InputError, exit_with_message
 from core.evaluate import evaluate, means, split_judgments
-from core.config import from_arguments
+from core.files import finished_file, write_json
 from core.fusion import PRESETS, fuse
+from core.passages import Passages, build_passages
 from core.records import Run
 from core.runs import read_run, top_k, write_run
 from core.settings import Config
-from core.store import Plan, Step, finished_file, run_steps, say, write_json
+from core.store import Plan, Step, run_steps, say
 from core.task import Task
 from retrieval import bm25, dense, hybrid
 

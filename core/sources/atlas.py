@@ -15,9 +15,9 @@ from pathlib import Path
 import yaml
 
 from core.distributed import generator
+from core.files import digest, finished_folder
 from core.records import Document
 from core.settings import Atlas
-from core.store import digest, finished_folder
 
 VERSION = 1
 KNOWN = ("ar", "en", "fi", "hi", "ja", "sw", "th", "zh")

@@ -4,8 +4,9 @@ import shutil
 
 import pytest
 
-from core.collection import Collection, Passages, build_passages, check, document_text
+from core.collection import Collection, check
 from core.errors import InputError
+from core.passages import Passages, build_passages, document_text
 from core.records import Document
 
 

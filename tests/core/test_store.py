@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from core import store
+from core import files
 from core.errors import InputError
-from core.store import Journal, Plan, changes, file_digest, finished_folder, locked, require_room, run_steps
+from core.files import file_digest, finished_folder, locked, require_room
+from core.store import Journal, Plan, changes, run_steps
 
 ROOT = Path(__file__).parents[2]
 
@@ -99,7 +100,7 @@ def test_file_digest_follows_the_content(tmp_path):
 
 
 def test_no_room_on_the_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10**9})())
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10**9})())
     with pytest.raises(InputError, match=r"the dense vectors of en need 2.00 GB, 1.00 GB are free; make room or set work="):
         require_room(tmp_path, 2e9, "the dense vectors of en")
     require_room(tmp_path, 0.9e9, "the dense vectors of en")

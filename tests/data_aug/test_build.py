@@ -2,13 +2,13 @@ import json
 
 import pytest
 
+from core.distributed import generator
 from core.errors import InputError
 from core.groups import read_groups
 from core.task import Task
 from data_aug import build
 from data_aug.judged import judged
 from data_aug.top_negatives import top_negatives
-from core.distributed import generator
 from retrieval import search
 
 

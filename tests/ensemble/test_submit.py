@@ -3,8 +3,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from core.collection import Passages, build_passages
 from core.errors import InputError
+from core.passages import Passages, build_passages
 from core.records import Document
 from ensemble.submit import Entry, check, strictly_decreasing, write
 

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from tiny import Letters, body
 
 from core.errors import InputError
 from core.records import TrainingPair
@@ -12,7 +13,6 @@ from ranking import engine
 from ranking.data import TrainingData, micro_batches
 from ranking.model import CrossEncoder
 from ranking.train import Loop, Training, learning_rate, parameter_groups
-from tiny import Letters, body
 
 
 def pairs(count=24):

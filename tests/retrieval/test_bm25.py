@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from core.collection import Passages, build_passages
+from core.passages import Passages, build_passages
 from core.records import Document, Query
 from retrieval import bm25, jvm
 

@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from core import store
-from core.collection import Passages, build_passages
+from core import files
 from core.errors import InputError
+from core.passages import Passages, build_passages
 from core.records import Document, Query
 from retrieval import dense
 
@@ -54,7 +54,7 @@ def test_a_stopped_encoding_goes_on(tmp_path, monkeypatch):
 def test_no_room_for_the_vectors(tmp_path, monkeypatch):
     texts, out = passages(tmp_path / "p"), tmp_path / "v"
     out.mkdir()
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100})())
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100})())
     with pytest.raises(InputError, match=r"the dense vectors of en \(30 passages\) need"):
         dense.encode_corpus(Lengths(), texts, out, "en")
 
