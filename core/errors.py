@@ -12,9 +12,12 @@ def at_line(path, number, found, expected) -> InputError:
 
 
 def exit_with_message(main: Callable[[], None]) -> None:
-    """Runs an entry point; an InputError ends it with status 2 and its text alone."""
+    """Runs an entry point; an InputError ends it with status 2 and its text alone, an interrupt with 130."""
     try:
         main()
+    except KeyboardInterrupt:
+        print("stopped; run again to go on from here", file=sys.stderr)
+        sys.exit(130)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

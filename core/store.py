@@ -90,7 +90,7 @@ def changes(before: dict | None, after: dict) -> str:
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
                 found.append(f"{key}: {old.get(key)} -> {new.get(key)}" if part == "settings" else f"{key} changed")
-    return "; ".join(found[:3]) + ("; …" if len(found) > 3 else "") if found else "its output was removed"
+    return "; ".join(found[:3]) + ("; …" if len(found) > 3 else "") if found else "stopped before its end, or removed"
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -136,18 +136,18 @@ def run_steps(steps: Iterable[Step], folder: Path) -> None:
     busy = f"{folder}: another run is at work in this folder; wait for it, or give this run its own name (name=…)"
     with locked(folder / "lock", busy) if main else contextlib.nullcontext():
         journal, steps = Journal(folder), list(steps)
-        for step in steps:
-            if not step.done:
-                build(step, journal)
+        stale = [(step, journal.why(step)) for step in steps if not step.done]
+        distributed.barrier()
         if main:
-            journal.record(steps)
+            journal.record(steps)       # first, so that --clean keeps what this run makes
+        for step, why in stale:
+            build(step, why, journal)
 
 
-def build(step: Step, journal: Journal) -> None:
+def build(step: Step, why: str, journal: Journal) -> None:
     for source in step.inputs:
         if isinstance(source, Step) and not source.done:
             raise InputError(f"{step.name}: its input {source.name} is not made; run ./{source.stage}/run.sh with the same configuration first")
-    why = journal.why(step)
     if step.seconds > 10:
         say(f"[{step.stage}] {step.name}: begins ({why}), about {step.seconds:.0f} s on two cores")
     start = time.monotonic()

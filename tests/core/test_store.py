@@ -42,7 +42,7 @@ def test_why_a_step_is_stale(tmp_path):
     journal = Journal(tmp_path / "name")
     assert journal.why(plan["first"]) == "version 1 -> 2; k: 1 -> 5"
     assert journal.why(plan["second"]) == "first changed"
-    assert changes(None, {}) == "not made yet"
+    assert changes(None, {}) == "not made yet" and changes(plan["first"].recipe, plan["first"].recipe) == "stopped before its end, or removed"
 
 
 def test_a_failed_step_is_built_again_and_a_resumable_one_finds_its_work(tmp_path):
@@ -110,6 +110,16 @@ def test_a_stopped_folder_stays_partial(tmp_path):
     with pytest.raises(RuntimeError), finished_folder(tmp_path / "out") as part:
         raise RuntimeError
     assert part.name == "out.part" and not (tmp_path / "out").exists()
+
+
+def test_clean_spares_what_a_stopped_run_has_made(tmp_path):
+    home = tmp_path / "work" / "atlas"
+    plan, _ = two_steps(home)
+    plan.add("third", 1, {}, [plan["second"]], lambda folder: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run_steps(plan.values(), home / "name")
+    subprocess.run([sys.executable, "-m", "core.store", "--clean", str(tmp_path / "work")], cwd=ROOT, check=True, capture_output=True)
+    assert plan["first"].done and plan["second"].done
 
 
 def test_du_and_clean(tmp_path):

@@ -32,4 +32,4 @@ def test_a_language_without_topics(config, folder):
     with pytest.raises(InputError, match="de has no topics for any of train, dev, testA"):
         Task(config()).pairs()
     with pytest.raises(InputError, match="no topics for language xx"):
-        Task(config(languages=["xx"])).languages
+        assert Task(config(languages=["xx"])).languages
