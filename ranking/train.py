@@ -61,7 +61,6 @@ class Loop:
         number_format = deep.precision(s.precision)
         if s.freeze_embeddings:
             t.model.body.get_input_embeddings().requires_grad_(False)
-        # One group to the engine: the ranks hold the same groups, the rates are set by hand each step.
         config = deep.settings(s.deepspeed, s.batch_size, s.accumulation, s.clip, number_format)
         self.engine = deep.make(t.model, torch.optim.AdamW(parameter_groups(t.model, s)), config)
         self.device = self.engine.device

