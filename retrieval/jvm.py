@@ -22,5 +22,6 @@ def start(heap: str):
         jnius_config.add_options(f"-Xmx{heap}", "-Dlog4j2.level=ERROR", "-Dslf4j.internal.verbosity=ERROR", "-XX:+UseParallelGC", "--sun-misc-unsafe-memory-access=allow")
     from jnius import autoclass
 
+    autoclass("java.util.logging.LogManager").getLogManager().reset()      # Lucene's word on newer versions of itself
     autoclass("org.apache.logging.log4j.core.config.Configurator").setRootLevel(autoclass("org.apache.logging.log4j.Level").ERROR)
     return autoclass

@@ -117,6 +117,11 @@ def test_equals_a_loop_in_plain_torch(tmp_path):
     assert max(differences.values()) < 1e-4, "(a key's bias has no gradient but rounding, which AdamW blows up)"
 
 
+def test_bf16_on_a_cpu(tmp_path):
+    train(tmp_path / "t", settings(tmp_path, precision="bf16", steps=2))
+    assert {v.dtype for v in weights(tmp_path / "t").values()} == {torch.bfloat16}
+
+
 def test_frozen_embeddings_stay(tmp_path):
     train(tmp_path / "t", settings(tmp_path, freeze_embeddings=True))
     name = "bert.embeddings.word_embeddings.weight"
