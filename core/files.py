@@ -20,6 +20,8 @@ def digest(value: Any) -> str:
 
 def file_digest(path: Path, cache: Path) -> str:
     """SHA-256 of a file's bytes, remembered in the folder ``cache`` by its path, size and time of change."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
     stat = path.stat()
     note = cache / digest([str(path.resolve()), stat.st_size, stat.st_mtime_ns])
     if not note.exists():

@@ -35,13 +35,13 @@ def plan(task: Task) -> Plan:
         if name in (*search.systems(task), "ensemble", "ensemble-rankers"):
             raise InputError(f"ranking.rankers: a ranker cannot be named {name!r}, that is another system's name")
         body = {"weights": backbones.fingerprint(r.backbone, c.models)}
-        inputs = [groups.plan(task)[f"groups/{r.recipe}"], *(x for la in dev_languages(task, r) for x in (
+        inputs = [groups.plan(task)[f"groups/{r.recipe}"], task.file_input("deepspeed", Path(r.deepspeed)), *(x for la in dev_languages(task, r) for x in (
             retrieval[f"hybrid/{la}-{c.splits.dev}"], task.qrels_input(la, c.splits.dev)))]
         if r.prune_vocabulary:
             inputs.append(add_vocabulary(task, steps, r.backbone, body))
         pair = (r.layers or 12) * r.max_length * 0.8 / TOKEN_LAYERS     # seconds
         seconds = r.steps * r.batch_size * r.accumulation * pair * 3 * (2 if r.fgm.epsilon else 1)
-        trained = steps.add(f"ranker/{name}", 1, {**r.model_dump(), **body, "zero": Path(r.deepspeed).name}, inputs,
+        trained = steps.add(f"ranker/{name}", 1, {**r.model_dump(exclude={"deepspeed"}), **body}, inputs,
                             lambda folder, n=name, r=r: train(task, n, r, folder), resumes=True, seconds=seconds, disk=5e8, memory=3e9)
         for la, split in task.pairs(c.splits.dev, c.splits.test):
             hybrid = retrieval[f"hybrid/{la}-{split}"]

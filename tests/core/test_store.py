@@ -97,6 +97,8 @@ def test_file_digest_follows_the_content(tmp_path):
     assert file_digest(path, tmp_path / "cache") == first
     path.write_text("two")
     assert file_digest(path, tmp_path / "cache") != first
+    with pytest.raises(InputError, match="none: no such file"):
+        file_digest(tmp_path / "none", tmp_path / "cache")
 
 
 def test_no_room_on_the_disk(tmp_path, monkeypatch):
