@@ -37,7 +37,7 @@ class BM25(Part):
     k1: Annotated[float, Field(ge=0)] = 0.9
     b: Share = 0.4
     per_language: dict[str, dict[Literal["k1", "b"], Annotated[float, Field(ge=0)]]] = {}
-    heap: str = "2g"                # of the JVM
+    heap: Annotated[str, Field(pattern=r"^\d+[mMgG]$")] = "2g"     # of the JVM
     threads: Whole = 0              # 0: all cores
 
 

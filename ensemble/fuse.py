@@ -77,8 +77,13 @@ def choose(task: Task, system: str) -> dict:
     return {"weights": chosen, "rule": c.weights, "dev nDCG@10": scores, "correlations": table}
 
 
+def chosen_weights(task: Task, system: str) -> dict:
+    """What ``choose`` found for a system, as its step stored it."""
+    return json.loads((plan(task)[f"{system}-weights"].path / "weights.json").read_text("utf-8"))
+
+
 def fused(task: Task, system: str, language: str, split: str) -> Run:
-    chosen = json.loads((plan(task)[f"{system}-weights"].path / "weights.json").read_text("utf-8"))["weights"]
+    chosen = chosen_weights(task, system)["weights"]
     runs = {name: run for name, run in blocks(task, language, split).items() if name in chosen}
     found = fuse(runs, chosen, task.config.ensemble.normalise, "zero")
     hybrid = search.run_of(search.plan(task)[f"hybrid/{language}-{split}"])
@@ -92,6 +97,6 @@ def build_submission(task: Task, folder: Path) -> None:
         run = search.run_of(plan(task)[f"ensemble/{la}-{split}"])
         entries.append(submit.Entry(la, "surprise" if task.surprise(la) else "known", run, [q.qid for q in task.queries(la, split)], search.passages(task, la)))
     manifest = {"collection": c.collection_name, "name": c.name, "split": split, "config": c.model_dump(mode="json", exclude={"work"}),
-                "ensemble": json.loads((plan(task)["ensemble-weights"].path / "weights.json").read_text("utf-8")),
+                "ensemble": chosen_weights(task, "ensemble"),
                 "recipes": {s.name: s.fingerprint for s in (*rank.plan(task).values(), *plan(task).values()) if s.name != "submission"}}
     submit.write(folder / "submission.zip", entries, c.submission.depth, c.submission.tag, split, manifest)

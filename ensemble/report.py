@@ -62,7 +62,7 @@ def comparison_rows(compared: dict) -> list[list[str]]:
 def weights_section(task: Task) -> str:
     parts = []
     for system in fuse.SYSTEMS:
-        found = json.loads((fuse.plan(task)[f"{system}-weights"].path / "weights.json").read_text("utf-8"))
+        found = fuse.chosen_weights(task, system)
         scores = found.get("dev nDCG@10", {})
         rows = [["member", "weight", "dev nDCG@10"], *([n, f"{w:.4f}", f"{scores[n]:.4f}" if n in scores else ""] for n, w in found["weights"].items())]
         parts.append(f"<h3>{escape(system)} (rule: {escape(found['rule'])})</h3>{html_table(rows)}")

@@ -39,7 +39,7 @@ def index_arguments(language: str) -> list[str]:
     return {"lucene": ["-language", language], "words": ["-language", "en", "-stemmer", "none", "-keepStopwords"], "thai": ["-pretokenized"]}[analyser(language)]
 
 
-def build_index(language: str, passages: Passages, folder: Path, heap: str, threads: int) -> None:
+def build_index(language: str, passages: Passages, folder: Path, heap: str) -> None:
     """A Lucene index of title + newline + text, in one segment so that the same passages give the same scores and ties."""
     source = folder / "source"
     source.mkdir(exist_ok=True)

@@ -61,7 +61,7 @@ def add_bm25(task: Task, steps: Plan) -> None:
         k1, b = bm25_parameters(task, language)
         store = steps[f"passages/{language}"]
         index = steps.add(f"bm25-index/{language}", 1, {"analyser": bm25.analyser(language)}, [store],
-                          lambda folder, la=language: bm25.build_index(la, passages(task, la), folder, s.heap, s.threads),
+                          lambda folder, la=language: bm25.build_index(la, passages(task, la), folder, s.heap),
                           seconds=3 + expected(task, language) / 4000, disk=expected(task, language) * 600, memory=heap_bytes(s.heap))
 
         def build(folder, la, split, index=index, k1=k1, b=b):

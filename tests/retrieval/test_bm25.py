@@ -15,7 +15,7 @@ def indexed(language, documents, folder):
     store.mkdir()
     index.mkdir()
     build_passages(documents, store)
-    bm25.build_index(language, Passages(store), index, HEAP, 1)
+    bm25.build_index(language, Passages(store), index, HEAP)
     return bm25.open_searcher(language, index, 0.9, 0.4, HEAP)
 
 
