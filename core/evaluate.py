@@ -6,7 +6,8 @@ so they are handed depth - rank in our one order as the score.
     python -m core.evaluate RUN QRELS
 """
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from core.collection import read_qrels
 from core.errors import InputError, exit_with_message
+from core.fusion import Aligned
 from core.records import Qrels, Run
 from core.runs import by_depth, read_run
 from core.task import Task
@@ -45,6 +47,41 @@ def score(run: Run, qrels: Qrels, metric: str = "nDCG@10") -> float:
     return means(evaluate(run, qrels, [metric]))[metric]
 
 
+@dataclass(frozen=True)
+class Relevant:
+    """The relevant passages among aligned candidates, for scoring many fusions of the same runs: for each its query, its place and its
+    gain; ``ideal`` is each query's best possible DCG over all its judgments, retrieved or not."""
+    query: np.ndarray
+    place: np.ndarray
+    gain: np.ndarray
+    ideal: np.ndarray
+    k: int = 10
+
+
+def relevant(aligned: Aligned, qrels: Mapping[Hashable, Mapping[str, int]], k: int = 10) -> Relevant:
+    """``qrels``: judgments of each of ``aligned.queries``; raises InputError where a query has none."""
+    rows, ideal = [], np.zeros(len(aligned.queries))
+    for i, (q, docids) in enumerate(zip(aligned.queries, aligned.docids)):
+        if q not in qrels:
+            raise InputError(f"query {q}: no judgments, expected every query to be judged")
+        gains = {d: g for d, g in qrels[q].items() if g > 0}
+        ideal[i] = sum(g / np.log2(n + 2) for n, g in enumerate(sorted(gains.values(), reverse=True)[:k]))
+        rows += [(i, j, gains[d]) for j, d in enumerate(docids) if d in gains]
+    found = np.array(rows, float).reshape(-1, 3)
+    return Relevant(found[:, 0].astype(int), found[:, 1].astype(int), found[:, 2], ideal, k)
+
+
+def ndcg(values: np.ndarray, found: Relevant) -> np.ndarray:
+    """nDCG@k a query of fused ``values`` [query, passage] (NaN: not a candidate), as trec_eval has it: linear gains, ties by docid
+    descending. A relevant passage's rank is one more than the number of passages above it, so nothing is sorted."""
+    rows = np.where(np.isnan(values), -np.inf, values)[found.query]
+    own = rows[np.arange(len(rows)), found.place][:, None]
+    above = (rows > own).sum(1) + ((rows == own) & (np.arange(rows.shape[1]) < found.place[:, None])).sum(1)
+    gains = np.where(above < found.k, found.gain / np.log2(above + 2.0), 0.0)
+    reached = np.bincount(found.query, gains, len(found.ideal))
+    return np.divide(reached, found.ideal, out=np.zeros_like(reached), where=found.ideal > 0)
+
+
 def split_judgments(task: Task, language: str, split: str) -> Qrels:
     """Judgments of any split, test included, for the queries in use: for measuring only."""
     wanted = {q.qid for q in task.queries(language, split)}
@@ -64,6 +101,25 @@ def randomisation_test(differences: Sequence[float], rounds: int = 10000, seed: 
         return 1.0
     signs = np.random.Generator(np.random.PCG64(seed)).choice([-1.0, 1.0], (rounds, len(d)))
     return float(((np.abs(signs @ d) >= abs(d.sum()) - 1e-12).sum() + 1) / (rounds + 1))
+
+
+def t_test(differences: Sequence[float], seed: int = 0) -> float:
+    """Two-sided p of a paired t-test; 1 where all differences are equal to 0 (``seed`` is not used: TESTS have one form)."""
+    from scipy.stats import ttest_1samp
+
+    return float(ttest_1samp(differences, 0.0).pvalue) if len(differences) > 1 and np.any(differences) else 1.0
+
+
+TESTS = {"randomisation": lambda differences, seed: randomisation_test(differences, seed=seed), "t": t_test}
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Holm's correction (1979) of p values for their number, in the order given."""
+    order, adjusted, largest = np.argsort(values, kind="stable"), [0.0] * len(values), 0.0
+    for step, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(values) - step) * values[i]))
+        adjusted[i] = largest
+    return adjusted
 
 
 def main() -> None:

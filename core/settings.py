@@ -112,12 +112,35 @@ class Ranking(Part):
     rerank: Rerank = Rerank()
 
 
+class Folds(Part):
+    count: Annotated[int, Field(ge=2)] = 5
+    duplicates: Share = 0.8         # share of trigrams in common from which two queries are near-duplicates
+    by_article: bool = False        # also those with a relevant passage of one article in one fold
+    file: str | None = None         # a given one: LANGUAGE QID FOLD, separated by tabs
+
+
+class Stacking(Part):
+    """LambdaMART over the members' scores; the number of trees is chosen within the training folds."""
+    trees: Count = 200              # at most
+    learning_rate: Positive = 0.05
+    leaves: Annotated[int, Field(ge=2)] = 7
+    min_leaf: Count = 40            # rows of a leaf
+    out_of_fold: str | None = None  # a folder MEMBER/LANG-train.trec of out-of-fold scores to train on, in place of dev
+
+
 class Ensemble(Part):
-    normalise: Literal["minmax", "zscore", "none"] = "minmax"
-    weights: Literal["paper", "uniform"] | dict[str, Share] = "paper"
+    normalise: Literal["none", "minmax", "zscore", "rank", "rrf", "sigmoid", "softmax"] = "minmax"
+    missing: Literal["zero", "minimum"] = "zero"
+    fusion: Literal["weighted_sum", "combmnz", "combanz", "rrf", "isr", "borda", "geometric"] = "weighted_sum"
+    weights: Literal["uniform", "score", "paper", "greedy", "coordinate"] | dict[str, Share] = "paper"
+    shrink: Positive | None = None  # weights a language too, shrunk to the global ones as if those were this many queries
+    runs: dict[str, str] = {}       # more members: NAME: a folder of LANG-SPLIT.trec files
+    stacking: Stacking = Stacking()
 
 
 class Submission(Part):
+    system: str = "ensemble"        # what is handed in
+    profile: Literal["miracl", "trec", "csv"] = "miracl"
     depth: Annotated[int, Field(ge=1, le=1000)] = 100
     tag: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "continuum"
 
@@ -132,6 +155,7 @@ class Config(Part):
     splits: Splits = Splits()
     retrieval: Retrieval = Retrieval()
     data_aug: dict[str, Recipe] = {"default": Recipe()}
+    folds: Folds = Folds()
     candidates: Count = 200                 # of the hybrid, handed to the rankers
     ranking: Ranking = Ranking()
     ensemble: Ensemble = Ensemble()

@@ -4,6 +4,7 @@
 """
 import json
 from collections import Counter
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from core.config import from_arguments
 from core.distributed import generator
 from core.errors import InputError, exit_with_message
 from core.files import write_json
+from core.folds import Key, make_folds, read_folds, write_folds
 from core.groups import write_groups
 from core.records import TrainingPair
 from core.settings import Config, Recipe
@@ -49,7 +51,36 @@ def plan(task: Task) -> Plan:
     for name, recipe in task.config.data_aug.items():
         settings = {**recipe.model_dump(), "candidates": task.config.candidates, "seed": task.config.seed, "methods": list(AUGMENTATIONS)}
         steps.add(f"groups/{name}", 1, settings, inputs, lambda folder, r=recipe: build(task, r, languages, folder), seconds=10)
+    add_folds(task, steps)
     return steps
+
+
+def add_folds(task: Task, steps: Plan) -> None:
+    """One fold file over all judged train and dev queries in use, for every stage that tries out what it learns."""
+    f, s = task.config.folds, task.config.splits
+    pairs = [pair for pair in task.pairs(s.train, s.dev) if pair in task.collection.qrels]
+    inputs = [x for pair in pairs for x in (task.topics_input(*pair), task.qrels_input(*pair))]
+    if f.file:
+        inputs.append(task.file_input("folds.file", Path(f.file)))
+    steps.add("folds", 1, {**f.model_dump(exclude={"file"}), "seed": task.config.seed}, inputs, lambda folder: build_folds(task, pairs, folder), seconds=2)
+
+
+def build_folds(task: Task, pairs: list[tuple[str, str]], folder: Path) -> None:
+    f, queries, articles = task.config.folds, {}, {}
+    for la, split in pairs:
+        qrels, found = task.judgments(la, split), {(la, q.qid): q.text for q in task.queries(la, split)}
+        twice = [qid for language, qid in found if (language, qid) in queries]
+        if twice:
+            raise InputError(f"{task.collection.root}: {la}: query ids of {split} that another split has: {len(twice)}, first {', '.join(twice[:5])}; folds need ids of one meaning")
+        queries |= {key: text for key, text in found.items() if key[1] in qrels}
+        if f.by_article:
+            articles |= {(la, q): {d.partition("#")[0] for d, gain in judged.items() if gain > 0} for q, judged in qrels.items()}
+    folds = read_folds(Path(f.file), queries) if f.file else make_folds(queries, articles, f.count, f.duplicates, task.config.seed)
+    write_folds(folder / "folds.tsv", folds)
+
+
+def folds(task: Task, keys: Iterable[Key]) -> dict[Key, int]:
+    return read_folds(plan(task)["folds"].path / "folds.tsv", keys)
 
 
 def build(task: Task, recipe: Recipe, languages: list[str], folder: Path) -> None:

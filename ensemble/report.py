@@ -1,74 +1,101 @@
-"""The report: one static HTML file without scripts, network or fonts of its own. All text from data is escaped."""
+"""The report: one static HTML file (``report.html`` filled in by Jinja2, which escapes all text), without scripts or network."""
 import json
-from collections.abc import Sequence
-from html import escape
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from core.files import finished_file
 from core.task import Task
-from ensemble import fuse, results, weights
+from data_aug import build as groups
+from ensemble import analysis, charts, estimate, fuse, results, weights
+from ranking import rank
 
-COLOURS = ("#9aa5b1", "#5b8def", "#2f4b7c", "#e0a458", "#d1603d", "#7b9e89", "#a06cd5", "#4caf7a", "#c94c7c", "#777")
-STYLE = """
-:root { color-scheme: light dark; --line: #8886; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: block; overflow-x: auto; }
-th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-td.best { font-weight: 700; }
-figure { display: inline-block; margin: .5rem; } figcaption { text-align: center; }
-svg text { font: 10px system-ui, sans-serif; fill: currentColor; }
-pre { overflow-x: auto; border: 1px solid var(--line); padding: 1rem; }
-.key span { display: inline-block; width: .8em; height: .8em; margin: 0 .3em 0 1em; }
-"""
+PAGE = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+CURVE_POINTS = 120      # of a training curve; more are averaged
 
 
-def html_table(rows: Sequence[Sequence[str]], mark_best: bool = False) -> str:
-    """A table; with ``mark_best`` the highest number of each column is bold."""
-    head, *body = rows
-    best = [max((row[i] for row in body), default="") if mark_best and i else None for i in range(len(head))]
-    lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"]
-    for row in body:
-        lines.append("<tr>" + "".join(f"<td{' class=best' if cell == best[i] else ''}>{escape(cell)}</td>" for i, cell in enumerate(row)) + "</tr>")
-    return "<table>\n" + "\n".join(lines) + "\n</table>"
+def stages(found: dict, compared: dict, split: str) -> list[dict]:
+    """A row a system: figure, change against the stage before it, and whether that is significant."""
+    best = {column: max(round(v[column]["nDCG@10"], 4) for v in found[split].values()) for column in next(iter(found[split].values()))}
+    rows = []
+    for system, by_column in found[split].items():
+        note = compared[split].get(system, {"against": "", "columns": {}})
+        rows.append({"system": system, "against": note["against"],
+                     "cells": [cell(v["nDCG@10"], best[column], note["columns"].get(column)) for column, v in by_column.items()]})
+    return rows
 
 
-def bars(title: str, values: dict[str, float]) -> str:
-    """A bar a system, 0 to 1, with its value on top."""
-    width, height = 26 * len(values), 120
-    parts = [f'<line x1="0" x2="{width}" y1="{height}" y2="{height}" stroke="currentColor" stroke-opacity=".4"/>']
-    for i, (system, value) in enumerate(values.items()):
-        tall = height * value
-        parts.append(f'<rect x="{26 * i + 3}" y="{height - tall:.1f}" width="20" height="{tall:.1f}" fill="{COLOURS[i % len(COLOURS)]}"><title>{escape(system)} {value:.4f}</title></rect>')
-        parts.append(f'<text x="{26 * i + 13}" y="{height - tall - 3:.1f}" text-anchor="middle">{value:.2f}</text>')
-    return (f'<figure><svg role="img" aria-label="nDCG@10, {escape(title)}" viewBox="0 -14 {width} {height + 16}" width="{width}" height="{height + 16}">'
-            f'{"".join(parts)}</svg><figcaption>{escape(title)}</figcaption></figure>')
+def cell(value: float, best: float, note: dict | None) -> dict:
+    found = {"value": f"{value:.4f}", "best": round(value, 4) == best, "change": ""}
+    if note:
+        found |= {"change": f"{note['difference']:+.4f}{'*' if note['holm'] < 0.05 else ''}", "direction": "up" if note["difference"] > 0 else "down" if note["difference"] < 0 else "",
+                  "detail": f"{note['wins']} won, {note['losses']} lost of {note['queries']}; p {note['p']:.4f}, Holm {note['holm']:.4f}"}
+    return found
 
 
-def split_section(found: dict, split: str) -> str:
-    by_system = found[split]
-    key = "".join(f'<span style="background:{COLOURS[i % len(COLOURS)]}"></span>{escape(s)}' for i, s in enumerate(by_system))
-    columns = next(iter(by_system.values()))
-    tables = "".join(f"<h3>{metric}</h3>{html_table(results.table(found, split, metric), True)}" for metric in results.TABLE)
-    plots = "".join(bars(la, {s: values[la]["nDCG@10"] for s, values in by_system.items()}) for la in columns)
-    return f"<h2>{escape(split)}</h2>{tables}<h3>nDCG@10 by language</h3><p class=key>{key}</p>{plots}"
+def averaged(by_language: list[dict[float, float]]) -> dict[float, float]:
+    return {x: sum(v[x] for v in by_language) / len(by_language) for x in by_language[0]} if by_language else {}
 
 
-def comparison_rows(compared: dict) -> list[list[str]]:
-    return [["against the hybrid", "split", "languages", "queries", "difference", "wins", "losses", "p"], *(
-        [system, split, group, str(v["queries"]), f"{v['difference']:+.4f}", str(v["wins"]), str(v["losses"]), f"{v['p']:.4f}"]
-        for split, by_system in compared.items() for system, groups in by_system.items() for group, v in groups.items())]
+def curves(task: Task, looks: analysis.Looks) -> list:
+    """Recall of the sources and nDCG@10 by depth, means over languages, known and surprise apart; loss and dev score of each training."""
+    found = []
+    for group, languages in results.groups(task, list(looks)).items():
+        for kind, title, label in (("recall", "Recall@k of the sources", "k"), ("depth", "nDCG@10 by candidates reranked (0: the hybrid)", "candidates")):
+            names = getattr(looks[languages[0]], kind)
+            found.append(charts.lines(f"{title}, {group}", label, {n: averaged([getattr(looks[la], kind)[n] for la in languages]) for n in names}, even=True))
+    training = {n: training_log(task, n) for n in task.config.ranking.rankers}
+    losses = {f"{n} {kind}": thinned({e["step"]: e[kind] for e in log if kind in e}) for n, log in training.items() for kind in ("clean", "adversarial")}
+    dev = {n: {e["step"]: e["nDCG@10"] for e in log if e.get("nDCG@10") is not None} for n, log in training.items()}
+    return [*found, charts.lines("Training loss", "step", losses), charts.lines("Dev nDCG@10 while training (a sample)", "step", dev)]
 
 
-def weights_section(task: Task) -> str:
-    parts = []
-    for system in fuse.SYSTEMS:
-        found = fuse.chosen_weights(task, system)
-        scores = found.get("dev nDCG@10", {})
-        rows = [["member", "weight", "dev nDCG@10"], *([n, f"{w:.4f}", f"{scores[n]:.4f}" if n in scores else ""] for n, w in found["weights"].items())]
-        parts.append(f"<h3>{escape(system)} (rule: {escape(found['rule'])})</h3>{html_table(rows)}")
-        if "correlations" in found:
-            parts.append("<p>Mean per-query correlation of normalised dev scores</p>" + html_table([*weights.matrix_rows(found["correlations"])]))
-    return "".join(parts)
+def training_log(task: Task, ranker: str) -> list[dict]:
+    file = rank.plan(task)[f"ranker/{ranker}"].path / "training.jsonl"
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.exists() else []
+
+
+def thinned(points: dict[int, float]) -> dict[int, float]:
+    """Means over equal stretches of steps: at most CURVE_POINTS."""
+    size = -(-len(points) // CURVE_POINTS) or 1
+    steps = list(points)
+    return {steps[i]: sum(points[s] for s in steps[i:i + size]) / len(steps[i:i + size]) for i in range(0, len(steps), size)}
+
+
+def weight_rows(found: dict) -> list[list[str]]:
+    scores, own = found.get("dev nDCG@10", {}), found.get("by_language", {})
+    return [["member", "weight", "dev nDCG@10", *own], *(
+        [n, f"{w:.4f}", f"{scores[n]:.4f}" if n in scores else "", *(f"{v[n]:.4f}" for v in own.values())] for n, w in found["weights"].items())]
+
+
+def members_part(task: Task, looks: analysis.Looks) -> dict:
+    """Score distributions, weights, estimates and what the stacked model looks at."""
+    steps, found = fuse.plan(task), {"weights": [], "estimates": None, "stacking": None}
+    scores = {n: [look.scores[n] for look in looks.values()] for n in task.config.ranking.rankers} if looks else {}
+    found["histograms"] = [charts.histogram(f"Scores of {n}", {"relevant": [v for right, _ in parts for v in right], "others": [v for _, other in parts for v in other]})
+                           for n, parts in scores.items()]
+    for system in fuse.WEIGHTED:
+        chosen = fuse.chosen_weights(task, system)
+        table = [*weights.matrix_rows(chosen["correlations"])] if "correlations" in chosen else None
+        found["weights"].append({"system": system, "rule": chosen["rule"], "rows": weight_rows(chosen), "correlations": table})
+    if "estimates" in steps:
+        values = json.loads((steps["estimates"].path / "estimates.json").read_text("utf-8"))
+        found["estimates"] = estimate.rows(values) if values else None
+    if "stacking-model" in steps:
+        note = json.loads((steps["stacking-model"].path / "stacking.json").read_text("utf-8"))
+        names = sorted(note["features"], key=lambda f: -sum(shares[f] for shares in note["importance"].values()))
+        found["stacking"] = {"note": f"{note['trees']} trees from {note['queries']} {note['split']} queries. Share of the mean absolute contribution (TreeSHAP), by language.",
+                             "rows": [["feature", *note["importance"]], *([f, *(f"{shares[f]:.1%}" for shares in note["importance"].values())] for f in names[:15])]}
+    return found
+
+
+def provenance(task: Task) -> list[list[str]]:
+    """Training pairs by recipe, language and what they are."""
+    rows = [["recipe", "language", "what", "count"]]
+    for name in task.config.data_aug:
+        counts = json.loads((groups.plan(task)[f"groups/{name}"].path / "counts.json").read_text("utf-8"))["counts"]
+        rows += [[name, *key.split(" ", 1), str(value)] for key, value in counts.items()]
+    return rows
 
 
 def times(task: Task) -> list[list[str]]:
@@ -82,19 +109,22 @@ def times(task: Task) -> list[list[str]]:
     return [["stage", "step", "outputs", "seconds", "peak GB"], *([s, k, str(n), f"{t:.1f}", f"{m / 1e9:.2f}"] for (s, k), (n, t, m) in totals.items())]
 
 
-def write(task: Task, found: dict, compared: dict) -> None:
-    c = task.config
-    body = "".join(split_section(found, split) for split in reversed(found))
-    config = json.dumps(c.model_dump(mode="json"), ensure_ascii=False, indent=1)
+def split_part(task: Task, found: dict, compared: dict, looks: analysis.Looks, split: str) -> dict:
+    """Everything that needs the judgments of the report's split."""
+    shares = {la: look.fates for la, look in looks.items()}
+    return {"columns": list(next(iter(found[split].values()))), "stages": stages(found, compared, split), "tests": results.comparison_rows(compared, split),
+            "metrics": [(f"{s}, {metric}", results.table(found, s, metric)) for s in reversed(found) for metric in next(iter(next(iter(found[s].values())).values()))],
+            "curves": curves(task, looks), "fates_chart": charts.stacked("Relevant passages", shares),
+            "fates": [["", *analysis.FATES], *([la, *(f"{v:.1%}" for v in parts.values())] for la, parts in shares.items())],
+            "worst": [(la, look.worst) for la, look in looks.items() if look.worst], "worst_count": analysis.WORST}
+
+
+def write(task: Task, found: dict, compared: dict, looks: analysis.Looks) -> None:
+    c, split = task.config, results.report_split(task)
+    page = PAGE.get_template("report.html").render(
+        title=f"{c.collection_name}: {c.name}", split=split, final=c.submission.system, stored=c.retrieval.depth, candidates=c.candidates,
+        subtitle=f"{len(task.languages)} languages ({', '.join(task.languages)}); {', '.join(results.systems(task))}", transductive="",
+        times=times(task), provenance=provenance(task), config=json.dumps(c.model_dump(mode="json"), ensure_ascii=False, indent=1),
+        **members_part(task, looks), **(split_part(task, found, compared, looks, split) if split else {}))
     with finished_file(c.folder / "report" / "index.html") as file:
-        file.write(f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(c.collection_name)}, {escape(c.name)}</title><style>{STYLE}</style></head><body>
-<h1>{escape(c.collection_name)}: {escape(c.name)}</h1>
-<p>{len(task.languages)} languages; surprise (no training queries): {escape(', '.join(la for la in task.languages if task.surprise(la)) or 'none')}. Every judged query counts; unanswered ones as 0. Means weigh languages alike.</p>
-{body}
-<h2>Significance</h2><p>nDCG@10 per query, two-sided paired randomisation test.</p>{html_table(comparison_rows(compared))}
-<h2>Weights</h2>{weights_section(task)}
-<h2>Time and memory</h2>{html_table(times(task))}
-<h2>Configuration</h2><pre dir="auto">{escape(config)}</pre>
-</body></html>
-""")
+        file.write(page + "\n")

@@ -1,7 +1,8 @@
-"""The ensemble stage: weights, fused runs, submission, results, report.
+"""The ensemble stage: weights, stacking, fused runs, submission, results, report.
 
     python -m ensemble.run CONFIG [key=value …]
 """
+import json
 import os
 import shutil
 
@@ -10,17 +11,18 @@ from core.errors import exit_with_message
 from core.settings import Config
 from core.store import run_steps, say
 from core.task import Task
-from ensemble import fuse, report, results
+from ensemble import estimate, fuse, ledger, report, results
 
 
 def run(config: Config) -> None:
     task = Task(config)
     run_steps(fuse.plan(task).values(), config.folder)
-    found, single = results.collect(task)
-    compared = results.significance(task, single)
+    found, single, looks = results.collect(task)
+    compared = results.significance(task, found, single)
     results.write(task, found, compared)
-    report.write(task, found, compared)
     link_runs(task)
+    enter(task, found)
+    report.write(task, found, compared, looks)
     tell(task, found, compared)
 
 
@@ -36,15 +38,32 @@ def link_runs(task: Task) -> None:
         shutil.copy(fuse.plan(task)["submission"].path / "submission.zip", folder / "submission.zip")
 
 
+def estimates(task: Task) -> list[dict]:
+    step = fuse.plan(task).get("estimates")
+    return json.loads((step.path / "estimates.json").read_text("utf-8")) if step else []
+
+
+def enter(task: Task, found: dict) -> None:
+    """The submission's line in the ledger."""
+    c, step = task.config, fuse.plan(task).get("submission")
+    if step:
+        dev = found.get(c.splits.dev, {}).get(c.submission.system, {})
+        name = {"ensemble": c.ensemble.weights, "stacking": "stacking"}.get(c.submission.system)
+        honest = next((row["nested"] for row in estimates(task) if row["method"] == name), None)
+        number = ledger.note(c, step.path / "submission.zip", {la: v["nDCG@10"] for la, v in dev.items() if la in task.languages}, honest)
+        say(f"submission {number} is in the ledger {ledger.path_of(c)}")
+
+
 def tell(task: Task, found: dict, compared: dict) -> None:
     """One table for the evaluated split, and where things are."""
-    c = task.config
-    split = c.splits.test if c.splits.test in found else c.splits.dev
-    if split in found:
+    c, split = task.config, results.report_split(task)
+    if split:
         head, *_ = results.table(found, split)
         rows = [[metric, *row] for metric in results.TABLE for row in results.table(found, split, metric)[1:]]
         say(f"\n{c.collection_name}, {split}\n{results.text_table([['metric', 'system', *head[1:]], *rows], left=2)}")
-        say(f"\n{results.text_table([row for row in report.comparison_rows(compared) if row[1] in ('split', split)], left=3)}")
+        say(f"\nnDCG@10 on {split} against the stage before\n{results.text_table(results.comparison_rows(compared, split), left=3)}")
+    if values := estimates(task):
+        say(f"\nways of fusing on {c.splits.dev}, nDCG@10\n{results.text_table(estimate.rows(values))}")
     say(f"\nresults     {c.folder / 'results.json'}\nreport      {c.folder / 'report' / 'index.html'}")
     if (c.folder / "submission.zip").exists():
         say(f"submission  {c.folder / 'submission.zip'}")

@@ -1,11 +1,12 @@
 """Weights of the hybrid, chosen on dev."""
 from collections.abc import Iterator, Mapping, Sequence
-from heapq import nlargest
 from itertools import product
 from statistics import fmean
 
-from core.evaluate import score
-from core.fusion import normalised, weighted_sum
+import numpy as np
+
+from core.evaluate import ndcg, relevant
+from core.fusion import align, normalised, weighted_sum
 from core.records import Qrels, Run
 
 STEP = 0.05
@@ -23,18 +24,14 @@ def tune(runs: Mapping[str, Mapping[str, Run]], qrels: Mapping[str, Qrels], norm
     """One global weight a source: the best mean nDCG@10 over the languages of ``qrels``; the first of equals (least weight on the
     first source). ``runs``: source -> language -> run. Returns the weights and their score."""
     names = list(runs)
-    if len(names) == 1:
-        return {names[0]: 1.0}, fmean(score(runs[names[0]][la], qrels[la]) for la in qrels)
-    prepared = {la: {q: [normalised(runs[n][la].get(q, {}), normalise) for n in names] for q in judged} for la, judged in qrels.items()}
+    prepared = []
+    for la, judged in qrels.items():
+        aligned = align({n: runs[n][la] for n in names}, list(judged))
+        prepared.append((normalised(aligned.scores, normalise), aligned.present, relevant(aligned, judged)))
     best: tuple[dict[str, float], float] = ({}, -1.0)
-    for weights in grid(names):
+    for weights in grid(names) if len(names) > 1 else [{names[0]: 1.0}]:
         values = list(weights.values())
-        found = fmean(score({q: top10(weighted_sum(parts, values, missing)) for q, parts in prepared[la].items()}, qrels[la]) for la in qrels)
+        found = fmean(ndcg(np.where(present, weighted_sum(scores, values, missing), np.nan), judged).mean() for scores, present, judged in prepared)
         if found > best[1] + 1e-12:
-            best = (weights, found)
+            best = (weights, float(found))
     return best
-
-
-def top10(scores: Mapping[str, float]) -> dict[str, float]:
-    """The ten best in the one order: enough for nDCG@10."""
-    return {d: s for s, d in nlargest(10, ((s, d) for d, s in scores.items()))}

@@ -102,11 +102,7 @@ def add_given(task: Task, steps: Plan) -> None:
         raise InputError("retrieval.run is not set; the source 'run' reads DIR/LANG-SPLIT.trec (retrieval.run=DIR)")
 
     def build(folder, la, split):
-        run, wanted = read_run(given(la, split)), {q.qid for q in task.collection.queries(la, split)}
-        strangers = [qid for qid in run if qid not in wanted]
-        if strangers:
-            raise InputError(f"{given(la, split)}: queries without a topic in {la}-{split}: {len(strangers)}, first {', '.join(strangers[:5])}")
-        passages(task, la).rows(sorted({d for scores in run.values() for d in scores}))
+        run = given_run(task, given(la, split), la, split)
         write_run(folder / "run.trec", {q.qid: top_k(run.get(q.qid, {}), task.config.retrieval.depth) for q in task.queries(la, split)}, "run")
 
     def given(la, split):
@@ -117,6 +113,16 @@ def add_given(task: Task, steps: Plan) -> None:
 
     for la, split in task.pairs():
         add_run(task, steps, "run", la, split, 1, {}, [task.file_input(f"given/{la}-{split}", given(la, split))], build)
+
+
+def given_run(task: Task, path: Path, language: str, split: str) -> Run:
+    """A run from outside, its queries and passages checked against the collection's."""
+    run, wanted = read_run(path), {q.qid for q in task.collection.queries(language, split)}
+    strangers = [qid for qid in run if qid not in wanted]
+    if strangers:
+        raise InputError(f"{path}: queries without a topic in {language}-{split}: {len(strangers)}, first {', '.join(strangers[:5])}; is it a run of this collection, language and split?")
+    passages(task, language).rows(sorted({d for scores in run.values() for d in scores}))
+    return run
 
 
 RETRIEVERS = {"bm25": add_bm25, "dense": add_dense, "run": add_given}

@@ -1,9 +1,11 @@
 import math
 
+import numpy as np
 import pytest
 
 from core.errors import InputError
-from core.evaluate import evaluate, means, randomisation_test, score, split_judgments
+from core.evaluate import evaluate, means, ndcg, randomisation_test, relevant, score, split_judgments
+from core.fusion import align
 from core.task import Task
 
 QRELS = {"1": {"a": 1, "b": 1, "c": 0}, "2": {"a": 1}, "3": {"x": 0}}
@@ -60,3 +62,19 @@ def test_command(folder, tmp_path, capsys, monkeypatch):
     run.write_text("9 Q0 a#0 1 2.0 t\n")
     with pytest.raises(InputError, match="run.trec: answers none of the 2 judged queries .its first is 9, theirs 1.; is it of this language and split"):
         module.main()
+
+
+def test_fast_ndcg_is_that_of_ir_measures_with_ties_gaps_and_grades():
+    random = np.random.default_rng(5)
+    docs = [f"d{i:02}" for i in range(30)]
+    run = {f"q{q}": {d: float(random.integers(6)) for d in random.permutation(docs)[:random.integers(0, 25)]} for q in range(40)}
+    qrels = {q: {d: int(random.integers(3)) for d in random.permutation(docs)[:6]} for q in run} | {"q0": {"d00": 0}}
+    aligned = align({"x": run}, list(qrels))
+    found = ndcg(aligned.scores[0], relevant(aligned, qrels))
+    assert dict(zip(aligned.queries, found)) == pytest.approx(evaluate(run, qrels, ["nDCG@10"])["nDCG@10"])
+    assert found.max() > 0.5 and found[0] == 0.0
+
+
+def test_fast_ndcg_needs_judgments():
+    with pytest.raises(InputError, match="query q: no judgments, expected every query to be judged"):
+        relevant(align({"x": {"q": {"d": 1.0}}}), {})

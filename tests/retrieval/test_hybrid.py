@@ -1,6 +1,6 @@
 import pytest
 
-from retrieval.hybrid import grid, top10, tune
+from retrieval.hybrid import grid, tune
 
 
 def test_grid():
@@ -15,7 +15,3 @@ def test_the_better_source_gets_the_weight():
     weights, found = tune({"good": good, "bad": bad}, {"en": {"1": {"x": 1}}}, "minmax", "zero")
     assert weights["good"] > 0.5 and found == 1.0
     assert tune({"bad": bad}, {"en": {"1": {"x": 1}}}, "minmax", "zero") == ({"bad": 1.0}, 0.5)
-
-
-def test_top10_breaks_ties_as_everywhere():
-    assert list(top10({str(i): 0.0 for i in range(20)})) == ["9", "8", "7", "6", "5", "4", "3", "2", "19", "18"]
