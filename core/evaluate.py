@@ -77,8 +77,8 @@ def ndcg(values: np.ndarray, found: Relevant) -> np.ndarray:
     rows = np.where(np.isnan(values), -np.inf, values)[found.query]
     own = rows[np.arange(len(rows)), found.place][:, None]
     above = (rows > own).sum(1) + ((rows == own) & (np.arange(rows.shape[1]) < found.place[:, None])).sum(1)
-    gains = np.where(above < found.k, found.gain / np.log2(above + 2.0), 0.0)
-    reached = np.bincount(found.query, gains, len(found.ideal))
+    gains = np.where((above < found.k) & (own[:, 0] > -np.inf), found.gain / np.log2(above + 2.0), 0.0)
+    reached = np.bincount(found.query, gains, len(found.ideal)).astype(float)
     return np.divide(reached, found.ideal, out=np.zeros_like(reached), where=found.ideal > 0)
 
 

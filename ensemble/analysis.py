@@ -29,7 +29,7 @@ class Shown:
 class Worst:
     qid: str
     text: str
-    values: dict[str, float]        # system -> nDCG@10
+    figures: dict[str, float]       # system -> nDCG@10
     right: Shown | None
     wrong: list[Shown]
 

@@ -47,7 +47,7 @@ def from_results(paths: Sequence[Path], split: str | None) -> Judged:
         raise InputError(f"{paths[0]}: no language has judgments for {split}; choose another with --split")
     for path, task in tasks.items():
         for la, s in pairs:
-            if not task.collection.has(la, s) or task.topics_input(la, s).fingerprint != first.topics_input(la, s).fingerprint:
+            if (la, s) not in task.pairs(split) or task.topics_input(la, s).fingerprint != first.topics_input(la, s).fingerprint:
                 raise InputError(f"{path}: its queries of {la}-{s} are not those of {paths[0]}; compare results of one collection, made with the same limit, seed and languages")
     runs = {name: {la: read_run(run_folder(path) / f"{la}-{split}.trec") for la, _ in pairs} for name, path in zip(short_names(paths), paths)}
     return Judged(runs, {la: split_judgments(first, la, split) for la, _ in pairs}, {(la, q.qid): q.text for la, s in pairs for q in first.queries(la, s)})

@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def test_results_and_table(first, work):
     folder = work / "atlas" / "tiny"
     results = json.loads((folder / "results.json").read_text())
     assert set(results) == {"dev", "testA"}
-    assert list(results["testA"]) == sorted(["bm25", "dense", "hybrid", "one", "two", "ensemble", "ensemble-rankers"])
+    assert list(results["testA"]) == sorted(["bm25", "dense", "hybrid", "one", "two", "ensemble", "ensemble-rankers", "stacking"])
     for by_language in results["testA"].values():
         assert set(by_language) == {"de", "en", "th", "known", "surprise"}
         assert set(by_language["de"]) == {"nDCG@10", "R@100", "R@200", "RR@100", "AP"}
@@ -76,12 +77,39 @@ def test_submission(first, work):
     with zipfile.ZipFile(work / "atlas" / "tiny" / "submission.zip") as archive:
         assert archive.namelist() == ["surprise/de-testA.trec", "known/en-testA.trec", "known/th-testA.trec", "manifest.json"]
         manifest = json.loads(archive.read("manifest.json"))
-    assert manifest["split"] == "testA" and "hybrid" in manifest["ensemble"]["weights"]
+    assert manifest["split"] == "testA" and "hybrid" in manifest["ensemble"]["weights"] and set(manifest["checkpoints"]) == {"one", "two"}
+    assert set(manifest["runs"]) == {"de", "en", "th"} and len(manifest["code"]) == 16
 
 
 def test_report(first, work):
     html = (work / "atlas" / "tiny" / "report" / "index.html").read_text()
-    assert "<svg" in html and "ensemble" in html and "http" not in html
+    assert "Where it is lost" in html and html.count("<figure>") >= 7 and "http" not in html and "<script" not in html
+    results = json.loads((work / "atlas" / "tiny" / "results.json").read_text())
+    assert f"{results['testA']['ensemble']['known']['nDCG@10']:.4f}" in html and "ใ" in html
+
+
+def test_stacking_model_and_estimates(first, work):
+    (model,) = (work / "atlas" / "shared" / "ensemble").glob("stacking-model-*")
+    assert (model / "model.txt").read_text().startswith("tree\n") and json.loads((model / "stacking.json").read_text())["members"] == ["one", "two", "hybrid"]
+    (estimates,) = (work / "atlas" / "shared" / "ensemble").glob("estimates-*/estimates.json")
+    found = json.loads(estimates.read_text())
+    assert [row["method"] for row in found] == ["best single", "uniform", "score", "paper", "greedy", "coordinate", "coordinate, by language", "stacking"]
+    assert "ways of fusing on dev" in first and f"{found[3]['nested']:.4f}" in first
+
+
+def test_compare_ledger_and_another_profile(first, work):
+    def command(*arguments):
+        return subprocess.run([sys.executable, "-m", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    folder = work / "atlas" / "tiny"
+    results = json.loads((folder / "results.json").read_text())
+    out = command("ensemble.compare", folder / "runs" / "bm25", folder, "--queries", "2")
+    mean = sum(results["testA"]["ensemble"][la]["nDCG@10"] for la in ("de", "en", "th")) / 3
+    assert f"{mean:.4f}" in out and "over 15 queries" in out
+    assert "tiny" in command("ensemble.ledger", work / "tiny.yaml")
+    out = command("ensemble.submit", work / "tiny.yaml", "submission.profile=csv", "submission.system=stacking", "name=other")
+    with zipfile.ZipFile(out.splitlines()[-1]) as archive:
+        assert archive.read("th-testA.csv").decode().startswith("query_id,passage_ids\n")
+    assert "valid" in command("ensemble.submit", work / "tiny.yaml", "--check", folder / "submission.zip")
 
 
 def test_run_again_everything_is_done(first, work):

@@ -75,6 +75,13 @@ def test_fast_ndcg_is_that_of_ir_measures_with_ties_gaps_and_grades():
     assert found.max() > 0.5 and found[0] == 0.0
 
 
+def test_a_passage_that_is_no_candidate_gains_nothing():
+    aligned = align({"x": {"q": {"a": 1.0}}, "y": {"q": {"b": 1.0}}})
+    assert ndcg(aligned.scores[0], relevant(aligned, {"q": {"b": 1}})).tolist() == [0.0]
+    assert ndcg(aligned.scores[1], relevant(aligned, {"q": {"b": 1}})).tolist() == [1.0]
+    assert ndcg(aligned.scores[0], relevant(aligned, {"q": {"nowhere": 1}})).tolist() == [0.0]
+
+
 def test_fast_ndcg_needs_judgments():
     with pytest.raises(InputError, match="query q: no judgments, expected every query to be judged"):
         relevant(align({"x": {"q": {"d": 1.0}}}), {})

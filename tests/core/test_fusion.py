@@ -1,4 +1,5 @@
 import math
+import os
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from core.fusion import FUSIONS, MISSING, NORMALISERS, PRESETS, align, fuse, normalised, ranks
 from core.runs import by_depth
 
+os.environ.setdefault("NUMBA_DISABLE_JIT", "1")     # before ranx is imported: compiling takes a minute, these runs are tiny
 A = {"1": {"x": 4.0, "y": 2.0, "z": 0.0}}
 B = {"1": {"y": 10.0, "w": 5.0}}
 ONES = {"a": 1.0, "b": 1.0}

@@ -1,3 +1,4 @@
+import json
 import zipfile
 
 import numpy as np
@@ -6,7 +7,12 @@ import pytest
 from core.errors import InputError
 from core.passages import Passages, build_passages
 from core.records import Document
-from ensemble.submit import Entry, check, strictly_decreasing, write
+from core.settings import Submission
+from core.task import Task
+from ensemble.profiles import PROFILES, Entry, strictly_decreasing
+from ensemble.submit import check, code_digest, lines_of, profile, write
+
+MIRACL = PROFILES["miracl"]
 
 
 @pytest.fixture
@@ -15,6 +21,15 @@ def entry(tmp_path):
     build_passages([Document(f"d{i}", "", "text") for i in range(9)], tmp_path / "store")
     run = {"1": {"d1": 0.5, "d2": 0.5, "d3": 0.5}, "2": {"d0": 3.0, "d4": 1e-9}}
     return Entry("en", "known", run, ["1", "2"], Passages(tmp_path / "store"))
+
+
+def written(path, entry, form=MIRACL, depth=3):
+    write(path, {"en": entry}, "testA", form, depth, "tag", {"x": 1})
+    return path
+
+
+def checked(path, entry, form=MIRACL, depth=3):
+    return check(path, {"en": entry}, "testA", form, depth)
 
 
 def rewritten(path, target, old, new):
@@ -26,11 +41,12 @@ def rewritten(path, target, old, new):
 
 def test_the_same_inputs_give_the_same_bytes(entry, tmp_path):
     for name in ("a.zip", "b.zip"):
-        write(tmp_path / name, [entry], 2, "tag", "testA", {"x": 1})
+        written(tmp_path / name, entry, depth=2)
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
         assert archive.namelist() == ["known/en-testA.trec", "manifest.json"]
         lines = archive.read("known/en-testA.trec").decode().splitlines()
+        assert json.loads(archive.read("manifest.json")) == {"x": 1}
     assert [line.split()[2:4] for line in lines] == [["d3", "1"], ["d2", "2"], ["d0", "1"], ["d4", "2"]], "ties by docid descending, cut at the depth"
     scores = [np.float32(line.split()[4]) for line in lines]
     assert scores[0] > scores[1] and scores[2] > scores[3]
@@ -41,8 +57,49 @@ def test_scores_differ_in_float32():
     assert all(np.float32(a) > np.float32(b) for a, b in zip(made, made[1:])) and made[3] == 0.5
 
 
+def test_order_is_that_of_trec_eval(entry, tmp_path):
+    """trec_eval on the written file finds what ir-measures finds on the run."""
+    import pytrec_eval
+
+    from core.evaluate import evaluate
+
+    with zipfile.ZipFile(written(tmp_path / "a.zip", entry)) as archive:
+        run = {}
+        for line in archive.read("known/en-testA.trec").decode().splitlines():
+            qid, _, docid, _, score, _ = line.split()
+            run.setdefault(qid, {})[docid] = float(score)
+    qrels = {"1": {"d2": 1}, "2": {"d4": 1}}
+    found = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut_10"}).evaluate(run)
+    assert {q: v["ndcg_cut_10"] for q, v in found.items()} == pytest.approx(evaluate(entry.run, qrels)["nDCG@10"])
+
+
+def test_profiles(entry, tmp_path):
+    with zipfile.ZipFile(written(tmp_path / "trec.zip", entry, PROFILES["trec"])) as archive:
+        assert archive.namelist() == ["en-testA.trec", "manifest.json"]
+    with zipfile.ZipFile(written(tmp_path / "csv.zip", entry, PROFILES["csv"], 2)) as archive:
+        assert archive.read("en-testA.csv").decode() == "query_id,passage_ids\n1,d3 d2\n2,d0 d4\n"
+    assert checked(tmp_path / "csv.zip", entry, PROFILES["csv"], 2) == {"en-testA.csv": 2}
+    (tmp_path / "en-testA.csv").write_text("query_id,passage_ids\n2,d0\n1,d5\n")
+    assert checked(tmp_path / "en-testA.csv", entry, PROFILES["csv"]) == {"en-testA.csv": 2}, "a file from elsewhere, not in a zip"
+    assert set(Submission.model_fields["profile"].annotation.__args__) == set(PROFILES)
+
+
+@pytest.mark.parametrize("text, message", [
+    ("qid,docs\n1,d1\n2,d1\n", "line 1: found 'qid,docs', expected query_id,passage_ids"),
+    ("query_id,passage_ids\n1,d1\n2\n", "line 3: found '2', expected a query id, a comma, and docids"),
+    ("query_id,passage_ids\n1,d1 d1\n2,d2\n", "line 2: found passage d1 a second time for query 1"),
+    ("query_id,passage_ids\n1,d1 d2 d3 d4\n2,d2\n", "line 2: found passage 4 of query 1, expected at most 3"),
+    ("query_id,passage_ids\n1,d1\n", "1 queries without a passage, first 2"),
+    ("", "line 1: found '', expected query_id,passage_ids"),
+])
+def test_bad_csv(entry, tmp_path, text, message):
+    (tmp_path / "en-testA.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        checked(tmp_path / "en-testA.csv", entry, PROFILES["csv"])
+
+
 @pytest.mark.parametrize("old, new, message", [
-    ("2 Q0 d0 1 3.0 tag\n2 Q0 d4", "1 Q0 d0 3 0.1 tag\n1 Q0 d4", r"line 4: found passage 4 of query 1, expected at most 3|found rank"),
+    ("2 Q0 d0 1 3.0 tag\n2 Q0 d4 2", "1 Q0 d0 4 0.1 tag\n1 Q0 d4 5", r"line 4: found passage 4 of query 1, expected at most 3"),
     ("2 Q0 d0", "7 Q0 d0", "line 4: found unknown query 7, expected one of the 2 queries of en"),
     ("1 Q0 d2", "1 Q0 d3", "line 2: found passage d3 a second time for query 1"),
     ("1 Q0 d2", "1 Q0 zz", r"line 2: found unknown passage zz \(1 in all\), expected docids of the en corpus"),
@@ -51,31 +108,64 @@ def test_scores_differ_in_float32():
     ("d0 1 3.0", "d0 2 3.0", "line 4: found rank 2, expected rank 1"),
     ("d0 1 3.0 tag", "d0 1 3.0", "line 4: found 5 columns, expected 6"),
     ("2 Q0 d0 1 3.0 tag\n2 Q0 d4 2 9.999999717180685e-10 tag\n", "", "1 queries without a passage, first 2; expected every query"),
+    ("1 Q0 d3", "\ufeff1 Q0 d3", "line 1: found a byte order mark, expected UTF-8 text without one"),
+    ("tag\n2 Q0 d0", "tag\r\n2 Q0 d0", "line 3: found a carriage return, expected lines that end in a newline alone"),
 ])
 def test_what_a_judge_could_refuse(entry, tmp_path, old, new, message):
-    write(tmp_path / "good.zip", [entry], 3, "tag", "testA", {})
-    expected = {("known", "en", "testA"): entry}
-    assert check(tmp_path / "good.zip", expected, 3) == {"known/en-testA.trec": 5}
-    bad = rewritten(tmp_path / "good.zip", tmp_path / "bad.zip", old, new)
+    good = written(tmp_path / "good.zip", entry)
+    assert checked(good, entry) == {"known/en-testA.trec": 5}
     with pytest.raises(InputError, match=message):
-        check(bad, expected, 3)
+        checked(rewritten(good, tmp_path / "bad.zip", old, new), entry)
+
+
+@pytest.mark.parametrize("name", ["../known/en-testA.trec", "/known/en-testA.trec", "known/../../x.trec", "known\\en-testA.trec", "C:en-testA.trec"])
+def test_names_that_lead_out_of_the_zip(entry, tmp_path, name):
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as made:
+        made.writestr(name, "")
+    with pytest.raises(InputError, match="a name that leads out of the folder it is unpacked in; expected TRACK/LANG-SPLIT.trec and manifest.json"):
+        checked(tmp_path / "evil.zip", entry)
+
+
+def made_zip(path, *files):
+    with zipfile.ZipFile(path, "w") as made:
+        for info, text in files:
+            made.writestr(info, text)
+    return path
 
 
 def test_files_of_the_zip(entry, tmp_path):
-    write(tmp_path / "good.zip", [entry], 3, "tag", "testA", {})
-    expected = {("known", "en", "testA"): entry}
+    good = written(tmp_path / "good.zip", entry)
     with pytest.raises(InputError, match="known/sw-testA.trec is missing"):
-        check(tmp_path / "good.zip", {**expected, ("known", "sw", "testA"): entry}, 3)
-    with pytest.raises(InputError, match="known/en-testA.trec is of no language and track"):
-        check(tmp_path / "good.zip", {}, 3)
-    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as made:
-        made.writestr("../known/en-testA.trec", "")
-    with pytest.raises(InputError, match="found '../known/en-testA.trec', expected TRACK/LANG-SPLIT.trec"):
-        check(tmp_path / "evil.zip", expected, 3)
+        check(good, {"en": entry, "sw": Entry("sw", "known", {}, [], entry.passages)}, "testA", MIRACL, 3)
+    with pytest.raises(InputError, match="found 'known/en-testA.trec', expected TRACK/LANG-SPLIT.trec and manifest.json, of this collection's"):
+        check(good, {}, "testA", MIRACL, 3)
+    link = zipfile.ZipInfo("known/en-testA.trec")
+    link.external_attr = 0o120777 << 16
+    with pytest.raises(InputError, match="known/en-testA.trec is a link, expected a file"):
+        checked(made_zip(tmp_path / "link.zip", (link, "elsewhere")), entry)
+    with pytest.warns(UserWarning), pytest.raises(InputError, match="known/en-testA.trec is in the zip 2 times"):
+        checked(made_zip(tmp_path / "twice.zip", ("known/en-testA.trec", ""), ("known/en-testA.trec", "")), entry)
+    with pytest.raises(InputError, match="line 2: found byte 0xff, expected UTF-8 text"):
+        checked(made_zip(tmp_path / "bytes.zip", ("known/en-testA.trec", b"1 Q0 d1 1 1 x\n\xff")), entry)
     (tmp_path / "text.zip").write_text("text")
-    with pytest.raises(InputError, match="not a zip file"):
-        check(tmp_path / "text.zip", expected, 3)
-    with zipfile.ZipFile(tmp_path / "bytes.zip", "w") as made:
-        made.writestr("known/en-testA.trec", b"\xff")
-    with pytest.raises(InputError, match="byte 0 is not UTF-8"):
-        check(tmp_path / "bytes.zip", expected, 3)
+    with pytest.raises(InputError, match="not a zip file, and its name is none of en-testA.trec"):
+        checked(tmp_path / "text.zip", entry)
+    with pytest.raises(InputError, match="no such file"):
+        checked(tmp_path / "none.zip", entry)
+
+
+def test_a_zip_that_unpacks_to_too_much_is_not_unpacked(entry, tmp_path, monkeypatch):
+    monkeypatch.setattr("ensemble.submit.LIMIT", 10)
+    with pytest.raises(InputError, match="unpacked, expected at most"):
+        checked(made_zip(tmp_path / "bomb.zip", ("known/en-testA.trec", "1" * 99)), entry)
+
+
+def test_depth_of_a_profile(config):
+    with pytest.raises(InputError, match="submission.depth: found 200, the profile miracl takes at most 100 passages"):
+        profile(Task(config(submission={"depth": 200})))
+    assert profile(Task(config(submission={"depth": 200, "profile": "trec"}))) is PROFILES["trec"]
+
+
+def test_lines_and_code():
+    assert lines_of("x", b"") == [] and lines_of("x", "a\u2028b\nc".encode()) == ["a\u2028b", "c"], "other line separators are text"
+    assert code_digest() == code_digest() and len(code_digest()) == 16
