@@ -31,7 +31,7 @@ def axes(x, y, x_ticks: Mapping[float, str], y_ticks: Sequence[float], x_label: 
     parts = [Markup('<line class="axis" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/><text x="{}" y="{:.1f}" text-anchor="end">{:g}</text>').format(
         LEFT, WIDTH - 8, y(t), y(t), LEFT - 5, y(t) + 3.5, t) for t in y_ticks]
     parts += [Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(x(t), HEIGHT - BOTTOM + 14, label) for t, label in x_ticks.items()]
-    return Markup("").join(parts) + Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(WIDTH - 8, HEIGHT - 2, x_label)
+    return Markup("").join(parts) + Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(WIDTH - 8, HEIGHT - BOTTOM - 5, x_label)
 
 
 def lines(title: str, x_label: str, series: Mapping[str, Mapping[float, float]], even: bool = False) -> Markup:
