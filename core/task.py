@@ -30,10 +30,6 @@ class Task:
     def surprise(self, language: str) -> bool:
         return self.collection.surprise(language, self.config.splits.train)
 
-    @property
-    def known(self) -> list[str]:
-        return [language for language in self.languages if not self.surprise(language)]
-
     def splits(self, language: str) -> list[str]:
         """Those of train, dev and test that the language has topics for."""
         s = self.config.splits

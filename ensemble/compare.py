@@ -26,18 +26,18 @@ Values = Mapping[str, Mapping[str, Mapping[Key, float]]]    # run -> metric -> q
 
 
 @dataclass(frozen=True)
-class Judged:
+class Compared:
     """Runs by name and language, with the judgments and the texts of the queries."""
     runs: dict[str, dict[str, Run]]
     qrels: dict[str, Qrels]
     texts: dict[Key, str]
 
 
-def from_files(paths: Sequence[Path], qrels: Path) -> Judged:
-    return Judged({name: {"": read_run(path)} for name, path in zip(short_names(paths), paths)}, {"": read_qrels(qrels)}, {})
+def from_files(paths: Sequence[Path], qrels: Path) -> Compared:
+    return Compared({name: {"": read_run(path)} for name, path in zip(short_names(paths), paths)}, {"": read_qrels(qrels)}, {})
 
 
-def from_results(paths: Sequence[Path], split: str | None) -> Judged:
+def from_results(paths: Sequence[Path], split: str | None) -> Compared:
     """``paths``: folders NAME or NAME/runs/SYSTEM of one collection."""
     tasks = {path: task_of(path) for path in paths}
     first = tasks[paths[0]]
@@ -50,7 +50,7 @@ def from_results(paths: Sequence[Path], split: str | None) -> Judged:
             if (la, s) not in task.pairs(split) or task.topics_input(la, s).fingerprint != first.topics_input(la, s).fingerprint:
                 raise InputError(f"{path}: its queries of {la}-{s} are not those of {paths[0]}; compare results of one collection, made with the same limit, seed and languages")
     runs = {name: {la: read_run(run_folder(path) / f"{la}-{split}.trec") for la, _ in pairs} for name, path in zip(short_names(paths), paths)}
-    return Judged(runs, {la: split_judgments(first, la, split) for la, _ in pairs}, {(la, q.qid): q.text for la, s in pairs for q in first.queries(la, s)})
+    return Compared(runs, {la: split_judgments(first, la, split) for la, _ in pairs}, {(la, q.qid): q.text for la, s in pairs for q in first.queries(la, s)})
 
 
 def task_of(path: Path) -> Task:
@@ -75,7 +75,7 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     raise InputError(f"{paths[0]} is named twice; expected different runs")
 
 
-def values_of(judged: Judged) -> dict[str, dict[str, dict[Key, float]]]:
+def values_of(judged: Compared) -> dict[str, dict[str, dict[Key, float]]]:
     """Every judged query counts, an unanswered one as 0. Raises InputError for a run that holds none of the judged queries or of their
     judged passages: it is of another collection."""
     found: dict[str, dict[str, dict[Key, float]]] = {}
@@ -91,7 +91,7 @@ def values_of(judged: Judged) -> dict[str, dict[str, dict[Key, float]]]:
     return found
 
 
-def remarks(judged: Judged) -> list[str]:
+def remarks(judged: Compared) -> list[str]:
     """What makes runs unequal: queries unanswered, other depths, constant scores."""
     found, depths = [], {}
     for name, by_language in judged.runs.items():

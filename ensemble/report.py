@@ -123,7 +123,7 @@ def write(task: Task, found: dict, compared: dict, looks: analysis.Looks) -> Non
     c, split = task.config, results.report_split(task)
     page = PAGE.get_template("report.html").render(
         title=f"{c.collection_name}: {c.name}", split=split, final=c.submission.system, stored=c.retrieval.depth, candidates=c.candidates,
-        subtitle=f"{len(task.languages)} languages ({', '.join(task.languages)}); {', '.join(results.systems(task))}", transductive="",
+        subtitle=f"{len(task.languages)} languages ({', '.join(task.languages)}); {', '.join(results.systems(task))}",
         times=times(task), provenance=provenance(task), config=json.dumps(c.model_dump(mode="json"), ensure_ascii=False, indent=1),
         **members_part(task, looks), **(split_part(task, found, compared, looks, split) if split else {}))
     with finished_file(c.folder / "report" / "index.html") as file:

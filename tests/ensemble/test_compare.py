@@ -48,19 +48,19 @@ def test_holm_by_hand():
 
 
 def test_remarks_on_uneven_runs():
-    judged = compare.Judged({"deep": {"en": {"1": {"a": 1.0, "b": 1.0, "c": 1.0}}}, "short": {"en": {"1": {"a": 1.0}, "2": {"b": 0.5}}}},
+    judged = compare.Compared({"deep": {"en": {"1": {"a": 1.0, "b": 1.0, "c": 1.0}}}, "short": {"en": {"1": {"a": 1.0}, "2": {"b": 0.5}}}},
                             {"en": {"1": {"a": 1}, "2": {"b": 1}}}, {})
     assert compare.remarks(judged) == [
         "deep: 1 judged queries unanswered, they count as 0; first en/2", "deep: 1 queries with all scores equal, their order is by docid alone; first en/1",
         "depths differ: deep 3, short 1; recall below the smallest is not comparable"]
-    assert compare.remarks(compare.Judged({"x": {"": RIGHT}, "y": {"": WRONG}}, {"": QRELS}, {})) == []
+    assert compare.remarks(compare.Compared({"x": {"": RIGHT}, "y": {"": WRONG}}, {"": QRELS}, {})) == []
 
 
 @pytest.mark.parametrize("run, message", [
     ({"99": {"a": 1.0}}, "other: answers none of the 8 judged queries"), ({"1": {"z": 1.0}}, "other: holds none of the judged passages; is it a run of another collection?")])
 def test_a_run_of_another_collection(run, message):
     with pytest.raises(InputError, match=message):
-        compare.values_of(compare.Judged({"other": {"": run}}, {"": QRELS}, {}))
+        compare.values_of(compare.Compared({"other": {"": run}}, {"": QRELS}, {}))
 
 
 def result(config, name, **values):

@@ -27,7 +27,7 @@ class Tags(HTMLParser):
 
 def page(**values):
     empty = {"title": "t", "subtitle": "", "split": None, "histograms": [], "weights": [], "estimates": None, "stacking": None, "times": [["a"]],
-             "provenance": [["a"]], "config": "{}", "transductive": ""}
+             "provenance": [["a"]], "config": "{}"}
     return PAGE.get_template("report.html").render({**empty, **values})
 
 
