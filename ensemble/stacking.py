@@ -10,7 +10,7 @@ import numpy as np
 
 from core.errors import InputError
 from core.folds import trigrams
-from core.fusion import Aligned, count, highest, lowest, minmax, ranks
+from core.fusion import Aligned, count, highest, minmax, ranks
 from core.settings import Stacking
 from ensemble.weights import Judged, Key, query_correlations
 

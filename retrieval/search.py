@@ -1,4 +1,4 @@
-"""The retrieval stage: passages, indexes and vectors, runs of each source, the hybrid, and a report of R@200 (paper, Table 2).
+"""The retrieval stage: passages, indexes and vectors, runs of each source, the hybrid, and a report of its ceiling.
 
     python -m retrieval.search CONFIG [key=value …]
 """
@@ -11,7 +11,7 @@ import numpy as np
 from core import backbones
 from core.config import from_arguments
 from core.errors import InputError, exit_with_message
-from core.evaluate import evaluate, means, split_judgments
+from core.evaluate import split_judgments
 from core.files import finished_file, write_json
 from core.fusion import PRESETS, fuse
 from core.passages import Passages, build_passages
@@ -21,6 +21,7 @@ from core.settings import Config
 from core.store import Plan, Step, run_steps, say
 from core.task import Task
 from retrieval import bm25, dense, hybrid
+from retrieval.ceiling import METRICS, ceiling
 
 PASSAGE_BYTES = 170     # of a compressed corpus, a passage: for estimates before anything is counted
 
@@ -196,22 +197,28 @@ def systems(task: Task) -> list[str]:
 
 
 def report(task: Task) -> None:
-    """R@200 per language and split of the hybrid (the paper's Table 2) and nDCG@10 beside it, into retrieval.tsv."""
-    rows = []
+    """The ceiling of every judged language and split into retrieval.tsv and ceiling.json, and a line a split."""
+    rows, notes = [], {}
     for la, split in task.pairs():
         if (la, split) not in task.collection.qrels:
             continue
         qrels = split_judgments(task, la, split)
         task.collection.check_judged(la, split, qrels, passages(task, la))
-        for system in systems(task):
-            found = means(evaluate(run_of(plan(task)[f"{system}/{la}-{split}"]), qrels, ["nDCG@10", "R@200"]))
-            rows.append((la, split, system, len(qrels), f"{found['nDCG@10']:.4f}", f"{found['R@200']:.4f}"))
+        found = ceiling({s: run_of(plan(task)[f"{s}/{la}-{split}"]) for s in systems(task)}, qrels, task.config.candidates)
+        rows += [(la, split, s, len(qrels), *(f"{figures[m]:.4f}" for m in METRICS)) for s, figures in found.figures.items()]
+        notes.setdefault(split, {})[la] = {"relevant": found.relevant, "lost by the hybrid": found.lost, "queries that nobody answers": found.unfound}
     with finished_file(task.config.folder / "retrieval.tsv") as file:
-        for row in [("language", "split", "system", "queries", "nDCG@10", "R@200"), *rows]:
+        for row in [("language", "split", "system", "queries", *METRICS), *rows]:
             file.write("\t".join(map(str, row)) + "\n")
+    write_json(task.config.folder / "ceiling.json", notes)
+    r200 = METRICS.index("R@200") - len(METRICS)
     say("\nR@200 of the hybrid")
-    for split in dict.fromkeys(r[1] for r in rows):
-        say(f"  {split}: " + "  ".join(f"{la} {recall}" for la, sp, system, _, _, recall in rows if sp == split and system == "hybrid"))
+    for split, by_language in notes.items():
+        say(f"  {split}: " + "  ".join(f"{la} {figures[r200]}" for la, sp, system, *figures in rows if sp == split and system == "hybrid"))
+        lost = {s: sum(v["lost by the hybrid"][s] for v in by_language.values()) for s in task.config.retrieval.sources}
+        relevant, unfound = sum(v["relevant"] for v in by_language.values()), sum(len(v["queries that nobody answers"]) for v in by_language.values())
+        say(f"    of {relevant} relevant passages the hybrid loses {', '.join(f'{n} that {s} had' for s, n in lost.items())} among {task.config.candidates}; "
+            f"{unfound} queries have no relevant passage in any source")
 
 
 def run(config: Config) -> None:
