@@ -33,10 +33,15 @@ class Splits(Part):
     test: str = "testA"             # evaluated and submitted
 
 
+class BM25Parameters(Part):
+    k1: Annotated[float, Field(ge=0)] | None = None
+    b: Share | None = None
+
+
 class BM25(Part):
     k1: Annotated[float, Field(ge=0)] = 0.9
     b: Share = 0.4
-    per_language: dict[str, dict[Literal["k1", "b"], Annotated[float, Field(ge=0)]]] = {}
+    per_language: dict[str, BM25Parameters] = {}       # python -m retrieval.tune finds them
     heap: Annotated[str, Field(pattern=r"^\d+[mMgG]$")] = "2g"     # of the JVM
     threads: Whole = 0              # 0: all cores
 

@@ -1,7 +1,8 @@
 """BM25 on Lucene through Anserini (Pyserini's engine), with each language's own analyser."""
 import json
 import os
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -9,12 +10,14 @@ from core.distributed import progress
 from core.errors import InputError
 from core.passages import Passages, document_text
 from core.records import Query, Run
+from core.store import say
 from retrieval import jvm
 
-# Lucene's analyser of the language; "words": letters and digits between breaks, lower case, no stemming; "thai": segmented here.
+# Lucene's analyser of the language; "words": letters and digits between breaks, lower case, no stemming; "thai": segmented here;
+# "bigrams": two signs in a row, for scripts that write no spaces between words. A language that is not here has "words".
 ANALYSERS = {language: "lucene" for language in (
     "ar", "bn", "da", "de", "en", "es", "fa", "fi", "fr", "hi", "hu", "id", "it", "ja", "ko", "nl", "no", "pl", "pt", "ru", "sv", "te", "tr", "uk", "zh")}
-ANALYSERS |= {"th": "thai", "sw": "words", "yo": "words"}
+ANALYSERS |= {"th": "thai", "sw": "words", "yo": "words", "km": "bigrams", "lo": "bigrams", "my": "bigrams", "bo": "bigrams"}
 
 
 def analyser(language: str) -> str:
@@ -29,14 +32,22 @@ def thai_dictionary():
 
 
 def prepare(language: str, text: str) -> str:
-    """What Lucene is given: Thai as its words between spaces, other text as it is."""
-    if analyser(language) != "thai":
-        return text
-    return " ".join(word for word in (w.strip().lower() for w in thai_dictionary().word_tokenize(text)) if word)
+    """What Lucene is given: words or bigrams between spaces where they are made here, other text as it is."""
+    if analyser(language) == "thai":
+        return " ".join(word for word in (w.strip().lower() for w in thai_dictionary().word_tokenize(text)) if word)
+    return " ".join(bigrams(text)) if analyser(language) == "bigrams" else text
+
+
+def bigrams(text: str) -> Iterator[str]:
+    """Two signs in a row of each stretch of letters, marks and digits; a sign alone stands for itself."""
+    kept = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text.lower())
+    for word in kept.split():
+        yield from (word[i:i + 2] for i in range(max(1, len(word) - 1)))
 
 
 def index_arguments(language: str) -> list[str]:
-    return {"lucene": ["-language", language], "words": ["-language", "en", "-stemmer", "none", "-keepStopwords"], "thai": ["-pretokenized"]}[analyser(language)]
+    made_here = ["-pretokenized"]
+    return {"lucene": ["-language", language], "words": ["-language", "en", "-stemmer", "none", "-keepStopwords"], "thai": made_here, "bigrams": made_here}[analyser(language)]
 
 
 def build_index(language: str, passages: Passages, folder: Path, heap: str) -> None:
@@ -57,18 +68,32 @@ def build_index(language: str, passages: Passages, folder: Path, heap: str) -> N
         raise InputError(f"BM25 {language}: Lucene indexed {indexed} of {len(passages)} passages")
 
 
-def open_searcher(language: str, folder: Path, k1: float, b: float, heap: str):
+def lucene_analyser(language: str, heap: str):
+    """The Java analyser of queries, which is that of the index."""
     autoclass = jvm.start(heap)
-    searcher = autoclass("io.anserini.search.SimpleSearcher")(str(folder / "index"))
-    searcher.set_bm25(float(k1), float(b))
-    kind = analyser(language)
+    kind, english = analyser(language), autoclass("io.anserini.analysis.DefaultEnglishAnalyzer")
+    if language == "en":            # Anserini's own, not in its map of languages
+        return english.newDefaultInstance()
     if kind == "lucene":
+        return autoclass("io.anserini.analysis.AnalyzerMap").getLanguageSpecificAnalyzer(language)
+    if kind == "words":
+        return english.newNonStemmingInstance(autoclass("org.apache.lucene.analysis.CharArraySet").EMPTY_SET)
+    return autoclass("org.apache.lucene.analysis.core.WhitespaceAnalyzer")()
+
+
+def tokens(language: str, text: str, heap: str) -> list[str]:
+    """The terms that a text is indexed and sought by."""
+    found = jvm.start(heap)("io.anserini.analysis.AnalyzerUtils").analyze(lucene_analyser(language, heap), prepare(language, text))
+    return [found.get(i) for i in range(found.size())]
+
+
+def open_searcher(language: str, folder: Path, k1: float, b: float, heap: str):
+    searcher = jvm.start(heap)("io.anserini.search.SimpleSearcher")(str(folder / "index"))
+    searcher.set_bm25(float(k1), float(b))
+    if analyser(language) == "lucene":
         searcher.set_language(language)
-    elif kind == "words":
-        words = autoclass("io.anserini.analysis.DefaultEnglishAnalyzer")
-        searcher.set_analyzer(words.newNonStemmingInstance(autoclass("org.apache.lucene.analysis.CharArraySet").EMPTY_SET))
     else:
-        searcher.set_analyzer(autoclass("org.apache.lucene.analysis.core.WhitespaceAnalyzer")())
+        searcher.set_analyzer(lucene_analyser(language, heap))
     return searcher
 
 
@@ -84,3 +109,11 @@ def search(searcher, language: str, queries: Sequence[Query], depth: int, heap: 
         qids.add(query.qid)
     hits = searcher.batch_search(texts, qids, depth, threads or os.cpu_count())
     return {q.qid: {hit.docid: float(hit.score) for hit in hits.get(q.qid) or ()} for q in queries}
+
+
+def check_matches(run: Run, language: str, split: str) -> None:
+    """Says which queries match no term of the index: one or two are odd words, many are a wrong analyser."""
+    empty = [q for q, scores in run.items() if not scores]
+    if empty:
+        advice = "; is the collection in this language?" if len(empty) > len(run) / 10 else ""
+        say(f"  warning: BM25 {language}-{split}: {len(empty)} of {len(run)} queries match no term, first {', '.join(empty[:5])} (analyser: {analyser(language)}){advice}")

@@ -52,8 +52,8 @@ def passages(task: Task, language: str) -> Passages:
 def bm25_parameters(task: Task, language: str) -> tuple[float, float]:
     """(k1, b) of a language: its own or the general ones."""
     s = task.config.retrieval.bm25
-    own = s.per_language.get(language, {})
-    return own.get("k1", s.k1), own.get("b", s.b)
+    own = s.per_language.get(language)
+    return (s.k1, s.b) if own is None else (s.k1 if own.k1 is None else own.k1, s.b if own.b is None else own.b)
 
 
 def add_bm25(task: Task, steps: Plan) -> None:
@@ -67,7 +67,9 @@ def add_bm25(task: Task, steps: Plan) -> None:
 
         def build(folder, la, split, index=index, k1=k1, b=b):
             searcher = bm25.open_searcher(la, index.path, k1, b, s.heap)
-            write_run(folder / "run.trec", bm25.search(searcher, la, task.queries(la, split), task.config.retrieval.depth, s.heap, s.threads), "bm25")
+            run = bm25.search(searcher, la, task.queries(la, split), task.config.retrieval.depth, s.heap, s.threads)
+            bm25.check_matches(run, la, split)
+            write_run(folder / "run.trec", run, "bm25")
 
         for split in task.splits(language):
             add_run(task, steps, "bm25", language, split, 1, {"k1": k1, "b": b}, [index], build)

@@ -10,6 +10,36 @@ HEAP = "512m"
 ENGLISH = [Document("1", "", "the quick brown foxes"), Document("2", "", "a fox and a fox and a fox"), Document("3", "Hens", "hens sleep")]
 
 
+GOLDEN = {      # the 18 languages of MIRACL, one without spaces and one unknown: text, terms
+    'ar': ('عواصم الدول الكبيرة في أفريقيا', 'عواصم دول كبير افريقيا'),
+    'bn': ('বাংলাদেশের রাজধানীগুলি কোথায়', 'বাংলাদেস রাজধানি কোথায়'),
+    'de': ('Die Hauptstädte der größten Länder', 'hauptstadt grosst land'),
+    'en': ('What are the capitals of the largest countries?', 'what capit largest countri'),
+    'es': ('¿Cuáles son las capitales de los países?', 'cual capital pais'),
+    'fa': ('پایتخت\u200cهای کشورهای بزرگ کجاست', 'پايتخت كشورهاي بزرگ'),
+    'fi': ('Suurimpien maiden pääkaupungit', 'suurimp maide pääkaupung'),
+    'fr': ("Quelles sont les capitales de l'Afrique ?", 'capital afriqu'),
+    'hi': ('देशों की राजधानियाँ कहाँ हैं', 'देश राजधान कह'),
+    'id': ('Apakah ibukota negara-negara terbesar', 'ibukota negara negara besar'),
+    'ja': ('アフリカの国々の首都はどこですか', 'アフリカ 国々 首都 どこ'),
+    'ko': ('아프리카 나라들의 수도는 어디입니까', '아프 프리 리카 나라 라들 들의 수도 도는 어디 디입 입니 니까'),
+    'ru': ('Столицы крупнейших стран Африки', 'столиц крупн стран африк'),
+    'sw': ('Miji mikuu ya nchi kubwa', 'miji mikuu ya nchi kubwa'),
+    'te': ('దేశాల రాజధానులు ఎక్కడ', 'దెశాల రాజధాను ఎక్కడ'),
+    'th': ('เมืองหลวงของประเทศไทยอยู่ที่ไหน', 'เมืองหลวง ของ ประเทศ ไทย อยู่ ที่ไหน'),
+    'yo': ('Kí ni olú-ìlú orílẹ̀-èdè náà', 'kí ni olú ìlú orílẹ̀ èdè náà'),
+    'zh': ('非洲国家的首都在哪里', '非洲 洲国 国家 家的 的首 首都 都在 在哪 哪里'),
+    'lo': ('ເມືອງຫຼວງຂອງ ລາວ 1', 'ເມ ມື ືອ ອງ ງຫ ຫຼ ຼວ ວງ ງຂ ຂອ ອງ ລາ າວ 1'),
+    'xx': ('Some Words of 2 kinds', 'some words of 2 kinds'),
+}
+
+
+@pytest.mark.parametrize("language", GOLDEN)
+def test_terms_of_each_language(language):
+    text, terms = GOLDEN[language]
+    assert " ".join(bm25.tokens(language, text, HEAP)) == terms
+
+
 def indexed(language, documents, folder):
     store, index = folder / "store", folder / "index"
     store.mkdir()
@@ -38,7 +68,7 @@ def test_scores_by_lucenes_formula(tmp_path):
     ("th", "ไนโรบีเป็นเมืองหลวงของเคนยา", "เมืองหลวงของประเทศใด"), ("ar", "عاصمة كينيا هي نيروبي", "العاصمة"), ("ja", "ケニアの首都はナイロビです", "首都"),
     ("zh", "肯尼亚的首都是内罗毕", "首都"), ("fi", "Suurissa taloissa", "talossa"), ("hi", "केन्या की राजधानी", "राजधानी"),
     ("yo", "Olú-ìlú orílẹ̀-èdè Kenya", "kenya"), ("sw", "Mji mkuu wa KENYA", "kenya"), ("de", "Die Hauptstädte", "Hauptstadt"),
-    ("xx", "some Words", "words")])
+    ("xx", "some Words", "words"), ("lo", "ເມືອງຫຼວງຂອງລາວ", "ເມືອງຫຼວງ")])
 def test_each_languages_own_analyser(tmp_path, language, text, query):
     searcher = indexed(language, [Document("right", "", text), Document("other", "", "zzz 123")], tmp_path)
     assert list(found(searcher, language, query)) == ["right"]
@@ -58,3 +88,12 @@ def test_many_queries_at_once_equal_one_by_one(tmp_path):
 
 def test_one_jvm_a_process():
     assert jvm.start(HEAP) is jvm.start(HEAP)
+
+
+def test_queries_that_match_no_term_are_named(capsys):
+    bm25.check_matches({"1": {"d": 1.0}, "2": {}, "3": {}}, "en", "dev")
+    assert "warning: BM25 en-dev: 2 of 3 queries match no term, first 2, 3 (analyser: lucene); is the collection in this language?" in capsys.readouterr().out
+    bm25.check_matches({str(q): {"d": 1.0} for q in range(20)} | {"x": {}}, "th", "dev")
+    assert capsys.readouterr().out.endswith("first x (analyser: thai)\n")
+    bm25.check_matches({"1": {"d": 1.0}}, "en", "dev")
+    assert capsys.readouterr().out == ""
