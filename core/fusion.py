@@ -180,14 +180,21 @@ class Preset:
     normalise: str
     missing: str
     weights: dict[str, float] | None = None     # fixed ones; otherwise the configuration's
+    alpha: bool = False                         # the first run counts 1, the second a tuned alpha
 
 
 PRESETS = {
     "minmax": Preset("minmax", "zero"),
     "zscore": Preset("zscore", "minimum"),
     "rrf": Preset("rrf", "zero"),
+    "sparse-dense": Preset("minmax", "minimum", alpha=True),                  # s_sparse + alpha s_dense (mHFN 2022, 4.2; Pyserini's HybridSearcher)
     "miracl-baseline": Preset("none", "zero", {"bm25": 0.5, "dense": 0.5}),   # the published hybrid (Pyserini's interpolation)
 }
+
+
+def shrunk(own: Mapping[str, float], overall: Mapping[str, float], count: int, strength: float) -> dict[str, float]:
+    """(n v + strength w) / (n + strength): weights v from n queries, drawn to the overall w as if those were ``strength`` queries."""
+    return {name: (count * own[name] + strength * overall[name]) / (count + strength) for name in own}
 
 
 def fuse(runs: Mapping[str, Run], weights: Mapping[str, float], normalise: str, missing: str, fusion: str = "weighted_sum") -> Run:

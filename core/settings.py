@@ -55,8 +55,9 @@ class Dense(Part):
 
 
 class Hybrid(Part):
-    preset: Literal["minmax", "miracl-baseline", "zscore", "rrf"] = "minmax"
-    weights: dict[str, Share] | Literal["tuned", "equal"] = "tuned"
+    preset: Literal["minmax", "miracl-baseline", "zscore", "rrf", "sparse-dense"] = "minmax"
+    weights: dict[str, Annotated[float, Field(ge=0)]] | Literal["tuned", "equal"] = "tuned"
+    shrink: Positive | None = None  # weights a language too, shrunk to the global ones as if those were this many queries
 
 
 class Retrieval(Part):

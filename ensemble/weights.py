@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from core.evaluate import Relevant, ndcg, relevant
-from core.fusion import FUSIONS, Aligned, align, normalised
+from core.fusion import FUSIONS, Aligned, align, normalised, shrunk
 from core.records import Run
 from core.settings import Ensemble
 
@@ -199,17 +199,17 @@ def fit(judged: Judged, s: Ensemble, rule: str | None = None, shrink: float | No
     problem = Problem(judged, prepared(judged.members.scores, names, chosen, s), s.missing, s.fusion)
     chosen |= {"weights": RULES[rule](problem), "dev nDCG@10": problem.alone, "correlations": problem.table}
     if shrink := shrink or s.shrink:
-        chosen["by_language"] = shrunk(problem, chosen["weights"], rule, shrink)
+        chosen["by_language"] = by_language(problem, chosen["weights"], rule, shrink)
     return chosen
 
 
-def shrunk(problem: Problem, overall: Mapping[str, float], rule: str, shrink: float) -> dict[str, dict[str, float]]:
-    """w_l = (n_l v_l + shrink w) / (n_l + shrink): v_l is the rule's choice on the n_l queries of a language alone, w the global weights."""
+def by_language(problem: Problem, overall: Mapping[str, float], rule: str, shrink: float) -> dict[str, dict[str, float]]:
+    """The rule's choice on the queries of each language alone, shrunk to the global weights."""
     found = {}
     for la in dict.fromkeys(problem.judged.languages.tolist()):
         rows = problem.judged.languages == la
         own = RULES[rule](Problem(problem.judged.part(rows), problem.scores[:, rows], problem.missing, problem.fusion))
-        found[la] = {n: (rows.sum() * own[n] + shrink * overall[n]) / (rows.sum() + shrink) for n in own}
+        found[la] = shrunk(own, overall, int(rows.sum()), shrink)
     return found
 
 

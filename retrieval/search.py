@@ -141,13 +141,14 @@ def add_hybrid(task: Task, steps: Plan) -> None:
     s, dev = task.config.retrieval, task.config.splits.dev
     preset = PRESETS[s.hybrid.preset]
     settings = {"normalise": preset.normalise, "missing": preset.missing, "sources": s.sources}
-    tuned = steps.add("hybrid-weights", 1, {**settings, "weights": preset.weights or s.hybrid.weights},
+    shrink = {"shrink": s.hybrid.shrink} if s.hybrid.shrink else {}
+    tuned = steps.add("hybrid-weights", 1, {**settings, "weights": preset.weights or s.hybrid.weights, **shrink, **({"alpha": True} if preset.alpha else {})},
                       [x for la in weighing_languages(task) for x in (*(steps[f"{source}/{la}-{dev}"] for source in s.sources), task.qrels_input(la, dev))],
                       lambda folder: write_json(folder / "weights.json", choose_weights(task, steps)), seconds=20)
     for la, split in task.pairs():
         def build(folder, language, split):
             runs = {source: run_of(steps[f"{source}/{language}-{split}"]) for source in s.sources}
-            fused = fuse(runs, hybrid_weights(task), preset.normalise, preset.missing)
+            fused = fuse(runs, hybrid_weights(task, language), preset.normalise, preset.missing)
             write_run(folder / "run.trec", {qid: top_k(scores, s.depth) for qid, scores in fused.items()}, "hybrid")
 
         add_run(task, steps, "hybrid", la, split, 1, settings, [tuned, *(steps[f"{source}/{la}-{split}"] for source in s.sources)], build)
@@ -173,9 +174,11 @@ def choose_weights(task: Task, steps: Plan) -> dict:
     if not languages:
         raise InputError(f"retrieval.hybrid.weights=tuned needs a {dev} split with judgments; set weights, for example retrieval.hybrid.weights=equal")
     runs = {source: {la: run_of(steps[f"{source}/{la}-{dev}"]) for la in languages} for source in s.sources}
-    weights, found = hybrid.tune(runs, {la: checked_judgments(task, la, dev) for la in languages}, preset.normalise, preset.missing)
+    qrels = {la: checked_judgments(task, la, dev) for la in languages}
+    weights, found = hybrid.tune(runs, qrels, preset)
     say(f"hybrid weights on {dev}: {weights}, mean nDCG@10 {found:.4f}")
-    return {"weights": weights, "chosen": f"nDCG@10 {found:.4f} on {dev} of {', '.join(languages)}"}
+    own = {"by_language": hybrid.tune_languages(runs, qrels, preset, weights, s.hybrid.shrink)} if s.hybrid.shrink else {}
+    return {"weights": weights, "chosen": f"nDCG@10 {found:.4f} on {dev} of {', '.join(languages)}", **own}
 
 
 def checked_judgments(task: Task, language: str, split: str):
@@ -184,8 +187,10 @@ def checked_judgments(task: Task, language: str, split: str):
     return qrels
 
 
-def hybrid_weights(task: Task) -> dict[str, float]:
-    return json.loads((plan(task)["hybrid-weights"].path / "weights.json").read_text())["weights"]
+def hybrid_weights(task: Task, language: str) -> dict[str, float]:
+    """The language's own weights if there are any, otherwise the global ones."""
+    found = json.loads((plan(task)["hybrid-weights"].path / "weights.json").read_text())
+    return found.get("by_language", {}).get(language, found["weights"])
 
 
 def run_of(step: Step) -> Run:
