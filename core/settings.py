@@ -46,12 +46,23 @@ class BM25(Part):
     threads: Whole = 0              # 0: all cores
 
 
+class Index(Part):
+    """Of the vectors; ``exact`` searches them in blocks without one."""
+    kind: Literal["exact", "flat", "sq", "ivf", "ivfpq", "hnsw"] = "exact"
+    lists: Count | None = None      # of an inverted file; four times the root of the passages without it
+    probes: Count = 32              # lists looked into
+    code_bytes: Count = 48          # of a product-quantised vector
+    links: Count = 32               # of a node of the graph
+    ef: Count = 256                 # nodes kept while searching the graph; at least the depth is sensible
+
+
 class Dense(Part):
     backbone: str = "embedded"
     layers: Count | None = None     # the first n layers; all without it
     max_length: Count = 256
     batch_tokens: Count = 8192
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    index: Index = Index()
 
 
 class Hybrid(Part):

@@ -100,5 +100,15 @@ def search(vectors: np.ndarray, passages: Passages, queries: Sequence[Query], en
         best_scores, best_rows = np.hstack([best_scores, scores]), np.hstack([best_rows, rows + start])
         kept = np.argsort(-best_scores, axis=1, kind="stable")[:, :depth]
         best_scores, best_rows = np.take_along_axis(best_scores, kept, 1), np.take_along_axis(best_rows, kept, 1)
-    return {q.qid: {passages.docid(row): float(score) for row, score in zip(rows, scores)}
-            for q, rows, scores in zip(queries, best_rows.tolist(), best_scores.tolist())}
+    return as_run(passages, queries, best_rows, best_scores)
+
+
+def search_index(index, passages: Passages, queries: Sequence[Query], encoded: np.ndarray, depth: int) -> Run:
+    """Through a FAISS index of ``retrieval.indexes``; it may find fewer than ``depth``."""
+    scores, rows = index.search(encoded, min(depth, len(passages)))
+    return as_run(passages, queries, rows, scores)
+
+
+def as_run(passages: Passages, queries: Sequence[Query], rows: np.ndarray, scores: np.ndarray) -> Run:
+    return {q.qid: {passages.docid(row): float(score) for row, score in zip(found, values) if row >= 0}
+            for q, found, values in zip(queries, rows.tolist(), scores.tolist())}

@@ -10,6 +10,7 @@ import numpy as np
 
 from core import backbones
 from core.config import from_arguments
+from core.distributed import seed_of
 from core.errors import InputError, exit_with_message
 from core.evaluate import split_judgments
 from core.files import finished_file, write_json
@@ -20,7 +21,7 @@ from core.runs import read_run, top_k, write_run
 from core.settings import Config
 from core.store import Plan, Step, run_steps, say
 from core.task import Task
-from retrieval import bm25, dense, hybrid
+from retrieval import bm25, dense, hybrid, indexes
 from retrieval.ceiling import METRICS, ceiling
 
 PASSAGE_BYTES = 170     # of a compressed corpus, a passage: for estimates before anything is counted
@@ -78,7 +79,7 @@ def add_bm25(task: Task, steps: Plan) -> None:
 def add_dense(task: Task, steps: Plan) -> None:
     s, models = task.config.retrieval.dense, task.config.models
     backbones.backbone(s.backbone)
-    settings = {**s.model_dump(exclude={"batch_tokens"}), "weights": backbones.fingerprint(s.backbone, models)}
+    settings = {**s.model_dump(exclude={"batch_tokens", "index"}), "weights": backbones.fingerprint(s.backbone, models)}
 
     @cache
     def encoder() -> dense.Encoder:
@@ -89,14 +90,39 @@ def add_dense(task: Task, steps: Plan) -> None:
                             lambda folder, la=language: dense.encode_corpus(encoder(), passages(task, la), folder, la), resumes=True,
                             seconds=expected(task, language) / 25, disk=expected(task, language) * 768, memory=2e9)
 
-        def build(folder, la, split, vectors=vectors):
+        made = [vectors]
+        if s.index.kind != "exact":
+            topics = [task.topics_input(language, split) for split in task.splits(language)]
+            made.append(steps.add(f"dense-index/{language}", 1, {**s.index.model_dump(), "seed": task.config.seed}, [vectors, *topics],
+                                  lambda folder, la=language, v=vectors: build_dense_index(task, encoder(), la, v, folder), seconds=expected(task, language) / 5000))
+
+        def build(folder, la, split, made=made):
             queries = task.queries(la, split)
-            found = dense.search(np.load(vectors.path / "vectors.npy", mmap_mode="r"), passages(task, la), queries,
-                                 encoder().encode_queries([q.text for q in queries]), task.config.retrieval.depth)
+            encoded = encoder().encode_queries([q.text for q in queries])
+            if len(made) > 1:
+                found = dense.search_index(indexes.load(made[-1].path, s.index), passages(task, la), queries, encoded, task.config.retrieval.depth)
+            else:
+                found = dense.search(vectors_of(made[0]), passages(task, la), queries, encoded, task.config.retrieval.depth)
             write_run(folder / "run.trec", found, "dense")
 
         for split in task.splits(language):
-            add_run(task, steps, "dense", language, split, 1, {}, [vectors], build)
+            searched = s.index.model_dump(include={"probes", "ef"}) if len(made) > 1 else {}
+            add_run(task, steps, "dense", language, split, 1, searched, made, build)
+
+
+def vectors_of(step: Step) -> np.ndarray:
+    return np.load(step.path / "vectors.npy", mmap_mode="r")
+
+
+def build_dense_index(task: Task, encoder: dense.Encoder, language: str, vectors: Step, folder: Path) -> None:
+    """The index, and its recall@100 against exact search on up to a hundred queries."""
+    s, stored = task.config.retrieval.dense.index, vectors_of(vectors)
+    indexes.build(stored, s, folder, language, seed_of(task.config.seed, 0, "index", language) % 2 ** 31)
+    queries = task.queries(language, task.splits(language)[0])[:100]
+    encoded, depth = encoder.encode_queries([q.text for q in queries]), min(100, len(stored))
+    exact = dense.search(stored, passages(task, language), queries, encoded, depth)
+    found = dense.search_index(indexes.load(folder, s), passages(task, language), queries, encoded, depth)
+    say(indexes.report(folder, s, language, indexes.recall([set(exact[q.qid]) for q in queries], [set(found[q.qid]) for q in queries]), depth, len(queries)))
 
 
 def add_given(task: Task, steps: Plan) -> None:
