@@ -25,12 +25,12 @@ def stored(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def one_thread():
     """Small trainings spend their time waiting for each other's threads."""
-    import faiss
+    import faiss        # its libraries are limited once they are loaded
+    from threadpoolctl import threadpool_limits
 
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    yield
-    faiss.omp_set_num_threads(before)
+    assert faiss.__version__
+    with threadpool_limits(1):
+        yield
 
 
 QUERIES = [Query(str(i), "x") for i in range(50)]
