@@ -48,6 +48,30 @@ def backbone(name: str) -> Backbone:
     raise InputError(f"unknown backbone {name!r}; expected one of {', '.join(BACKBONES)}, a folder, or a hub id OWNER/MODEL")
 
 
+def sentence_transformer(name: str) -> Backbone | None:
+    """The ways of a sentence-transformers model, from its own files: pooling, prompts, normalisation; None for other models. A module that
+    is none of transformer, pooling and normalisation is an InputError: its vectors would not be the model's."""
+    from transformers.utils import cached_file
+
+    def read(file):
+        path = cached_file(name, file, _raise_exceptions_for_gated_repo=False, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False)
+        return json.loads(Path(path).read_text("utf-8")) if path else None
+
+    modules = read("modules.json")
+    if modules is None:
+        return None
+    kinds = {module["type"].rsplit(".", 1)[1]: module["path"] for module in modules}
+    strange = sorted(kinds.keys() - {"Transformer", "Pooling", "Normalize"})
+    if strange:
+        raise InputError(f"backbone {name}: has the module {strange[0]}, which is not supported; expected a transformer, mean or CLS pooling, and normalisation")
+    pooling, prompts = read(f"{kinds['Pooling']}/config.json"), (read("config_sentence_transformers.json") or {}).get("prompts", {})
+    modes = [mode for mode in ("mean", "cls") if pooling.get("pooling_mode") == mode or pooling.get({"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}[mode])]
+    if not modes:
+        raise InputError(f"backbone {name}: its pooling is neither mean nor CLS; set retrieval.dense.pooling if one of them will do")
+    limit = (read("sentence_bert_config.json") or {}).get("max_seq_length")
+    return Backbone(name, modes[0], prompts.get("query") or "", prompts.get("document") or prompts.get("passage") or "", "Normalize" in kinds, limit or 512)
+
+
 def source(name: str, models: Path) -> str:
     """What transformers' from_pretrained takes: a folder or a hub id."""
     found = backbone(name)

@@ -62,7 +62,16 @@ class Dense(Part):
     max_length: Count = 256
     batch_tokens: Count = 8192
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    pooling: Literal["mean", "cls"] | None = None       # these four: what the backbone's entry or its sentence-transformers files say
+    normalise: bool | None = None
+    query_prefix: str | None = None
+    passage_prefix: str | None = None
     index: Index = Index()
+
+    @property
+    def overrides(self) -> dict:
+        """Of the backbone's own ways, those that are set."""
+        return {name: value for name in ("pooling", "normalise", "query_prefix", "passage_prefix") if (value := getattr(self, name)) is not None}
 
 
 class Hybrid(Part):

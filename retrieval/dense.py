@@ -1,6 +1,8 @@
 """Dense retrieval: a bi-encoder's vectors, memory-mapped in fp16, and exact inner-product search through FAISS."""
-import json
+import resource
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,27 +10,30 @@ import numpy as np
 from core import backbones
 from core.backbones import Backbone
 from core.distributed import progress
-from core.files import require_room, write_json
+from core.files import finished_file, require_room
 from core.passages import Passages, document_text
 from core.records import Query, Run
+from core.store import say
 
 CHUNK = 4096            # passages between two notes of progress
 BLOCK = 262144          # vectors in fp32 at a time while searching: 400 MB at 384 dimensions
 
 
 class Encoder:
-    """Text to vectors: fp32 [n, dimension], pooled and normalised as the backbone's table entry says."""
+    """Text to vectors: fp32 [n, dimension], pooled and normalised as the backbone's table entry or its own sentence-transformers files
+    say; ``overrides`` (pooling, normalise, query_prefix, passage_prefix) come before both."""
 
-    def __init__(self, name: str, models: Path, layers: int | None, max_length: int, batch_tokens: int, precision: str):
+    def __init__(self, name: str, models: Path, layers: int | None, max_length: int, batch_tokens: int, precision: str, overrides: dict | None = None):
         import torch
 
-        self.entry: Backbone = backbones.backbone(name)
         where = backbones.source(name, models)
+        entry = None if name in backbones.BACKBONES else backbones.sentence_transformer(where)
+        self.entry: Backbone = replace(entry or backbones.backbone(name), **(overrides or {}))
         self.tokenizer = backbones.load_tokenizer(where)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         self.model = backbones.load_encoder(where, layers).to(self.device, self.dtype)
-        self.max_length, self.batch_tokens = min(max_length, self.entry.max_length), batch_tokens
+        self.max_length, self.batch_tokens = min(max_length, self.entry.max_length, self.tokenizer.model_max_length), batch_tokens
         self.dimension = self.model.config.hidden_size
 
     def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
@@ -67,23 +72,49 @@ def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         yield batch
 
 
-def encode_corpus(encoder: Encoder, passages: Passages, folder: Path, what: str) -> None:
-    """Writes ``vectors.npy``, fp16 [passages, dimension]. A stopped run goes on at the last noted chunk."""
-    note, target = folder / "progress.json", folder / "vectors.npy"
-    done = json.loads(note.read_text())["rows"] if note.exists() else 0
-    if not done:
-        require_room(folder, len(passages) * encoder.dimension * 2, f"the dense vectors of {what} ({len(passages)} passages)")
-        np.lib.format.open_memmap(target, "w+", np.float16, (len(passages), encoder.dimension)).flush()
-    vectors = np.lib.format.open_memmap(target, "r+")
-    with progress(None, len(passages), f"dense {what}", "passage") as bar:
-        bar.update(done)
-        for start in range(done, len(passages), CHUNK):
-            end = min(start + CHUNK, len(passages))
-            vectors[start:end] = encoder.encode_passages([document_text(passages.document(r)) for r in range(start, end)])
-            vectors.flush()
-            write_json(note, {"rows": end})
-            bar.update(end - start)
-    note.unlink()
+def encode_corpus(encoder: Encoder, passages: Passages, folder: Path, what: str, shard: tuple[int, int] = (0, 1)) -> None:
+    """Writes ``vectors.npy``, fp16 [passages, dimension]. Chunks are files of their own until all are there, so a stopped run goes on, and
+    several processes or machines can share the work: ``shard`` (i, n) makes the chunks i, i + n, … and leaves the joining to (0, 1)."""
+    chunks = [folder / f"chunk-{start}.npy" for start in range(shard[0] * CHUNK, len(passages), shard[1] * CHUNK)]
+    waiting = [chunk for chunk in chunks if not chunk.exists()]
+    tell_cost(encoder, passages, folder, what, len(waiting))
+    with progress(None, len(chunks) * CHUNK, f"dense {what}", "passage") as bar:
+        bar.update((len(chunks) - len(waiting)) * CHUNK)
+        for chunk in waiting:
+            start = int(chunk.stem[6:])
+            rows = range(start, min(start + CHUNK, len(passages)))
+            vectors = encoder.encode_passages([document_text(passages.document(r)) for r in rows]).astype(np.float16)
+            with finished_file(chunk, "wb") as file:
+                np.save(file, vectors)
+            bar.update(len(rows))
+    if shard == (0, 1):
+        join(chunks, folder / "vectors.npy", (len(passages), encoder.dimension))
+
+
+def tell_cost(encoder: Encoder, passages: Passages, folder: Path, what: str, chunks: int) -> None:
+    """Disk, memory and time of what is to be encoded, measured on 64 passages from all over; raises InputError without room."""
+    needed = len(passages) * encoder.dimension * 2
+    require_room(folder, 2 * needed, f"the dense vectors of {what} ({len(passages)} passages, chunks beside the whole)")
+    if chunks < 2:
+        return
+    sample = [document_text(passages.document(r)) for r in range(0, len(passages), -(-len(passages) // 64))]
+    start = time.monotonic()
+    encoder.encode_passages(sample)
+    rate = len(sample) / (time.monotonic() - start)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    say(f"  {what}: {len(passages)} passages, {needed / 1e9:.2f} GB of vectors on disk, about {memory / 1e9:.1f} GB of memory, about {chunks * CHUNK / rate:.0f} s at {rate:.0f} passages/s")
+
+
+def join(chunks: Sequence[Path], target: Path, shape: tuple[int, int]) -> None:
+    """Chunks to one memory-mapped file; they are removed when it is whole."""
+    vectors, row = np.lib.format.open_memmap(target, "w+", np.float16, shape), 0
+    for chunk in chunks:
+        part = np.load(chunk)
+        vectors[row:row + len(part)] = part
+        row += len(part)
+    vectors.flush()
+    for chunk in chunks:
+        chunk.unlink()
 
 
 def search(vectors: np.ndarray, passages: Passages, queries: Sequence[Query], encoded: np.ndarray, depth: int) -> Run:

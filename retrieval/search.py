@@ -77,14 +77,10 @@ def add_bm25(task: Task, steps: Plan) -> None:
 
 
 def add_dense(task: Task, steps: Plan) -> None:
-    s, models = task.config.retrieval.dense, task.config.models
-    backbones.backbone(s.backbone)
-    settings = {**s.model_dump(exclude={"batch_tokens", "index"}), "weights": backbones.fingerprint(s.backbone, models)}
+    s = task.config.retrieval.dense
+    settings = {**s.model_dump(include={"backbone", "layers", "max_length", "precision"}), **s.overrides, "weights": backbones.fingerprint(s.backbone, task.config.models)}
 
-    @cache
-    def encoder() -> dense.Encoder:
-        return dense.Encoder(s.backbone, models, s.layers, s.max_length, s.batch_tokens, s.precision)
-
+    encoder = cache(lambda: encoder_of(task))
     for language in task.languages:
         vectors = steps.add(f"vectors/{language}", 1, settings, [steps[f"passages/{language}"]],
                             lambda folder, la=language: dense.encode_corpus(encoder(), passages(task, la), folder, la), resumes=True,
@@ -108,6 +104,36 @@ def add_dense(task: Task, steps: Plan) -> None:
         for split in task.splits(language):
             searched = s.index.model_dump(include={"probes", "ef"}) if len(made) > 1 else {}
             add_run(task, steps, "dense", language, split, 1, searched, made, build)
+
+
+def encoder_of(task: Task) -> dense.Encoder:
+    s = task.config.retrieval.dense
+    return dense.Encoder(s.backbone, task.config.models, s.layers, s.max_length, s.batch_tokens, s.precision, s.overrides)
+
+
+def encode_shard(config: Config, shard: tuple[int, int]) -> None:
+    """One shard of every language's vectors that are not made yet; an ordinary run joins them, and makes what is missing."""
+    task, encoder = Task(config), None
+    steps = plan(task)
+    for language in task.languages:
+        step, store = steps.get(f"vectors/{language}"), steps[f"passages/{language}"]
+        if step is None:
+            raise InputError("--shard: retrieval.sources holds no dense source")
+        if not store.done:
+            raise InputError(f"--shard: {store.name} is not made; run retrieval/run.sh with retrieval.sources=[bm25] and the same configuration first")
+        if not step.done:
+            encoder = encoder or encoder_of(task)
+            part = step.path.with_name(step.path.name + ".part")
+            part.mkdir(parents=True, exist_ok=True)
+            dense.encode_corpus(encoder, passages(task, language), part, language, shard)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """``3/8``: the third of eight."""
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)) or count == "1":
+        raise InputError(f"--shard: found {text!r}, expected NUMBER/COUNT, for example 3/8, with a count of at least 2")
+    return int(number) - 1, int(count)
 
 
 def vectors_of(step: Step) -> np.ndarray:
@@ -265,7 +291,11 @@ def heap_bytes(text: str) -> float:
 
 
 def main() -> None:
-    run(from_arguments("collection to runs of depth 1000")[0])
+    config, options = from_arguments("collection to runs of depth 1000", lambda p: p.add_argument("--shard", metavar="I/N", help="only encode this part of the passages"))
+    if options.shard:
+        encode_shard(config, parse_shard(options.shard))
+    else:
+        run(config)
 
 
 if __name__ == "__main__":
