@@ -11,6 +11,7 @@ from core.task import Task
 from ensemble.weights import Judged, aligned_members
 from ranking import rank
 from retrieval import search
+from retrieval.retrievers import given_run
 
 
 def members(task: Task, system: str = "ensemble") -> list[str]:
@@ -41,7 +42,7 @@ def blocks(task: Task, language: str, split: str) -> dict[str, Run]:
     plans = {**search.plan(task), **rank.plan(task)}
     block = {qid: top_k(scores, rank.depth(task)) for qid, scores in search.run_of(plans[f"hybrid/{language}-{split}"]).items()}
     runs = {n: search.run_of(plans[f"{n}/{language}-{split}"]) for n in task.config.ranking.rankers}
-    runs |= {n: search.given_run(task, given_path(task, n, language, split), language, split) for n in task.config.ensemble.runs}
+    runs |= {n: given_run(task, search.passages(task, language), given_path(task, n, language, split), language, split) for n in task.config.ensemble.runs}
     return {**{n: within(run, block) for n, run in runs.items()}, "hybrid": block}
 
 

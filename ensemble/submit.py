@@ -135,7 +135,7 @@ def check_file(where: str, data: bytes, entry: Entry, form: Profile, depth: int)
             raise at_line(where, 1, repr((lines or [""])[0][:60]), form.head)
         lines, first = lines[1:], 2
     for number, line in enumerate(lines, first):
-        for qid, docid, rank, score in form.hits(where, number, line):
+        for qid, docid, place, score in form.hits(where, number, line):
             if qid not in wanted:
                 raise at_line(where, number, f"unknown query {qid}", f"one of the {len(wanted)} queries of {entry.language}")
             docids = seen.setdefault(qid, {})
@@ -144,8 +144,8 @@ def check_file(where: str, data: bytes, entry: Entry, form: Profile, depth: int)
             docids[docid] = number
             if len(docids) > depth:
                 raise at_line(where, number, f"passage {len(docids)} of query {qid}", f"at most {depth} passages a query")
-            if rank is not None and rank != str(len(docids)):
-                raise at_line(where, number, f"rank {rank}", f"rank {len(docids)}: the lines of a query in order, ranks from 1")
+            if place is not None and place != str(len(docids)):
+                raise at_line(where, number, f"rank {place}", f"rank {len(docids)}: the lines of a query in order, ranks from 1")
             if score is not None:
                 value = np.float32(score)
                 if qid in last and not value < last[qid]:

@@ -14,7 +14,7 @@ from core.records import Query
 from core.runs import ranked
 from core.settings import Config
 from core.task import Task
-from retrieval import bm25, dense, search
+from retrieval import bm25, dense, retrievers, search
 
 
 def ask(config: Config, language: str, text: str, hits: int) -> dict[str, list[tuple[str, float, str]]]:
@@ -37,13 +37,12 @@ def ask(config: Config, language: str, text: str, hits: int) -> dict[str, list[t
 
 def ask_bm25(task, language, path, _store, query, hits):
     s = task.config.retrieval.bm25
-    return bm25.search(bm25.open_searcher(language, path, *search.bm25_parameters(task, language), s.heap), language, query, hits, s.heap)
+    return bm25.search(bm25.open_searcher(language, path, *retrievers.bm25_parameters(task, language), s.heap), language, query, hits, s.heap)
 
 
 def ask_dense(task, _language, path, store, query, hits):
-    s = task.config.retrieval.dense
-    encoder = dense.Encoder(s.backbone, task.config.models, s.layers, s.max_length, s.batch_tokens, s.precision)
-    return dense.search(np.load(path / "vectors.npy", mmap_mode="r"), store, query, encoder.encode_queries([query[0].text]), hits)
+    encoded = retrievers.encoder_of(task).encode_queries([query[0].text])
+    return dense.search(np.load(path / "vectors.npy", mmap_mode="r"), store, query, encoded, hits)
 
 
 SEARCHES = {"bm25": ask_bm25, "dense": ask_dense}

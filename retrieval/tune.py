@@ -18,7 +18,7 @@ from core.evaluate import evaluate
 from core.files import finished_file
 from core.store import run_steps, say
 from core.task import Task
-from retrieval import bm25, search
+from retrieval import bm25, retrievers, search
 
 K1 = (0.4, 0.6, 0.9, 1.2, 1.6, 2.0)
 B = (0.1, 0.3, 0.4, 0.6, 0.75, 0.9)
@@ -44,7 +44,7 @@ def held_out_gain(values: Mapping[Point, Mapping[str, float]], halves: tuple[Seq
 def grid_values(task: Task, language: str, split: str, metric: str) -> dict[Point, dict[str, float]]:
     """(k1, b) -> query -> value. Lucene scores at search time, so one index serves the grid."""
     s, qrels = task.config.retrieval.bm25, task.judgments(language, split)
-    points = list(dict.fromkeys([search.bm25_parameters(task, language), *((k1, b) for k1 in K1 for b in B)]))
+    points = list(dict.fromkeys([retrievers.bm25_parameters(task, language), *((k1, b) for k1 in K1 for b in B)]))
     queries = [q for q in task.queries(language, split) if q.qid in qrels]
     found = {}
     for k1, b in progress(points, what=f"BM25 {language}", unit="point"):
@@ -63,7 +63,7 @@ def tune(task: Task, split: str, metric: str) -> dict[str, dict]:
         raise InputError(f"{task.collection.root}: no language has judgments for {split}")
     found = {}
     for la in languages:
-        values, default = grid_values(task, la, split, metric), search.bm25_parameters(task, la)
+        values, default = grid_values(task, la, split, metric), retrievers.bm25_parameters(task, la)
         qids = list(values[default])
         order = [qids[i] for i in generator(task.config.seed, 0, "tune", la).permutation(len(qids))]
         point = best(values, qids, default)

@@ -7,6 +7,7 @@ from core.task import Task
 from ensemble import fuse, members
 from ensemble.members import remarks, within
 from retrieval import search
+from retrieval.retrievers import given_run
 from tests.conftest import TOPICS
 
 
@@ -44,12 +45,12 @@ def test_a_run_of_another_collection(task, given):
     for step in list(search.plan(made).values())[:3]:
         step.path.mkdir(parents=True)
         step.build(step.path)
-    assert search.given_run(made, given / "en-dev.trec", "en", "dev") == read_run(given / "en-dev.trec")
+    assert given_run(made, search.passages(made, "en"), given / "en-dev.trec", "en", "dev") == read_run(given / "en-dev.trec")
     with pytest.raises(InputError, match=r"queries without a topic in en-dev: 2, first 1, 2; is it a run of this collection, language and split\?"):
-        search.given_run(made, given / "en-train.trec", "en", "dev")
+        given_run(made, search.passages(made, "en"), given / "en-train.trec", "en", "dev")
     (given / "en-dev.trec").write_text("3 Q0 nowhere 1 1.0 x\n")
     with pytest.raises(InputError, match="no passage nowhere; the docid is of another collection"):
-        search.given_run(made, given / "en-dev.trec", "en", "dev")
+        given_run(made, search.passages(made, "en"), given / "en-dev.trec", "en", "dev")
 
 
 def test_members_keep_to_the_block():
