@@ -19,6 +19,8 @@ ANALYSERS = {language: "lucene" for language in (
     "ar", "bn", "da", "de", "en", "es", "fa", "fi", "fr", "hi", "hu", "id", "it", "ja", "ko", "nl", "no", "pl", "pt", "ru", "sv", "te", "tr", "uk", "zh")}
 ANALYSERS |= {"th": "thai", "sw": "words", "yo": "words", "km": "bigrams", "lo": "bigrams", "my": "bigrams", "bo": "bigrams"}
 
+MAX_TERMS = 2 ** 20     # of a query; Lucene's own limit of 1024 would end the search of a whole batch
+
 
 def analyser(language: str) -> str:
     return ANALYSERS.get(language, "words")
@@ -88,6 +90,7 @@ def tokens(language: str, text: str, heap: str) -> list[str]:
 
 
 def open_searcher(language: str, folder: Path, k1: float, b: float, heap: str):
+    jvm.start(heap)("org.apache.lucene.search.IndexSearcher").setMaxClauseCount(MAX_TERMS)
     searcher = jvm.start(heap)("io.anserini.search.SimpleSearcher")(str(folder / "index"))
     searcher.set_bm25(float(k1), float(b))
     if analyser(language) == "lucene":

@@ -97,3 +97,15 @@ def test_queries_that_match_no_term_are_named(capsys):
     assert capsys.readouterr().out.endswith("first x (analyser: thai)\n")
     bm25.check_matches({"1": {"d": 1.0}}, "en", "dev")
     assert capsys.readouterr().out == ""
+
+
+def test_texts_of_odd_shapes(tmp_path):
+    """A passage of 100,000 words, control characters, marks of direction, a query of 10,000 words: found, and nothing else disturbed."""
+    words = " ".join(f"w{i}" for i in range(100_000))
+    searcher = indexed("en", [Document("long", "", words), Document("control", "\u200f", "bell\x07 tab\t null\0 end"), Document("right", "", "\u202eabc\u202c שלום"),
+                              Document("short", "", "w5 w9999")], tmp_path)
+    assert list(found(searcher, "en", "w5")) == ["short", "long"] and list(found(searcher, "en", "w99999")) == ["long"]
+    assert list(found(searcher, "en", "bell")) == list(found(searcher, "en", "null")) == ["control"]
+    assert list(found(searcher, "en", "שלום")) == ["right"] and found(searcher, "en", "abc") == {}, "a mark of direction is part of its word, as in Lucene"
+    many = bm25.search(searcher, "en", [Query("many", " ".join(f"w{i}" for i in range(10_000))), Query("one", "bell")], 10, HEAP)
+    assert list(many["many"])[:1] == ["long"] and list(many["one"]) == ["control"]

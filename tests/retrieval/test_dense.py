@@ -127,6 +127,14 @@ def test_encoder_by_hand(models, embedded_folder):
             assert np.allclose(vector, (mean / mean.norm()).numpy(), atol=1e-5)
 
 
+def test_texts_of_odd_shapes(models, embedded_folder):
+    """A text of 100,000 words is its first tokens; control characters and marks of direction are read as the tokenizer reads them; an empty
+    text has a vector, too."""
+    encoder = dense.Encoder("embedded", models, 1, 16, 64, "fp32")
+    long, start, odd, empty = encoder.encode_passages(["tea " * 100_000, "tea " * 20, "\u202etea\u202c\x07", ""])
+    assert np.allclose(long, start, atol=1e-5) and np.isfinite(odd).all() and abs(np.linalg.norm(empty) - 1) < 1e-4
+
+
 @pytest.fixture(scope="module")
 def sentence_folder(embedded_folder, tmp_path_factory):
     """A sentence-transformers model with CLS pooling, prompts and normalisation."""

@@ -4,7 +4,7 @@ import pytest
 from core.errors import InputError
 from core.runs import read_run
 from core.task import Task
-from retrieval import search
+from retrieval import bm25, search
 from retrieval.ask import ask
 
 RUNS = {"en-train": {"1": {"a#0": 2.0, "b#0": 1.0, "c#0": 0.5}, "2": {"d#0": 1.0}}, "en-dev": {"3": {"d#0": 1.0, "a#1": 2.0}}, "en-testA": {"4": {"b#0": 9.0}},
@@ -66,3 +66,16 @@ def test_ask_needs_an_index_and_a_language(config):
         ask(config(), "fr", "question", 3)
     with pytest.raises(InputError, match="bm25-index/en is not made yet; run ./retrieval/run.sh"):
         ask(config(), "en", "question", 3)
+
+
+def test_nothing_of_another_model_or_analyser_is_reused(config, monkeypatch):
+    def fingerprints(**dense):
+        plan = search.plan(Task(config(retrieval={"sources": ["bm25", "dense"], "dense": dense})))
+        return plan["vectors/en"].fingerprint, plan["bm25-index/en"].fingerprint
+
+    plain = fingerprints()
+    assert fingerprints() == plain and fingerprints(batch_tokens=4096) == plain, "a batch size changes no vector"
+    for change in ({"pooling": "cls"}, {"layers": 3}, {"query_prefix": "ask: "}, {"backbone": "e5-base"}, {"max_length": 64}):
+        assert fingerprints(**change)[0] != plain[0]
+    monkeypatch.setitem(bm25.ANALYSERS, "en", "words")
+    assert fingerprints()[1] != plain[1] and fingerprints()[0] == plain[0]
