@@ -146,11 +146,11 @@ class Folds(Part):
 
 
 class Stacking(Part):
-    """LambdaMART over the members' scores; the number of trees is chosen within the training folds."""
-    trees: Count = 200              # at most
-    learning_rate: Positive = 0.05
-    leaves: Annotated[int, Field(ge=2)] = 7
-    min_leaf: Count = 40            # rows of a leaf
+    """LambdaMART over the scores of members and sources; the number of trees is chosen within the training folds."""
+    trees: Count = 300              # at most
+    learning_rate: Positive = 0.03
+    leaves: Annotated[int, Field(ge=2)] = 4
+    min_leaf: Count = 80            # rows of a leaf
     out_of_fold: str | None = None  # a folder MEMBER/LANG-train.trec of out-of-fold scores to train on, in place of dev
 
 

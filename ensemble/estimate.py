@@ -16,10 +16,19 @@ Method = Callable[[np.ndarray, np.ndarray], np.ndarray]     # masks of the queri
 SHRINK = 50.0           # of the row "coordinate, by language", where the settings name no other
 
 
+def plain(s: Ensemble) -> Ensemble:
+    """``shrink`` of the settings is set aside: each row of the estimates is one method."""
+    return s.model_copy(update={"shrink": None})
+
+
+def rules(s: Ensemble, languages: int) -> dict[str, tuple[str, float | None]]:
+    """Method -> weighting rule and shrinkage of weights by language, which makes sense from two languages on."""
+    found: dict[str, tuple[str, float | None]] = {rule: (rule, None) for rule in weights.RULES}
+    return found | ({"coordinate, by language": ("coordinate", s.shrink or SHRINK)} if languages > 1 else {})
+
+
 def rule_method(judged: Judged, s: Ensemble, rule: str, shrink: float | None = None) -> Method:
-    # "shrink" of the settings is set aside: each row is one method
-    plain = s.model_copy(update={"shrink": None})
-    return lambda learn, rows: weights.apply(judged.part(rows).members, weights.fit(judged.part(learn), plain, rule, shrink), plain)
+    return lambda learn, rows: weights.apply(judged.part(rows).members, weights.fit(judged.part(learn), plain(s), rule, shrink), plain(s))
 
 
 def single_method(judged: Judged) -> Method:
@@ -32,10 +41,8 @@ def single_method(judged: Judged) -> Method:
 
 
 def methods(judged: Judged, s: Ensemble, stacked: Method | None) -> dict[str, Method]:
-    found = {"best single": single_method(judged), **{rule: rule_method(judged, s, rule) for rule in weights.RULES}}
-    if len(set(judged.languages.tolist())) > 1:
-        found["coordinate, by language"] = rule_method(judged, s, "coordinate", s.shrink or SHRINK)
-    return found | ({"stacking": stacked} if stacked else {})
+    found = {name: rule_method(judged, s, *rule) for name, rule in rules(s, len(set(judged.languages.tolist()))).items()}
+    return {"best single": single_method(judged), **found, **({"stacking": stacked} if stacked else {})}
 
 
 def nested(judged: Judged, method: Method, folds: np.ndarray) -> np.ndarray:
@@ -65,7 +72,9 @@ def tested(differences: np.ndarray, seed: int) -> dict:
             "p": randomisation_test(differences.tolist(), seed=seed)}
 
 
-def rows(found: Sequence[Mapping]) -> list[list[str]]:
-    return [["method", "same queries", "nested", "gain over the best single", "won", "lost", "of", "p"], *(
-        [v["method"], f"{v['same']:.4f}", f"{v['nested']:.4f}", f"{v['gain']:+.4f}", str(v["wins"]), str(v["losses"]), str(v["queries"]), f"{v['p']:.4f}"]
-        for v in found)]
+def rows(found: Sequence[Mapping], elsewhere: Mapping[str, Mapping[str, float]] | None = None) -> list[list[str]]:
+    """A table; ``elsewhere``: column -> method -> nDCG@10 of what was fitted on all of dev."""
+    elsewhere = elsewhere or {}
+    return [["method", "same queries", "nested", "gain over the best single", "won", "lost", "of", "p", *elsewhere], *(
+        [v["method"], f"{v['same']:.4f}", f"{v['nested']:.4f}", f"{v['gain']:+.4f}", str(v["wins"]), str(v["losses"]), str(v["queries"]), f"{v['p']:.4f}",
+         *(f"{by_method[v['method']]:.4f}" for by_method in elsewhere.values())] for v in found)]

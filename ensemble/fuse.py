@@ -41,7 +41,7 @@ def plan(task: Task) -> Plan:
                                    lambda folder, s=system: write_json(folder / "weights.json", choose(task, s)), seconds=5)
     if dev:
         stacked = c.ensemble.stacking.model_dump() if c.ensemble.stacking else None
-        settings = {"stacking": stacked, "members": members.members(task), "depth": depth, "seed": c.seed}
+        settings = {"stacking": stacked, "members": members.members(task, "stacking" if stacked else "ensemble"), "depth": depth, "seed": c.seed}
         folds = groups.plan(task)["folds"]
         if stacked:
             chosen["stacking"] = steps.add("stacking-model", 1, settings, [*judged, *texts, folds, *out_of_fold(task)],
@@ -79,7 +79,7 @@ def dev_blocks(task: Task) -> dict[str, dict[str, Run]]:
     """Language -> member -> run on dev of the weighing languages, with remarks on uneven ones said once."""
     found = {la: blocks(task, la, task.config.splits.dev) for la in search.weighing_languages(task)}
     for la, runs in found.items():
-        for remark in members.remarks(la, task.config.splits.dev, runs):
+        for remark in members.remarks(la, task.config.splits.dev, {n: runs[n] for n in members.members(task)}):
             say(f"  note: {remark}")
     return found
 
@@ -119,7 +119,7 @@ def stack(task: Task, split: str) -> tuple[stacking.Stack, np.ndarray]:
     """The stacking problem of dev, or of train with out-of-fold scores, and the fold of each query."""
     c, s = task.config, task.config.ensemble.stacking
     found = dev_blocks(task) if split == c.splits.dev else {la: members.out_of_fold_blocks(task, Path(s.out_of_fold), la) for la, _ in task.pairs(split)}
-    judged = members.judged(task, found, members.members(task), split)
+    judged = members.judged(task, found, members.members(task, "stacking"), split)
     folds = groups.folds(task, judged.members.queries)
     if len(set(folds.values())) < 2:
         raise InputError(f"ensemble.stacking: the {len(folds)} judged {split} queries are all in one fold; give more queries, or set ensemble.stacking=null")
@@ -144,7 +144,7 @@ def build_estimates(task: Task, folder: Path) -> None:
         return write_json(folder / "estimates.json", [])
     stacked = None
     if c.ensemble.stacking and c.ensemble.stacking.out_of_fold:
-        values = stacking.apply(plan(task)["stacking-model"].path, judged.members, texts(task, c.splits.dev))     # learnt on train
+        values = stacking.apply(plan(task)["stacking-model"].path, dev_judged(task, "stacking").members, texts(task, c.splits.dev))     # learnt on train
         stacked = lambda learn, rows: values[rows]
     elif c.ensemble.stacking:
         problem, fold = stack(task, c.splits.dev)

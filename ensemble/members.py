@@ -1,4 +1,5 @@
-"""An ensemble's members: every cross-encoder, the hybrid, and runs given by the configuration, on the block that was reranked."""
+"""An ensemble's members: every cross-encoder, the hybrid, and runs given by the configuration, on the block that was reranked. Stacking
+sees the sources of the hybrid, too."""
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,12 +16,13 @@ from retrieval.retrievers import given_run
 
 
 def members(task: Task, system: str = "ensemble") -> list[str]:
-    """``ensemble-rankers``: the cross-encoders and the given runs, as in the paper; otherwise the hybrid, too."""
+    """``ensemble-rankers``: the cross-encoders and the given runs, as in the paper; ``ensemble``: the hybrid, too; ``stacking``: and its sources."""
     rankers, given = list(task.config.ranking.rankers), list(task.config.ensemble.runs)
     taken = [n for n in given if n in (*rankers, *search.systems(task), "ensemble", "ensemble-rankers", "stacking")]
     if taken:
         raise InputError(f"ensemble.runs: a run cannot be named {taken[0]!r}, that is another system's name")
-    return [*rankers, *given, *([] if system == "ensemble-rankers" else ["hybrid"])]
+    sources = task.config.retrieval.sources if system == "stacking" else []
+    return [*rankers, *given, *([] if system == "ensemble-rankers" else ["hybrid"]), *sources]
 
 
 def given_path(task: Task, name: str, language: str, split: str) -> Path:
@@ -33,7 +35,7 @@ def given_path(task: Task, name: str, language: str, split: str) -> Path:
 def inputs(task: Task, language: str, split: str) -> list:
     """The steps and files that the members of a language and split come from."""
     plans = {**search.plan(task), **rank.plan(task)}
-    found: list = [plans[f"{name}/{language}-{split}"] for name in (*task.config.ranking.rankers, "hybrid")]
+    found: list = [plans[f"{name}/{language}-{split}"] for name in (*task.config.ranking.rankers, *search.systems(task))]
     return [*found, *(task.file_input(f"{n}/{language}-{split}", given_path(task, n, language, split)) for n in task.config.ensemble.runs)]
 
 
@@ -41,7 +43,7 @@ def blocks(task: Task, language: str, split: str) -> dict[str, Run]:
     """Every member's scores of the passages that were reranked, for each query; no member adds others."""
     plans = {**search.plan(task), **rank.plan(task)}
     block = {qid: top_k(scores, rank.depth(task)) for qid, scores in search.run_of(plans[f"hybrid/{language}-{split}"]).items()}
-    runs = {n: search.run_of(plans[f"{n}/{language}-{split}"]) for n in task.config.ranking.rankers}
+    runs = {n: search.run_of(plans[f"{n}/{language}-{split}"]) for n in (*task.config.ranking.rankers, *task.config.retrieval.sources)}
     runs |= {n: given_run(task, search.passages(task, language), given_path(task, n, language, split), language, split) for n in task.config.ensemble.runs}
     return {**{n: within(run, block) for n, run in runs.items()}, "hybrid": block}
 
@@ -51,10 +53,12 @@ def within(run: Run, block: Run) -> Run:
 
 
 def out_of_fold_blocks(task: Task, folder: Path, language: str) -> dict[str, Run]:
-    """The members' blocks on the train split: the rankers' scores from ``folder``/MEMBER/LANG-SPLIT.trec, the hybrid's own."""
-    split = task.config.splits.train
-    block = {qid: top_k(scores, rank.depth(task)) for qid, scores in search.run_of(search.plan(task)[f"hybrid/{language}-{split}"]).items()}
-    return {**{n: within(read_run(folder / n / f"{language}-{split}.trec"), block) for n in members(task, "ensemble-rankers")}, "hybrid": block}
+    """The members' blocks on the train split: the rankers' scores from ``folder``/MEMBER/LANG-SPLIT.trec, the first stage's own."""
+    split, plan = task.config.splits.train, search.plan(task)
+    block = {qid: top_k(scores, rank.depth(task)) for qid, scores in search.run_of(plan[f"hybrid/{language}-{split}"]).items()}
+    runs = {n: read_run(folder / n / f"{language}-{split}.trec") for n in members(task, "ensemble-rankers")}
+    runs |= {n: search.run_of(plan[f"{n}/{language}-{split}"]) for n in task.config.retrieval.sources}
+    return {**{n: within(run, block) for n, run in runs.items()}, "hybrid": block}
 
 
 def out_of_fold_files(task: Task, folder: Path) -> Files:

@@ -68,7 +68,7 @@ def weight_rows(found: dict) -> list[list[str]]:
         [n, f"{w:.4f}", f"{scores[n]:.4f}" if n in scores else "", *(f"{v[n]:.4f}" for v in own.values())] for n, w in found["weights"].items())]
 
 
-def members_part(task: Task, looks: analysis.Looks) -> dict:
+def members_part(task: Task, looks: analysis.Looks, elsewhere: dict) -> dict:
     """Score distributions, weights, estimates and what the stacked model looks at."""
     steps, found = fuse.plan(task), {"weights": [], "estimates": None, "stacking": None}
     scores = {n: [look.scores[n] for look in looks.values()] for n in task.config.ranking.rankers} if looks else {}
@@ -78,9 +78,8 @@ def members_part(task: Task, looks: analysis.Looks) -> dict:
         chosen = fuse.chosen_weights(task, system)
         table = [*weights.matrix_rows(chosen["correlations"])] if "correlations" in chosen else None
         found["weights"].append({"system": system, "rule": chosen["rule"], "rows": weight_rows(chosen), "correlations": table})
-    if "estimates" in steps:
-        values = json.loads((steps["estimates"].path / "estimates.json").read_text("utf-8"))
-        found["estimates"] = estimate.rows(values) if values else None
+    if values := results.estimates(task):
+        found["estimates"] = estimate.rows(values, elsewhere)
     if "stacking-model" in steps:
         note = json.loads((steps["stacking-model"].path / "stacking.json").read_text("utf-8"))
         names = sorted(note["features"], key=lambda f: -sum(shares[f] for shares in note["importance"].values()))
@@ -119,12 +118,12 @@ def split_part(task: Task, found: dict, compared: dict, looks: analysis.Looks, s
             "worst": [(la, look.worst) for la, look in looks.items() if look.worst], "worst_count": analysis.WORST}
 
 
-def write(task: Task, found: dict, compared: dict, looks: analysis.Looks) -> None:
+def write(task: Task, found: dict, compared: dict, looks: analysis.Looks, elsewhere: dict) -> None:
     c, split = task.config, results.report_split(task)
     page = PAGE.get_template("report.html").render(
         title=f"{c.collection_name}: {c.name}", split=split, final=c.submission.system, stored=c.retrieval.depth, candidates=c.candidates,
         subtitle=f"{len(task.languages)} languages ({', '.join(task.languages)}); {', '.join(results.systems(task))}",
         times=times(task), provenance=provenance(task), config=json.dumps(c.model_dump(mode="json"), ensure_ascii=False, indent=1),
-        **members_part(task, looks), **(split_part(task, found, compared, looks, split) if split else {}))
+        **members_part(task, looks, elsewhere), **(split_part(task, found, compared, looks, split) if split else {}))
     with finished_file(c.folder / "report" / "index.html") as file:
         file.write(page + "\n")

@@ -1,4 +1,5 @@
 """Every system's figures on the dev and test splits, what each stage changes, and the tables of both."""
+import json
 from collections.abc import Mapping
 from statistics import fmean
 
@@ -7,7 +8,7 @@ from core.files import write_json
 from core.records import Run
 from core.store import Step
 from core.task import Task
-from ensemble import analysis, fuse
+from ensemble import analysis, estimate, fuse, members, stacking, weights
 from ranking import rank
 from retrieval import search
 
@@ -61,6 +62,38 @@ def collect(task: Task) -> tuple[Results, PerQuery, analysis.Looks]:
         for by_language in results.get(split, {}).values():
             by_language |= {name: macro(by_language, chosen) for name, chosen in groups(task, list(by_language)).items()}
     return results, single, looks
+
+
+def estimates(task: Task) -> list[dict]:
+    """What each way of fusing is worth on dev; empty where that could not be estimated."""
+    step = fuse.plan(task).get("estimates")
+    return json.loads((step.path / "estimates.json").read_text("utf-8")) if step else []
+
+
+def measured(task: Task, results: Results) -> dict[str, dict[str, float]]:
+    """``testA known`` and the like -> method of the estimates -> nDCG@10 of what was fitted on all of dev: for reading, not for choosing.
+    As in the estimates, on the reranked block alone."""
+    c, split = task.config, task.config.splits.test
+    languages = [la for la, _ in judged_pairs(task, split)]
+    if not languages or not estimates(task):
+        return {}
+    dev, s = fuse.dev_judged(task, "ensemble"), estimate.plain(c.ensemble)
+    alone = [dev.macro(dev.per_query(scores)) for scores in dev.members.scores]
+    best = alone.index(max(alone))
+    fitted = {name: weights.fit(dev, s, *rule) for name, rule in estimate.rules(s, len(fuse.dev_blocks(task))).items()}
+    found: dict[str, dict[str, float]] = {}
+    for la in languages:
+        qrels = {(la, q): judged for q, judged in split_judgments(task, la, split).items()}
+        runs = members.blocks(task, la, split)
+
+        block, all_runs = (weights.Judged(weights.aligned_members({n: {la: runs[n]} for n in names}, list(qrels)), qrels)
+                           for names in (dev.members.names, members.members(task, "stacking")))
+        values = {"best single": block.members.scores[best], **{name: weights.apply(block.members, chosen, s) for name, chosen in fitted.items()}}
+        if "stacking" in systems(task):
+            values["stacking"] = stacking.apply(fuse.plan(task)["stacking-model"].path, all_runs.members, fuse.texts(task, split))
+        for name, value in values.items():
+            found.setdefault(name, {})[la] = block.macro(block.per_query(value))
+    return {f"{split} {group}": {name: fmean(by_language[la] for la in chosen) for name, by_language in found.items()} for group, chosen in groups(task, languages).items()}
 
 
 def bases(task: Task, results: Results) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
     python -m ensemble.run CONFIG [key=value …]
 """
-import json
 import os
 import shutil
 
@@ -22,8 +21,9 @@ def run(config: Config) -> None:
     results.write(task, found, compared)
     link_runs(task)
     enter(task, found)
-    report.write(task, found, compared, looks)
-    tell(task, found, compared)
+    elsewhere = results.measured(task, found)
+    report.write(task, found, compared, looks, elsewhere)
+    tell(task, found, compared, elsewhere)
 
 
 def link_runs(task: Task) -> None:
@@ -38,23 +38,18 @@ def link_runs(task: Task) -> None:
         shutil.copy(fuse.plan(task)["submission"].path / "submission.zip", folder / "submission.zip")
 
 
-def estimates(task: Task) -> list[dict]:
-    step = fuse.plan(task).get("estimates")
-    return json.loads((step.path / "estimates.json").read_text("utf-8")) if step else []
-
-
 def enter(task: Task, found: dict) -> None:
     """The submission's line in the ledger."""
     c, step = task.config, fuse.plan(task).get("submission")
     if step:
         dev = found.get(c.splits.dev, {}).get(c.submission.system, {})
         name = {"ensemble": c.ensemble.weights, "stacking": "stacking"}.get(c.submission.system)
-        honest = next((row["nested"] for row in estimates(task) if row["method"] == name), None)
+        honest = next((row["nested"] for row in results.estimates(task) if row["method"] == name), None)
         number = ledger.note(c, step.path / "submission.zip", {la: v["nDCG@10"] for la, v in dev.items() if la in task.languages}, honest)
         say(f"submission {number} is in the ledger {ledger.path_of(c)}")
 
 
-def tell(task: Task, found: dict, compared: dict) -> None:
+def tell(task: Task, found: dict, compared: dict, elsewhere: dict) -> None:
     """One table for the evaluated split, and where things are."""
     c, split = task.config, results.report_split(task)
     if split:
@@ -62,8 +57,8 @@ def tell(task: Task, found: dict, compared: dict) -> None:
         rows = [[metric, *row] for metric in results.TABLE for row in results.table(found, split, metric)[1:]]
         say(f"\n{c.collection_name}, {split}\n{results.text_table([['metric', 'system', *head[1:]], *rows], left=2)}")
         say(f"\nnDCG@10 on {split} against the stage before\n{results.text_table(results.comparison_rows(compared, split), left=3)}")
-    if values := estimates(task):
-        say(f"\nways of fusing on {c.splits.dev}, nDCG@10\n{results.text_table(estimate.rows(values))}")
+    if values := results.estimates(task):
+        say(f"\nways of fusing on {c.splits.dev}, nDCG@10\n{results.text_table(estimate.rows(values, elsewhere))}")
     say(f"\nresults     {c.folder / 'results.json'}\nreport      {c.folder / 'report' / 'index.html'}")
     if (c.folder / "submission.zip").exists():
         say(f"submission  {c.folder / 'submission.zip'}")

@@ -90,7 +90,7 @@ def test_report(first, work):
 
 def test_stacking_model_and_estimates(first, work):
     (model,) = (work / "atlas" / "shared" / "ensemble").glob("stacking-model-*")
-    assert (model / "model.txt").read_text().startswith("tree\n") and json.loads((model / "stacking.json").read_text())["members"] == ["one", "two", "hybrid"]
+    assert (model / "model.txt").read_text().startswith("tree\n") and json.loads((model / "stacking.json").read_text())["members"] == ["one", "two", "hybrid", "bm25", "dense"]
     (estimates,) = (work / "atlas" / "shared" / "ensemble").glob("estimates-*/estimates.json")
     found = json.loads(estimates.read_text())
     assert [row["method"] for row in found] == ["best single", "uniform", "score", "paper", "greedy", "coordinate", "coordinate, by language", "stacking"]

@@ -61,4 +61,5 @@ def test_one_language_has_no_row_by_language(noise):
 
 def test_rows():
     table = rows([{"method": "paper", "same": 0.5, "nested": 0.4, "gain": -0.1, "wins": 1, "losses": 2, "queries": 9, "p": 0.25}])
+    assert rows([{"method": "paper", "same": 0.5, "nested": 0.4, "gain": 0.0, "wins": 0, "losses": 0, "queries": 9, "p": 1.0}], {"testA known": {"paper": 0.75}})[0][-1] == "testA known"
     assert table[1] == ["paper", "0.5000", "0.4000", "-0.1000", "1", "2", "9", "0.2500"]

@@ -30,6 +30,7 @@ def task(config, given):
 
 def test_members(task):
     assert members.members(task()) == ["base", "friend", "hybrid"] and members.members(task(), "ensemble-rankers") == ["base", "friend"]
+    assert members.members(task(), "stacking") == ["base", "friend", "hybrid", "run"]
     with pytest.raises(InputError, match="ensemble.runs: a run cannot be named 'hybrid', that is another system's name"):
         members.members(task(runs={"hybrid": "x"}))
 
