@@ -117,10 +117,11 @@ class Journal:
         known = self.recipes.get(step.name)
         return changes(known and known["recipe"], step.recipe)
 
-    def record(self, steps: Iterable[Step]) -> None:
-        """Takes note of ``steps``; notes of steps that are no longer part of their stage are dropped."""
+    def record(self, steps: Iterable[Step], some: bool = False) -> None:
+        """Takes note of ``steps``, which are their stage's whole plan or ``some`` of it; of a whole plan, notes of steps that it no longer has
+        are dropped."""
         steps = list(steps)
-        stages = {s.stage for s in steps}
+        stages = set() if some else {s.stage for s in steps}
         kept = {n: r for n, r in self.recipes.items() if r["stage"] not in stages}
         self.recipes = kept | {s.name: {"stage": s.stage, "recipe": s.recipe, "path": s.path.name} for s in steps}
         write_json(self.file, self.recipes)
@@ -130,8 +131,9 @@ class Journal:
             file.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S"), **entry}, ensure_ascii=False) + "\n")
 
 
-def run_steps(steps: Iterable[Step], folder: Path) -> None:
-    """Builds what is not done yet, in order, one line a step; raises InputError if an earlier stage's output is missing."""
+def run_steps(steps: Iterable[Step], folder: Path, some: bool = False) -> None:
+    """Builds what is not done yet, in order, one line a step; raises InputError if an earlier stage's output is missing. ``some``: the
+    steps are not their stage's whole plan."""
     main = distributed.rank() == 0
     busy = f"{folder}: another run is at work in this folder; wait for it, or give this run its own name (name=…)"
     with locked(folder / "lock", busy) if main else contextlib.nullcontext():
@@ -139,7 +141,7 @@ def run_steps(steps: Iterable[Step], folder: Path) -> None:
         stale = [(step, journal.why(step)) for step in steps if not step.done]
         distributed.barrier()
         if main:
-            journal.record(steps)       # first, so that --clean keeps what this run makes
+            journal.record(steps, some)     # first, so that --clean keeps what this run makes
         for step, why in stale:
             build(step, why, journal)
 

@@ -87,7 +87,7 @@ def main() -> None:
     config, options = from_arguments("k1 and b of BM25 by language", add)
     task = Task(config)
     split, out = options.split or config.splits.dev, options.out or config.folder / "bm25.yaml"
-    run_steps([step for name, step in search.plan(task).items() if name.startswith(("passages/", "bm25-index/"))], config.folder)
+    run_steps([step for name, step in search.plan(task).items() if name.startswith(("passages/", "bm25-index/"))], config.folder, some=True)
     found = tune(task, split, options.metric)
     with finished_file(out) as file:
         file.write(layer(found, options.metric, split))

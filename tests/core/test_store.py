@@ -124,6 +124,15 @@ def test_clean_spares_what_a_stopped_run_has_made(tmp_path):
     assert plan["first"].done and plan["second"].done
 
 
+def test_a_part_of_a_stage_leaves_the_others_notes(tmp_path):
+    plan, _ = two_steps(tmp_path)
+    run_steps(plan.values(), tmp_path / "name")
+    run_steps([plan["first"]], tmp_path / "name", some=True)
+    assert set(Journal(tmp_path / "name").recipes) == {"first", "second"}, "so that --clean spares them"
+    run_steps([plan["first"]], tmp_path / "name")
+    assert set(Journal(tmp_path / "name").recipes) == {"first"}
+
+
 def test_du_and_clean(tmp_path):
     home = tmp_path / "work" / "atlas"
     run_steps(two_steps(home, k=1)[0].values(), home / "name")
