@@ -112,6 +112,22 @@ def test_compare_ledger_and_another_profile(first, work):
     assert "valid" in command("ensemble.submit", work / "tiny.yaml", "--check", folder / "submission.zip")
 
 
+def test_a_given_member_and_stacking_on_out_of_fold_scores(first, work):
+    """A friend's run becomes a member; the stacked model learns from train scores (here the hybrid's own stand for out-of-fold ones)."""
+    friend, scores = work / "friend", work / "oof"
+    shutil.copytree(work / "atlas" / "tiny" / "runs" / "bm25", friend, dirs_exist_ok=True)
+    for member in ("one", "two", "friend"):
+        (scores / member).mkdir(parents=True, exist_ok=True)
+        for run in (work / "atlas" / "shared" / "retrieval").glob("hybrid-*-train-*/run.trec"):
+            shutil.copy(run, scores / member / f"{run.parent.name.split('-')[1]}-train.trec")
+    (friend / "en-dev.trec").write_text("".join(line for line in (friend / "en-dev.trec").read_text().splitlines(keepends=True) if int(line.split()[3]) < 4))
+    out = run_all(work / "tiny.yaml", "--from", "ensemble", f"ensemble.runs={{friend: {friend}}}", f"ensemble.stacking.out_of_fold={scores}", "name=oof")
+    assert "train queries" in out and "note: friend en-dev: lacks" in out
+    assert (work / "atlas" / "oof" / "runs" / "stacking" / "th-testA.trec").is_file()
+    weights = [json.loads(p.read_text())["weights"] for p in (work / "atlas" / "shared" / "ensemble").glob("ensemble-weights-*/weights.json")]
+    assert {"one", "two", "friend", "hybrid"} in [set(w) for w in weights]
+
+
 def test_run_again_everything_is_done(first, work):
     before = {p: p.stat().st_mtime_ns for p in (work / "atlas" / "shared").rglob("recipe.json")}
     run_all(work / "tiny.yaml")
