@@ -85,3 +85,30 @@ def made_without_report(config, folder):
 def test_nothing_to_train_on(config):
     with pytest.raises(InputError, match="no language has train topics, so there is nothing to train on"):
         build.plan(Task(config(languages=["de"])))
+
+
+def test_folds_cover_the_judged_train_and_dev_queries(config, tmp_path):
+    task = Task(config())
+    step = build.plan(task)["folds"]
+    step.path.mkdir(parents=True)
+    step.build(step.path)
+    keys = [("de", "1"), ("en", "1"), ("en", "2"), ("en", "3"), ("sw", "1"), ("sw", "2")]
+    assert set(build.folds(task, keys)) == set(keys) and len(set(build.folds(task, keys).values())) > 1
+    (tmp_path / "folds.tsv").write_text("en\t1\t0\nen\t2\t1\n")
+    given = Task(config(folds={"file": str(tmp_path / "folds.tsv")}))
+    step = build.plan(given)["folds"]
+    step.path.mkdir(parents=True)
+    with pytest.raises(InputError, match="folds.tsv: 4 of 6 queries have no fold, first de/1, en/3, sw/1, sw/2; expected every judged train and dev query"):
+        step.build(step.path)
+
+
+def test_folds_by_article(config):
+    """Of sw, queries 1 (train) and 2 (dev) are made to share an article."""
+    task = Task(config(folds={"by_article": True, "count": 2}))
+    qrels = task.collection.root / "sw" / "qrels"
+    (qrels / "qrels.sw-dev.tsv").write_text("2 Q0 a#7 1\n")
+    step = build.plan(task)["folds"]
+    step.path.mkdir(parents=True)
+    step.build(step.path)
+    folds = build.folds(task, [("sw", "1"), ("sw", "2"), ("en", "1"), ("en", "2")])
+    assert folds["sw", "1"] == folds["sw", "2"] and folds["en", "1"] != folds["en", "2"]
