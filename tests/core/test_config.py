@@ -26,7 +26,7 @@ def test_layers_and_arguments(file, tmp_path):
     ("ranking.rankers.a.warmpu=1", r"unknown key ranking.rankers.a.warmpu; did you mean ranking.rankers.a.warmup\?"),
     ("retrieval.depth=0", "retrieval.depth: found 0, expected greater than or equal to 1"),
     ("retrieval.depth=deep", "retrieval.depth: found 'deep', expected a valid integer"),
-    ("retrieval.hybrid.preset=best", "retrieval.hybrid.preset: found 'best', expected 'minmax', 'miracl-baseline', 'zscore' or 'rrf'"),
+    ("retrieval.hybrid.preset=best", "retrieval.hybrid.preset: found 'best', expected 'minmax', 'miracl-baseline', 'zscore', 'rrf' or 'sparse-dense'"),
     ("retrieval.bm25.heap=lots", "retrieval.bm25.heap: found 'lots', expected"),
     ("seed", "argument 'seed': expected key=value, for example seed=1"),
     ("name=[", "argument 'name=\\[': not valid YAML"),
