@@ -76,7 +76,7 @@ def histogram(title: str, groups: Mapping[str, Sequence[float]], bins: int = 30)
 def stacked(title: str, rows: Mapping[str, Mapping[str, float]]) -> Markup:
     """A horizontal bar a row, its parts shares that add up to 1."""
     tall = (HEIGHT - BOTTOM - 8) / max(len(rows), 1)
-    x, body = scale(0, 1, LEFT + 20, WIDTH - 8), Markup("")
+    x, body = scale(0, 1, LEFT + 20, WIDTH - 20), Markup("")
     for r, (name, parts) in enumerate(rows.items()):
         top, start = 8 + r * tall, 0.0
         body += Markup('<text x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(LEFT + 14, top + tall / 2 + 3, name)
