@@ -3,7 +3,7 @@
 #
 #   ./run_all.sh [CONFIG] [key=value …] [--plan] [--from STAGE] [--until STAGE] [--force STAGE]
 #
-# CONFIG is configs/demo.yaml without it: the embedded collection and model, eight minutes on two cores. STAGE is one of retrieval,
+# CONFIG is configs/demo.yaml without it: the embedded collection and model, eight or nine minutes on two cores. STAGE is one of retrieval,
 # data_aug, ranking, ensemble. Run again, finished work is found; a stopped run goes on where it was.
 . "$(dirname "$0")/core/environment.sh"
 
