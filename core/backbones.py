@@ -79,12 +79,12 @@ def source(name: str, models: Path) -> str:
 
 
 def fingerprint(name: str, models: Path) -> str:
-    """Of what ``source`` names: the hub id, or the content of a local folder."""
+    """Of what ``source`` names: the hub id, or the content of a local folder with those in it."""
     found = backbone(name)
     if found.hub_id is None:
         return embedded.folder_name()
     folder = Path(found.hub_id)
-    files = sorted(p for p in folder.glob("*") if p.suffix in (".json", ".safetensors")) if folder.is_dir() else []
+    files = sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".safetensors")) if folder.is_dir() else []
     return digest([name, [file_digest(p, models / "digests") for p in files]])
 
 

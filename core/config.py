@@ -8,6 +8,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import yaml
@@ -111,12 +112,19 @@ def holds(layer: Any, path: list[str]) -> bool:
     return True
 
 
+def part_within(annotation: Any) -> Any:
+    """The part that a dictionary's or a union's type holds; the type itself if it holds none."""
+    return next((a for a in getattr(annotation, "__args__", ()) if isinstance(a, type) and issubclass(a, Part)), annotation)
+
+
 def known_keys(path: Sequence[str]) -> list[str]:
     """The keys allowed at a place of the configuration."""
     part: Any = Config
     for name in path:
         field = part.model_fields.get(name) if isinstance(part, type) and issubclass(part, Part) else None
-        part = field.annotation if field else next((a for a in getattr(part, "__args__", ()) if isinstance(a, type) and issubclass(a, Part)), part)
+        part = field.annotation if field else part_within(part)
+        if isinstance(part, UnionType):         # a part, or null
+            part = part_within(part)
     return sorted(part.model_fields) if isinstance(part, type) and issubclass(part, Part) else []
 
 

@@ -161,7 +161,7 @@ class Ensemble(Part):
     weights: Literal["uniform", "score", "paper", "greedy", "coordinate"] | dict[str, Share] = "paper"
     shrink: Positive | None = None  # weights a language too, shrunk to the global ones as if those were this many queries
     runs: dict[str, str] = {}       # more members: NAME: a folder of LANG-SPLIT.trec files
-    stacking: Stacking = Stacking()
+    stacking: Stacking | None = Stacking()      # null: none
 
 
 class Submission(Part):

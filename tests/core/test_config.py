@@ -26,6 +26,7 @@ def test_layers_and_arguments(file, tmp_path):
     ("ranking.rankers.a.warmpu=1", r"unknown key ranking.rankers.a.warmpu; did you mean ranking.rankers.a.warmup\?"),
     ("retrieval.depth=0", "retrieval.depth: found 0, expected greater than or equal to 1"),
     ("retrieval.depth=deep", "retrieval.depth: found 'deep', expected a valid integer"),
+    ("ensemble.stacking.treess=3", "unknown key ensemble.stacking.treess; did you mean ensemble.stacking.trees?"),
     ("retrieval.hybrid.preset=best", "retrieval.hybrid.preset: found 'best', expected 'minmax', 'miracl-baseline', 'zscore', 'rrf' or 'sparse-dense'"),
     ("retrieval.bm25.heap=lots", "retrieval.bm25.heap: found 'lots', expected"),
     ("seed", "argument 'seed': expected key=value, for example seed=1"),
@@ -61,3 +62,9 @@ def test_the_configurations_of_the_house_are_valid(name):
     from pathlib import Path
 
     assert load_config(Path(__file__).parents[2] / "configs" / f"{name}.yaml").name == name
+
+
+def test_a_part_that_can_be_left_out(tmp_path):
+    (tmp_path / "c.yaml").write_text("collection: {source: atlas}\n")
+    assert load_config(tmp_path / "c.yaml", ["ensemble.stacking=null"]).ensemble.stacking is None
+    assert load_config(tmp_path / "c.yaml", ["ensemble.stacking.trees=5"]).ensemble.stacking.trees == 5

@@ -87,3 +87,8 @@ def test_fixed_weights(task):
     assert fuse.choose(task(weights=weights), "ensemble")["weights"] == weights
     with pytest.raises(InputError, match="fixed weights go with neither normalise=sigmoid nor shrink"):
         fuse.choose(task(weights=weights, shrink=5.0), "ensemble")
+
+
+def test_without_stacking(task):
+    made = task(stacking=None)
+    assert fuse.systems(made) == ["ensemble-rankers", "ensemble"] and not any("stacking" in name for name in fuse.plan(made))

@@ -159,6 +159,18 @@ def test_a_sentence_transformers_model_gives_its_own_vectors(sentence_folder, mo
     assert plain.entry.query_prefix == "" and abs(np.linalg.norm(plain.encode_queries(texts[:1])) - 1) > 1e-3
 
 
+def test_another_pooling_is_another_model(sentence_folder, models, tmp_path):
+    """The pooling's file lies in a folder of its own; vectors of the old pooling must not be reused."""
+    import shutil
+
+    from core.backbones import fingerprint
+
+    shutil.copytree(sentence_folder[0], tmp_path / "m")
+    before, file = fingerprint(str(tmp_path / "m"), models), tmp_path / "m" / "1_Pooling" / "config.json"
+    file.write_text(file.read_text().replace('"cls"', '"mean"'))
+    assert fingerprint(str(tmp_path / "m"), models) != before
+
+
 def test_sentence_transformers_modules_that_are_not_known(sentence_folder, tmp_path):
     import json
     import shutil
