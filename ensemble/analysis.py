@@ -72,12 +72,16 @@ def reranked_to(blocks: Mapping[str, Sequence[str]], run: Run, depth: int) -> Ru
     return {q: append_below({d: run[q][d] for d in docids[:depth] if d in run.get(q, {})}, docids) for q, docids in blocks.items()}
 
 
+def places(scores: Mapping[str, float]) -> dict[str, int]:
+    """docid -> rank, from 1."""
+    return {d: n for n, (d, _) in enumerate(ranked(scores), 1)}
+
+
 def fates(hybrid: Run, final: Run, qrels: Qrels, candidates: int) -> dict[str, float]:
     """What became of the relevant passages, as shares: the first of FATES that is true."""
     counts = dict.fromkeys(FATES, 0)
     for q, judged in qrels.items():
-        retrieved = {d: n for n, (d, _) in enumerate(ranked(hybrid.get(q, {})), 1)}
-        placed = {d: n for n, (d, _) in enumerate(ranked(final.get(q, {})), 1)}
+        retrieved, placed = places(hybrid.get(q, {})), places(final.get(q, {}))
         for d, gain in judged.items():
             if gain > 0:
                 counts[fate(retrieved.get(d), placed.get(d), candidates)] += 1
@@ -114,17 +118,17 @@ def worst(task: Task, language: str, split: str, runs: Mapping[str, Run], qrels:
 
 def story(task: Task, language: str, qid: str, text: str, runs: Mapping[str, Run], judged: Mapping[str, int], values: dict[str, float], final: str) -> Worst:
     """The right passage that the submitted system places best, and the three passages at its top that are not relevant."""
-    places = {s: {d: n for n, (d, _) in enumerate(ranked(run.get(qid, {})), 1)} for s, run in runs.items()}
-    relevant = sorted((d for d, gain in judged.items() if gain > 0), key=lambda d: (places[final].get(d, 10 ** 9), d))
+    placed = {s: places(run.get(qid, {})) for s, run in runs.items()}
+    relevant = sorted((d for d, gain in judged.items() if gain > 0), key=lambda d: (placed[final].get(d, 10 ** 9), d))
     right = relevant[0]
-    wrong = [d for d in places[final] if judged.get(d, 0) == 0 and places[final][d] < places[final].get(right, 10 ** 9)][:3]
+    wrong = [d for d in placed[final] if judged.get(d, 0) == 0 and placed[final][d] < placed[final].get(right, 10 ** 9)][:3]
     store = search.passages(task, language)
     rows = store.rows([right, *wrong], strict=False)
 
     def shown(docid: str, row: int) -> Shown:
         document = store.document(int(row)) if row >= 0 else None
-        ranks = {s: found.get(docid) for s, found in places.items()}
-        above = [s for s, found in places.items() if docid != right and found.get(docid, 10 ** 9) < found.get(right, 10 ** 9)]
+        ranks = {s: found.get(docid) for s, found in placed.items()}
+        above = [s for s, found in placed.items() if docid != right and found.get(docid, 10 ** 9) < found.get(right, 10 ** 9)]
         return Shown(docid, document.title if document else "", document.text if document else "(not in the corpus)", ranks, above)
 
     return Worst(qid, text, values, shown(right, rows[0]), [shown(d, row) for d, row in zip(wrong, rows[1:])])

@@ -39,10 +39,14 @@ def inputs(task: Task, language: str, split: str) -> list:
     return [*found, *(task.file_input(f"{n}/{language}-{split}", given_path(task, n, language, split)) for n in task.config.ensemble.runs)]
 
 
+def hybrid_block(task: Task, language: str, split: str) -> Run:
+    """The best of the hybrid, as deep as is reranked."""
+    return {qid: top_k(scores, rank.depth(task)) for qid, scores in search.run_of(search.plan(task)[f"hybrid/{language}-{split}"]).items()}
+
+
 def blocks(task: Task, language: str, split: str) -> dict[str, Run]:
     """Every member's scores of the passages that were reranked, for each query; no member adds others."""
-    plans = {**search.plan(task), **rank.plan(task)}
-    block = {qid: top_k(scores, rank.depth(task)) for qid, scores in search.run_of(plans[f"hybrid/{language}-{split}"]).items()}
+    plans, block = {**search.plan(task), **rank.plan(task)}, hybrid_block(task, language, split)
     runs = {n: search.run_of(plans[f"{n}/{language}-{split}"]) for n in (*task.config.ranking.rankers, *task.config.retrieval.sources)}
     runs |= {n: given_run(task, search.passages(task, language), given_path(task, n, language, split), language, split) for n in task.config.ensemble.runs}
     return {**{n: within(run, block) for n, run in runs.items()}, "hybrid": block}
@@ -55,7 +59,7 @@ def within(run: Run, block: Run) -> Run:
 def out_of_fold_blocks(task: Task, folder: Path, language: str) -> dict[str, Run]:
     """The members' blocks on the train split: the rankers' scores from ``folder``/MEMBER/LANG-SPLIT.trec, the first stage's own."""
     split, plan = task.config.splits.train, search.plan(task)
-    block = {qid: top_k(scores, rank.depth(task)) for qid, scores in search.run_of(plan[f"hybrid/{language}-{split}"]).items()}
+    block = hybrid_block(task, language, split)
     runs = {n: read_run(folder / n / f"{language}-{split}.trec") for n in members(task, "ensemble-rankers")}
     runs |= {n: search.run_of(plan[f"{n}/{language}-{split}"]) for n in task.config.retrieval.sources}
     return {**{n: within(run, block) for n, run in runs.items()}, "hybrid": block}

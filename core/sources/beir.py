@@ -13,11 +13,7 @@ from core.collection import corpus_lines
 from core.errors import InputError, at_line, exit_with_message
 from core.records import Document, Qrels, Query
 from core.runs import text_lines
-from core.sources.writing import Split, write_language
-
-
-def plain_id(text: str) -> str:
-    return "_".join(str(text).split())
+from core.sources.writing import Split, plain_id, write_language
 
 
 def records(folder: Path, name: str) -> Iterator[dict]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from core.errors import InputError, exit_with_message
 from core.records import Document, Qrels, Query
-from core.sources.writing import Split, write_language
+from core.sources.writing import Split, plain_id, write_language
 
 # name -> languages, and split -> id of a data set
 KNOWN = {
@@ -34,14 +34,14 @@ def documents(data) -> Iterator[Document]:
     """Title and text where a document has them, otherwise its default text."""
     for found in data.docs_iter():
         title, text = getattr(found, "title", ""), getattr(found, "text", None)
-        yield Document("_".join(found.doc_id.split()), title or "", found.default_text() if text is None else text)
+        yield Document(plain_id(found.doc_id), title or "", found.default_text() if text is None else text)
 
 
 def split_of(data) -> Split:
-    queries = [Query("_".join(q.query_id.split()), q.text if hasattr(q, "text") else q.default_text()) for q in data.queries_iter()]
+    queries = [Query(plain_id(q.query_id), q.text if hasattr(q, "text") else q.default_text()) for q in data.queries_iter()]
     qrels: Qrels = {}
     for found in data.qrels_iter() if data.has_qrels() else ():
-        qrels.setdefault("_".join(found.query_id.split()), {})["_".join(found.doc_id.split())] = max(0, int(found.relevance))
+        qrels.setdefault(plain_id(found.query_id), {})[plain_id(found.doc_id)] = max(0, int(found.relevance))
     judged = [q for q in queries if q.qid in qrels]
     return (judged or queries), qrels       # MS MARCO's train has hundreds of thousands of unjudged queries
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from core.errors import InputError, exit_with_message
 from core.records import Document, Qrels, Query
-from core.sources.writing import Split, write_language
+from core.sources.writing import Split, by_split, write_language
 
 
 def articles(path: Path) -> list[dict]:
@@ -72,10 +72,7 @@ def main() -> None:
     parser.add_argument("language")
     parser.add_argument("files", nargs="+", metavar="SPLIT=FILE")
     options = parser.parse_args()
-    pairs = [text.partition("=") for text in options.files]
-    if not all(split and equals for split, equals, _ in pairs):
-        raise InputError(f"found {' '.join(options.files)}, expected SPLIT=FILE, for example dev=dev-v2.0.json")
-    found = Squad({split: Path(path) for split, _, path in pairs})
+    found = Squad(by_split(options.files, "files"))
     print(write_language(options.out, options.language, found.documents, lambda: found.splits), f"({found.left_out} questions without an answer left out)")
 
 

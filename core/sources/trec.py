@@ -15,7 +15,7 @@ from core.collection import corpus_lines, read_qrels
 from core.errors import InputError, at_line, exit_with_message
 from core.records import Document, Query
 from core.runs import text_lines
-from core.sources.writing import write_language
+from core.sources.writing import by_split, plain_id, write_language
 
 TAG = re.compile(r"<[^>]*>")
 
@@ -52,7 +52,7 @@ def tagged_documents(path: Path) -> Iterator[Document]:
             docid = field(text, "DOCNO")
             if not docid:
                 raise at_line(path, start, "a <DOC> without <DOCNO>", "<DOCNO>id</DOCNO>")
-            yield Document("_".join(docid.split()), field(text, "TITLE") or field(text, "HEADLINE"), field(text, "TEXT"))
+            yield Document(plain_id(docid), field(text, "TITLE") or field(text, "HEADLINE"), field(text, "TEXT"))
         else:
             lines.append(line)
 
@@ -87,13 +87,6 @@ def topics(path: Path) -> list[Query]:
             raise InputError(f"{path}: a <top> without <num> or <title>: {' '.join(block.split())[:80]!r}")
         found.append(Query(number[1], " ".join(title[1].split())))
     return found
-
-
-def by_split(texts: Sequence[str], option: str) -> dict[str, Path]:
-    pairs = [text.partition("=") for text in texts]
-    if not all(split and path for split, _, path in pairs):
-        raise InputError(f"{option}: found {' '.join(texts)}, expected SPLIT=FILE")
-    return {split: Path(path) for split, _, path in pairs}
 
 
 def main() -> None:

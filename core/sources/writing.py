@@ -1,7 +1,7 @@
 """The one writer of collections in MIRACL's format: a language is whole or absent, and a second start keeps what is whole."""
 import gzip
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from core.distributed import progress
@@ -10,6 +10,19 @@ from core.files import finished_folder
 from core.records import Document, Qrels, Query
 
 Split = tuple[Iterable[Query], Qrels]
+
+
+def plain_id(text) -> str:
+    """An id that TREC's columns can hold: each run of white space becomes an underscore."""
+    return "_".join(str(text).split())
+
+
+def by_split(texts: Sequence[str], what: str) -> dict[str, Path]:
+    """Arguments SPLIT=FILE; raises InputError for others."""
+    pairs = [text.partition("=") for text in texts]
+    if not all(split and path for split, _, path in pairs):
+        raise InputError(f"{what}: found {' '.join(texts)}, expected SPLIT=FILE")
+    return {split: Path(path) for split, _, path in pairs}
 
 
 def write_language(out: Path, language: str, documents: Callable[[], Iterable[Document]], splits: Callable[[], Mapping[str, Split]]) -> str:
