@@ -103,14 +103,14 @@ def randomisation_test(differences: Sequence[float], rounds: int = 10000, seed: 
     return float(((np.abs(signs @ d) >= abs(d.sum()) - 1e-12).sum() + 1) / (rounds + 1))
 
 
-def t_test(differences: Sequence[float], seed: int = 0) -> float:
-    """Two-sided p of a paired t-test; 1 where all differences are equal to 0 (``seed`` is not used: TESTS have one form)."""
+def t_test(differences: Sequence[float]) -> float:
+    """Two-sided p of a paired t-test; 1 where all differences are equal to 0."""
     from scipy.stats import ttest_1samp
 
     return float(ttest_1samp(differences, 0.0).pvalue) if len(differences) > 1 and np.any(differences) else 1.0
 
 
-TESTS = {"randomisation": lambda differences, seed: randomisation_test(differences, seed=seed), "t": t_test}
+TESTS = {"randomisation": lambda differences, seed: randomisation_test(differences, seed=seed), "t": lambda differences, _seed: t_test(differences)}
 
 
 def holm(values: Sequence[float]) -> list[float]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from core.errors import InputError
+from core.files import write_json
 from core.folds import trigrams
 from core.fusion import Aligned, count, highest, minmax, ranks
 from core.settings import Stacking
@@ -127,11 +128,10 @@ def importance(booster, names: Sequence[str], values: np.ndarray, present: np.nd
 def save(folder: Path, booster, stack: Stack, note: Mapping) -> None:
     """The model as text, and what is needed to make its features again."""
     (folder / "model.txt").write_text(booster.model_to_string(), "utf-8")
-    rows = np.ones(len(stack.values), bool)
     shares = importance(booster, stack.names, stack.values, stack.judged.members.present, stack.judged.languages)
-    (folder / "stacking.json").write_text(json.dumps({
+    write_json(folder / "stacking.json", {
         **note, "members": list(stack.judged.members.names), "features": stack.names, "languages": stack.languages, "trees": booster.num_trees(),
-        "queries": int(rows.sum()), "importance": shares}, ensure_ascii=False, indent=1) + "\n", "utf-8")
+        "queries": len(stack.values), "importance": shares})
 
 
 def apply(folder: Path, members: Aligned, texts: Texts) -> np.ndarray:
