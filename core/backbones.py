@@ -1,7 +1,7 @@
 """Pretrained bodies: the BACKBONES table, loading, taking the first layers, and pruning a vocabulary."""
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +14,14 @@ MAX_UNKNOWN_SHARE = 0.05
 
 @dataclass(frozen=True)
 class Backbone:
-    """``precision`` is advice for GPUs: mDeBERTa overflows in fp16."""
+    """How a body is used. ``half``: it bears fp16 (mDeBERTa overflows there)."""
     hub_id: str | None
     pooling: str = "mean"
     query_prefix: str = ""
     passage_prefix: str = ""
     normalise: bool = True          # unit vectors: the inner product is a cosine
     max_length: int = 512
-    precision: str = "bf16"
+    half: bool = True
 
 
 BACKBONES = {
@@ -30,7 +30,7 @@ BACKBONES = {
     "e5-base": Backbone("intfloat/multilingual-e5-base", "mean", "query: ", "passage: "),
     "mdpr": Backbone("castorini/mdpr-tied-pft-msmarco", "cls", normalise=False),
     "mcontriever": Backbone("facebook/mcontriever-msmarco", "mean", normalise=False),
-    "mdeberta": Backbone("microsoft/mdeberta-v3-base", "cls"),
+    "mdeberta": Backbone("microsoft/mdeberta-v3-base", "cls", half=False),
     "rembert": Backbone("google/rembert", "cls"),
     "infoxlm-large": Backbone("microsoft/infoxlm-large", "cls"),
     "xlm-r-base": Backbone("FacebookAI/xlm-roberta-base", "cls"),
@@ -94,11 +94,28 @@ def load_tokenizer(where: str):
     return loading(where, lambda: AutoTokenizer.from_pretrained(where, trust_remote_code=False))
 
 
+def pad(tokenizer, rows: Sequence[dict[str, list[int]]], device) -> dict:
+    """Rows of ``input_ids`` (and ``token_type_ids``) as tensors [rows, longest] with their ``attention_mask``, as the tokenizer's own, slower
+    ``pad`` gives them."""
+    import numpy as np
+    import torch
+
+    lengths = np.array([len(row["input_ids"]) for row in rows])
+    columns = np.arange(lengths.max())
+    there = columns < lengths[:, None] if tokenizer.padding_side == "right" else columns >= (lengths.max() - lengths)[:, None]
+    found = {"attention_mask": there.astype(np.int64)}
+    for name, filling in (("input_ids", tokenizer.pad_token_id), ("token_type_ids", tokenizer.pad_token_type_id)):
+        if name in rows[0]:
+            found[name] = np.full(there.shape, filling, np.int64)
+            found[name][there] = [i for row in rows for i in row[name]]
+    return {name: torch.from_numpy(values).to(device, non_blocking=True) for name, values in found.items()}
+
+
 def loading(where, load):
     embedded.quiet()
     try:
         return load()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         raise InputError(f"backbone {where}: cannot be loaded ({' '.join(str(error).split())[:300]}); name a folder, or a hub id that this machine reaches") from None
 
 
@@ -111,14 +128,17 @@ def load_encoder(where: str, layers: int | None = None):
     return loading(where, lambda: AutoModel.from_pretrained(where, config=config, trust_remote_code=False, use_safetensors=True, **extra)).eval()
 
 
-def load_cross_encoder(where: str, layers: int | None = None):
-    """The architecture's own sequence-classification head with one label; a head that the checkpoint lacks is drawn anew."""
+def load_cross_encoder(where: str, layers: int | None = None, attention: str = "auto"):
+    """The architecture's own sequence-classification head with one label, in fp32; a head that the checkpoint lacks is drawn anew.
+    ``attention``: the implementation; ``auto`` is SDPA where the architecture has it."""
+    import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     config = first_layers(loading(where, lambda: AutoConfig.from_pretrained(where, trust_remote_code=False)), layers, where)
     config.num_labels = 1
+    chosen = {} if attention == "auto" else {"attn_implementation": attention}
     return loading(where, lambda: AutoModelForSequenceClassification.from_pretrained(
-        where, config=config, trust_remote_code=False, use_safetensors=True))
+        where, config=config, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, **chosen))
 
 
 def first_layers(config, layers: int | None, where: str):

@@ -5,6 +5,7 @@ InputError that names the layer, the key, what was found, what is allowed and, f
 """
 import argparse
 import difflib
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,10 +87,20 @@ def load_config(path: str | Path, arguments: Sequence[str] = ()) -> Config:
         raise InputError("\n".join(dict.fromkeys(explain(e, layers) for e in error.errors()))) from None
     if config.collection.source == "disk" and not config.collection.path:
         raise InputError(f"{path}: collection.path is not set; name a folder in MIRACL's format (collection.path=DIR), or set collection.source=atlas")
-    for name, ranker in config.ranking.rankers.items():
-        if ranker.recipe not in config.data_aug:
-            raise InputError(f"{path}: ranking.rankers.{name}.recipe: found {ranker.recipe!r}, expected one of {sorted(config.data_aug)}")
+    for name, ranker in config.ranking.trainings.items():
+        if ranker.data is None and ranker.recipe not in config.data_aug:
+            raise InputError(f"{path}: ranking: {name}.recipe: found {ranker.recipe!r}, expected one of {sorted(config.data_aug)}")
     return config
+
+
+def data_config(path: str, config: Config) -> Config:
+    """A configuration that a training of ``config`` takes its data from, in the same work folder."""
+    return load_config(path, [f"work={json.dumps(config.work)}"])
+
+
+def with_data(config: Config) -> list[Config]:
+    """Those that the trainings take their data from, and ``config`` itself: each needs its retrieval and its groups."""
+    return [*(data_config(path, config) for path in dict.fromkeys(r.data for r in config.ranking.trainings.values() if r.data)), config]
 
 
 def explain(error: dict, layers: list[tuple[str, dict]]) -> str:

@@ -98,6 +98,8 @@ class Recipe(Part):
 class Fgm(Part):
     epsilon: Annotated[float, Field(ge=0)] = 1.0    # 0: no adversarial step
     norm: Literal["example", "batch"] = "example"
+    start: Whole = 0                # steps without it at the beginning
+    share: Share = 1.0              # of the steps after that, drawn at random
 
 
 class Ranker(Part):
@@ -126,16 +128,43 @@ class Ranker(Part):
     dev_queries: Count = 20                 # a language, for choosing the best checkpoint
     dev_depth: Count = 20
     seed: Whole = 0
+    start: str | None = None                # a step of ranking.chain or a ranker whose weights it starts from, instead of a backbone
+    data: str | None = None                 # a configuration whose collection and groups it is trained on; this one without it
+    loss: Literal["binary_cross_entropy", "listwise_softmax", "pairwise_logistic", "margin_mse", "kl_divergence"] = "binary_cross_entropy"
+    group_size: Annotated[int, Field(ge=2)] = 8         # passages of a query that any loss but binary_cross_entropy sees together
+    teacher: str | None = None              # a ranker whose scores margin_mse and kl_divergence follow
+    temperature: Positive = 1.0             # of kl_divergence
+    gradient_checkpointing: bool = False
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    tensorboard: bool = False               # event files beside the training log
+    depth: Count | None = None              # candidates that it scores; ranking.rerank.depth without it
+    after: str | None = None                # the ranker whose best it scores, instead of the hybrid's: a cascade
+
+    @property
+    def recipe_settings(self) -> dict:
+        """What decides the weights. Settings younger than the first trainings count where they are set, so that those trainings stand."""
+        young = {"start", "data", "loss", "group_size", "teacher", "temperature", "gradient_checkpointing", "attention"}
+        other = {"deepspeed", "tensorboard", "depth", "after", "fgm"}
+        return {**self.model_dump(exclude=young | other), **self.model_dump(include=young, exclude_defaults=True),
+                "fgm": {**self.fgm.model_dump(include={"epsilon", "norm"}), **self.fgm.model_dump(include={"start", "share"}, exclude_defaults=True)}}
 
 
 class Rerank(Part):
-    depth: Count = 200
+    depth: Count = 200              # of the block that the ensemble fuses; a ranker may score fewer
     batch_tokens: Count = 16384
+    backend: Literal["torch", "openvino", "int8"] = "torch"       # the last two on a CPU
+    tolerance: Positive = 0.002     # of nDCG@10 on the rankers' dev queries, within which int8 is taken
 
 
 class Ranking(Part):
+    chain: dict[str, Ranker] = {}           # trainings that others start from: they score nothing
     rankers: Annotated[dict[str, Ranker], Field(min_length=1)] = {"base": Ranker()}
+    other_world: Literal["refuse", "weights"] = "refuse"    # a training begun with another number of processes: go on from its weights
     rerank: Rerank = Rerank()
+
+    @property
+    def trainings(self) -> dict[str, Ranker]:
+        return self.chain | self.rankers
 
 
 class Folds(Part):

@@ -51,7 +51,10 @@ class Step:
 
     @cached_property
     def recipe(self) -> dict:
-        return {"version": self.version, "settings": self.settings, "inputs": {i.name: i.fingerprint for i in self.inputs}}
+        inputs: dict[str, str] = {}
+        for i in self.inputs:       # two of one name: of two collections
+            inputs[i.name] = i.fingerprint if inputs.get(i.name, i.fingerprint) == i.fingerprint else digest([inputs[i.name], i.fingerprint])
+        return {"version": self.version, "settings": self.settings, "inputs": inputs}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -171,6 +174,11 @@ def build(step: Step, why: str, journal: Journal) -> None:
 def say(text: str) -> None:
     if distributed.rank() == 0:
         print(text, flush=True)
+
+
+def kept_beside(path: Path) -> Path:
+    """Where what is kept of an output for later ones lies, as a ranker's scores; it goes with the output."""
+    return path.parents[1] / "scores" / path.name
 
 
 def outputs(work: Path) -> Iterator[tuple[Path, bool]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from core.config import from_arguments
+from core.config import from_arguments, with_data
 from core.distributed import generator
 from core.errors import InputError, exit_with_message
 from core.files import write_json
@@ -118,7 +118,8 @@ def run(config: Config) -> None:
 
 
 def main() -> None:
-    run(from_arguments("runs and judgments to training groups")[0])
+    for config in with_data(from_arguments("runs and judgments to training groups")[0]):
+        run(config)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,8 @@ def blocks(task: Task, language: str, split: str) -> dict[str, Run]:
     """Every member's scores of the passages that were reranked, for each query; no member adds others."""
     plans, block = {**search.plan(task), **rank.plan(task)}, hybrid_block(task, language, split)
     runs = {n: search.run_of(plans[f"{n}/{language}-{split}"]) for n in (*task.config.ranking.rankers, *task.config.retrieval.sources)}
+    for name, ranker in task.config.ranking.rankers.items():        # what follows below its own depth has no score of its
+        runs[name] = {qid: top_k(scores, rank.own_depth(task, ranker)) for qid, scores in runs[name].items()}
     runs |= {n: given_run(task, search.passages(task, language), given_path(task, n, language, split), language, split) for n in task.config.ensemble.runs}
     return {**{n: within(run, block) for n, run in runs.items()}, "hybrid": block}
 

@@ -6,7 +6,7 @@ import shutil
 
 from core.config import from_arguments
 from core.errors import exit_with_message
-from core.store import STAGES, Journal, Plan, Step, say
+from core.store import STAGES, Journal, Plan, Step, kept_beside, say
 from core.task import Task
 from data_aug import build
 from ensemble import fuse
@@ -27,7 +27,7 @@ def discard(plans: dict[str, Plan], stage: str) -> int:
     for plan in plans.values():
         for step in plan.values():
             if depends(step, stage):
-                for path in (step.path, step.path.with_name(step.path.name + ".part")):
+                for path in (step.path, step.path.with_name(step.path.name + ".part"), kept_beside(step.path)):
                     if path.exists():
                         shutil.rmtree(path)
                         count += 1

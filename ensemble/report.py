@@ -44,7 +44,7 @@ def curves(task: Task, looks: analysis.Looks) -> list:
         for kind, title, label in (("recall", "Recall@k of the sources", "k"), ("depth", "nDCG@10 by candidates reranked (0: the hybrid)", "candidates")):
             names = getattr(looks[languages[0]], kind)
             found.append(charts.lines(f"{title}, {group}", label, {n: averaged([getattr(looks[la], kind)[n] for la in languages]) for n in names}, even=True))
-    training = {n: training_log(task, n) for n in task.config.ranking.rankers}
+    training = {n: training_log(task, n) for n in task.config.ranking.trainings}
     losses = {f"{n} {kind}": thinned({e["step"]: e[kind] for e in log if kind in e}) for n, log in training.items() for kind in ("clean", "adversarial")}
     dev = {n: {e["step"]: e["nDCG@10"] for e in log if e.get("nDCG@10") is not None} for n, log in training.items()}
     return [*found, charts.lines("Training loss", "step", losses), charts.lines("Dev nDCG@10 while training (a sample)", "step", dev)]

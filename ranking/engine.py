@@ -41,17 +41,21 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def precision(wanted: str) -> str:
-    """``auto``: bf16 where the GPU has it, fp16 on other GPUs, fp32 on a CPU. fp16 on a CPU is an InputError: DeepSpeed refuses it."""
+def precision(wanted: str, half: bool = True) -> str:
+    """``auto``: on a GPU bf16 where it has it, otherwise fp16, or fp32 for a backbone that does not bear ``half`` precision; fp32 on a
+    CPU. fp16 on a CPU, which DeepSpeed refuses, and for such a backbone is an InputError."""
     import torch
 
-    if not torch.cuda.is_available():
-        if wanted == "fp16":
-            raise InputError("precision: found fp16, expected fp32 or bf16: DeepSpeed has no fp16 on a CPU")
-        return "fp32" if wanted == "auto" else wanted
-    if wanted == "auto":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    return wanted
+    gpu = torch.cuda.is_available()
+    if wanted == "fp16" and not gpu:
+        raise InputError("precision: found fp16, expected fp32 or bf16: DeepSpeed has no fp16 on a CPU")
+    if wanted == "fp16" and not half:
+        raise InputError("precision: found fp16, expected bf16 or fp32: this backbone overflows in fp16 (core.backbones.BACKBONES)")
+    if wanted != "auto":
+        return wanted
+    if not gpu:
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp16" if half else "fp32"
 
 
 def settings(path: str | Path, batch_size: int, accumulation: int, clip: float, number_format: str) -> dict:
@@ -81,3 +85,13 @@ def gathered(model):
     import deepspeed
 
     return deepspeed.zero.GatheredParameters([p for p in model.parameters() if hasattr(p, "ds_id")])
+
+
+def saved_weights(folder: Path, tag: str) -> dict:
+    """The whole model's fp32 weights out of a state of any number of processes and ZeRO stage."""
+    import torch
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    if not list((folder / tag).glob("*optim_states.pt")):       # stage 0 holds all in one file
+        return torch.load(folder / tag / "mp_rank_00_model_states.pt", map_location="cpu", weights_only=False)["module"]
+    return get_fp32_state_dict_from_zero_checkpoint(str(folder), tag)

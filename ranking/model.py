@@ -21,9 +21,7 @@ class CrossEncoder(nn.Module):
 
     def __init__(self, body, rates: list[float]):
         super().__init__()
-        if body.config.model_type not in HEADS:
-            raise InputError(f"no multi-sample dropout for the architecture {body.config.model_type!r} yet; expected one of {', '.join(HEADS)} (a line in ranking.model.HEADS)")
-        before, last = HEADS[body.config.model_type]
+        before, last = HEADS.get(body.config.model_type) or found_head(body)
         self.body, self.rates = body, rates
         self._last, self._features = [body.get_submodule(last)], None
         body.get_submodule(before).register_forward_pre_hook(self._keep)
@@ -36,3 +34,18 @@ class CrossEncoder(nn.Module):
         if not self.training:
             return logits.T
         return torch.stack([self._last[0](dropout(self._features, rate)).squeeze(-1) for rate in self.rates])
+
+
+def found_head(body) -> tuple[str, str]:
+    """The head of an architecture without a line in HEADS: the one linear layer to a single logit, whose input is dropped; the dropout that
+    the head has itself is switched off, as multi-sample dropout stands in its place."""
+    base = body.base_model_prefix + "."
+    head = {name: module for name, module in body.named_modules() if name and not (name + ".").startswith(base)}
+    last = [name for name, module in head.items() if isinstance(module, nn.Linear) and module.out_features == 1]
+    if len(last) != 1:
+        raise InputError(f"no multi-sample dropout for the architecture {body.config.model_type!r}: found {len(last)} linear layers to one logit outside {base[:-1]}, expected one "
+                         f"(a line in ranking.model.HEADS tells where; it has {', '.join(HEADS)})")
+    for module in head.values():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return last[0], last[0]

@@ -52,7 +52,7 @@ class Encoder:
     def forward(self, ids: list[list[int]]) -> np.ndarray:
         import torch
 
-        inputs = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self.device)
+        inputs = backbones.pad(self.tokenizer, [{"input_ids": row} for row in ids], self.device)
         with torch.inference_mode():
             hidden = self.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state.float()
             mask = inputs["attention_mask"].unsqueeze(-1)

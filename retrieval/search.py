@@ -5,7 +5,7 @@
 import json
 from functools import cache
 
-from core.config import from_arguments
+from core.config import from_arguments, with_data
 from core.errors import InputError, exit_with_message
 from core.evaluate import split_judgments
 from core.files import finished_file, write_json
@@ -161,10 +161,11 @@ def run(config: Config) -> None:
 
 def main() -> None:
     config, options = from_arguments("collection to runs of depth 1000", lambda p: p.add_argument("--shard", metavar="I/N", help="only encode this part of the passages"))
-    if options.shard:
-        encode_shard(config, parse_shard(options.shard))
-    else:
-        run(config)
+    for part in with_data(config):
+        if options.shard:
+            encode_shard(part, parse_shard(options.shard))
+        else:
+            run(part)
 
 
 if __name__ == "__main__":

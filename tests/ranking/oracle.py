@@ -13,7 +13,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from ranking import engine as deep
 from ranking.adversary import FGM
-from ranking.losses import binary_cross_entropy
+from ranking.losses import Groups, binary_cross_entropy
 from ranking.model import CrossEncoder
 
 STEPS, ACCUMULATION, SIZE, EPSILON, RATE = 2, 2, 3, 0.5, 0.1
@@ -52,6 +52,10 @@ def plain_torch(model, data, norm, per_step):
         optimizer.step()
 
 
+def loss(logits, labels):
+    return binary_cross_entropy(logits.unsqueeze(-1), Groups(labels.unsqueeze(-1), torch.ones_like(labels).unsqueeze(-1)))
+
+
 def with_deepspeed(model, data, stage, norm, folder):
     wrapped = CrossEncoder(model, [0.0])
     (folder / "ds.json").write_text(f'{{"zero_optimization": {{"stage": {stage}}}}}')
@@ -64,9 +68,9 @@ def with_deepspeed(model, data, stage, norm, folder):
         for i in range(ACCUMULATION):
             ids, labels = data[(step * ACCUMULATION + i) * world + rank]
             with fgm.watch():
-                engine.backward(binary_cross_entropy(engine(input_ids=ids), labels))
+                engine.backward(loss(engine(input_ids=ids), labels))
             with fgm.perturb():
-                engine.backward(binary_cross_entropy(engine(input_ids=ids), labels))
+                engine.backward(loss(engine(input_ids=ids), labels))
         engine.step()
     with deep.gathered(wrapped):
         state = {n: p.detach().clone() for n, p in model.named_parameters()}

@@ -3,7 +3,6 @@ import torch
 from transformers import AutoModelForSequenceClassification, BertConfig, DistilBertConfig, XLMRobertaConfig
 
 from core.errors import InputError
-from ranking.losses import binary_cross_entropy
 from ranking.model import CrossEncoder
 
 SIZES = dict(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, num_labels=1)
@@ -43,16 +42,15 @@ def test_plain_transformers_loads_what_is_saved(tiny_body, tmp_path):
 
 
 def test_an_architecture_without_an_entry():
-    body = AutoModelForSequenceClassification.from_config(DistilBertConfig(vocab_size=50, dim=16, n_layers=1, n_heads=2, hidden_dim=32, num_labels=1))
-    with pytest.raises(InputError, match="no multi-sample dropout for the architecture 'distilbert' yet; expected one of bert, rembert"):
+    """Its head is found, and its own dropout stands aside."""
+    config = DistilBertConfig(vocab_size=50, dim=16, n_layers=1, n_heads=2, hidden_dim=32, num_labels=1, dropout=0.0, attention_dropout=0.0, seq_classif_dropout=0.4)
+    body = AutoModelForSequenceClassification.from_config(config)
+    plain = body.eval()(input_ids=IDS).logits[:, 0]
+    made = CrossEncoder(body, [0.0, 0.5]).train()(input_ids=IDS)
+    assert torch.allclose(made[0], plain, atol=1e-6) and not torch.allclose(made[1], plain, atol=1e-6)
+
+
+def test_an_architecture_whose_head_is_not_found():
+    body = AutoModelForSequenceClassification.from_config(DistilBertConfig(vocab_size=50, dim=16, n_layers=1, n_heads=2, hidden_dim=32, num_labels=2))
+    with pytest.raises(InputError, match="no multi-sample dropout for the architecture 'distilbert': found 0 linear layers to one logit outside distilbert, expected one .*it has bert, rembert"):
         CrossEncoder(body, [0.1])
-
-
-def test_loss_by_hand():
-    logits, labels = torch.tensor([[0.0, 2.0], [0.0, -2.0]]), torch.tensor([1.0, 0.25])
-    def soft(x, y):
-        p = 1 / (1 + torch.exp(-torch.tensor(x)))
-        return -(y * torch.log(p) + (1 - y) * torch.log(1 - p))
-    expected = (2 * soft(0.0, 1.0) + soft(2.0, 0.25) + soft(-2.0, 0.25)) / 4
-    assert binary_cross_entropy(logits, labels) == pytest.approx(float(expected), rel=1e-5)
-    assert binary_cross_entropy(logits[:, :1], labels[:1], 3.0) == pytest.approx(3 * float(soft(0.0, 1.0)), rel=1e-5)

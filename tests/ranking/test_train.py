@@ -1,6 +1,5 @@
 import copy
 import json
-import shutil
 
 import pytest
 import torch
@@ -10,18 +9,34 @@ from core.errors import InputError
 from core.records import TrainingPair
 from core.settings import Fgm, Ranker
 from ranking import engine
-from ranking.data import TrainingData, micro_batches
+from ranking.data import TrainingData
 from ranking.model import CrossEncoder
-from ranking.train import Loop, Training, learning_rate, parameter_groups
+from ranking.train import Loop, Training, adversarial, learning_rate, parameter_groups
 
 
 def pairs(count=24):
     return [TrainingPair("en", f"q{i}", f"d{i}", float(i % 3 == 0), "judged", 0, "", "") for i in range(count)]
 
 
-def training(settings, dev=None):
-    data = TrainingData([pairs()], lambda p: (p.qid, "yes" if p.label else "no"), settings.seed, settings.batch_size * settings.accumulation)
-    return Training("tiny", settings, CrossEncoder(body(), settings.dropouts), Letters(), data, dev)
+def texts(pair):
+    return pair.qid, "yes" if pair.label else "no"
+
+
+def training(settings, dev=None, **more):
+    data = TrainingData([pairs()], texts, settings.seed, settings.batch_size * settings.accumulation)
+    return Training("tiny", settings, CrossEncoder(body(), settings.dropouts), Letters(), data, dev, **more)
+
+
+class Dev:
+    """Dev scores that a test sets, one a call; the first is that of the base model."""
+
+    def __init__(self, *values, spread=1.0, then=lambda value, forward: None):
+        self.values, self.spread, self.then, self.first_stage = iter(values), spread, then, 0.6
+
+    def __call__(self, forward):
+        value = next(self.values)
+        self.then(value, forward)
+        return value, self.spread
 
 
 def settings(tmp_path, **more):
@@ -66,16 +81,14 @@ def test_a_stopped_training_goes_on_bit_for_bit(tmp_path, monkeypatch):
 
 
 def test_the_best_checkpoint_is_kept(tmp_path):
-    found = iter([0.2, 0.9, 0.5])
     kept = {}
 
-    def dev(forward):
-        value = next(found)
+    def keep(value, forward):
         kept[value] = forward(Letters().pad(Letters()(["q1"], ["d1"]), "cpu"))
-        return value
 
-    state = train(tmp_path / "t", settings(tmp_path), dev)
-    assert (state["best"], state["best_step"]) == (0.9, 4)
+    state = train(tmp_path / "t", settings(tmp_path), Dev(0.1, 0.2, 0.9, 0.5, then=keep))
+    assert (state["best"], state["best_step"], state["base"], state["first_stage"]) == (0.9, 4, 0.1, 0.6)
+    assert sorted(p.name for p in (tmp_path / "t").iterdir()) == ["model", "training.json", "training.jsonl"]
     from transformers import AutoModelForSequenceClassification
 
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "t" / "model").eval()
@@ -104,9 +117,8 @@ def test_equals_a_loop_in_plain_torch(tmp_path):
     for step in range(s.steps):
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * learning_rate(step, s.steps, s.warmup)
-        found = t.data.step(step)
-        texts = [t.data.texts(p) for p in found]
-        logits = plain.train()(**Letters().pad(Letters()(*zip(*texts)), "cpu"))[0]
+        found = [pair for (pair,) in t.data.step(step)]
+        logits = plain.train()(**Letters().pad(Letters()(*zip(*map(texts, found))), "cpu"))[0]
         loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, torch.tensor([p.label for p in found]))
         optimizer.zero_grad()
         loss.backward()
@@ -133,19 +145,76 @@ def test_without_fgm_there_is_no_adversarial_loss(tmp_path):
     assert set(json.loads((tmp_path / "t" / "training.jsonl").read_text().splitlines()[0])) == {"step", "clean", "lr"}
 
 
-def test_a_loss_that_is_not_finite(tmp_path):
-    with pytest.raises(InputError, match=r"tiny: the loss is .*nan.* at step \d .pairs en/q"):
-        train(tmp_path / "t", settings(tmp_path, learning_rate=1e30, clip=1e30, steps=6, fgm=Fgm(epsilon=0.0)))
+def test_a_loss_that_is_not_finite_names_step_pairs_and_layer(tmp_path):
+    t = training(settings(tmp_path, fgm=Fgm(epsilon=0.0)))
+    engine.start()
+    (tmp_path / "t").mkdir()
+    loop = Loop(t, tmp_path / "t")
+    loop.step(0)
+    with torch.no_grad():
+        t.model.body.bert.encoder.layer[1].output.dense.weight[0, 0] = torch.nan
+    with pytest.raises(InputError, match=r"tiny: the loss is {'clean': nan} at step 2 .pairs en/q\d+/d\d+, .*; first not finite in the layer body.bert.encoder.layer.1.output.dense.; lower"):
+        loop.step(1)
 
 
 def test_another_number_of_processes(tmp_path):
-    s = settings(tmp_path)
-    train(tmp_path / "t", s)
-    shutil.rmtree(tmp_path / "t")
-    (tmp_path / "t").mkdir()
-    (tmp_path / "t" / "progress.json").write_text('{"step": 2, "world": 4}')
-    with pytest.raises(InputError, match="was begun with 4 processes, this run has 1"):
-        train(tmp_path / "t", s)
+    s, folder = settings(tmp_path), tmp_path / "t"
+    folder.mkdir()
+    (folder / "progress.json").write_text('{"step": 2, "world": 4}')
+    with pytest.raises(InputError, match="was begun with 4 processes, this run has 1; go on with as many, set ranking.other_world=weights"):
+        train(folder, s)
+
+
+@pytest.mark.parametrize("stage, precision", [(0, "fp32"), (1, "fp32"), (2, "bf16"), (3, "fp32")])
+def test_its_weights_alone(tmp_path, monkeypatch, stage, precision, capsys):
+    """A state of other processes gives its weights, out of DeepSpeed's files of every stage."""
+    s, folder = settings(tmp_path, precision=precision), tmp_path / "t"
+    (tmp_path / "ds.json").write_text(f'{{"zero_optimization": {{"stage": {stage}}}}}')
+    engine.start()
+    folder.mkdir()
+    loop = Loop(training(s), folder)
+    for step in (0, 1):
+        loop.step(step)
+    loop.evaluate(2)
+    with engine.gathered(loop.engine.module):
+        trained = {n: p.detach().clone().float() for n, p in loop.engine.module.body.named_parameters()}
+    note = json.loads((folder / "progress.json").read_text())
+    (folder / "progress.json").write_text(json.dumps(note | {"world": 4}))
+    again = training(s, other_world="weights")
+    started = Loop(again, folder)
+    assert started.state["step"] == 2 and started.state["world"] == 1
+    with engine.gathered(started.engine.module):
+        assert all(torch.allclose(p.float(), trained[n], atol=1e-2 if precision == "bf16" else 1e-6) for n, p in again.model.body.named_parameters())
+    started.run()
+    assert "the weights of step 2, trained by 4 processes; the optimizer begins anew with 1" in capsys.readouterr().out
+
+
+def test_fgm_from_a_step_on_and_in_a_share_of_them(tmp_path):
+    train(tmp_path / "t", settings(tmp_path, steps=12, evaluate_every=12, fgm=Fgm(start=4, share=0.5)))
+    taken = ["adversarial" in json.loads(line) for line in (tmp_path / "t" / "training.jsonl").read_text().splitlines()]
+    assert not any(taken[:4]) and 1 <= sum(taken[4:]) <= 7
+    assert taken == [adversarial(settings(tmp_path, fgm=Fgm(start=4, share=0.5)), step) for step in range(12)]
+
+
+def test_what_its_user_is_told(tmp_path, capsys):
+    train(tmp_path / "worse", settings(tmp_path), Dev(0.3, 0.4, 0.5, 0.45, spread=1e-6))
+    out = capsys.readouterr().out
+    assert "tiny, dev nDCG@10:  first stage 0.6000   base 0.3000   tuned 0.5000 (step 4)" in out and "6 steps in" in out
+    assert "tiny gives all passages of a query one score at step 2" in out and "tiny ranks worse than the first stage: more steps" in out
+    train(tmp_path / "none", settings(tmp_path), Dev(0.7, 0.4, 0.5, 0.45))
+    assert "tiny is no better than before its training: raise steps" in capsys.readouterr().out
+    train(tmp_path / "good", settings(tmp_path), Dev(0.3, 0.4, 0.5, 0.7))
+    assert "note:" not in capsys.readouterr().out
+
+
+def test_tensorboard_files_if_asked(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(tmp_path / "t", settings(tmp_path, tensorboard=True, fgm=Fgm(epsilon=0.0)), Dev(0.1, 0.2, 0.9, 0.5))
+    events = EventAccumulator(str(tmp_path / "t" / "tensorboard")).Reload()
+    assert [(e.step, round(e.value, 4)) for e in events.Scalars("nDCG@10")] == [(2, 0.2), (4, 0.9), (6, 0.5)]
+    assert len(events.Scalars("clean")) == 6
 
 
 def test_rates():
@@ -153,29 +222,3 @@ def test_rates():
     assert learning_rate(0, 10, 0.0) == 1.0
     groups = parameter_groups(CrossEncoder(body(), [0.1]), Ranker(learning_rate=1e-4, head_learning_rate=1e-3))
     assert sorted((g["peak"], g["weight_decay"]) for g in groups) == [(1e-4, 0.0), (1e-4, 0.01), (1e-3, 0.0), (1e-3, 0.01)]
-
-
-def test_order_is_a_function_of_seed_and_epoch():
-    def texts(p):
-        return p.qid, p.docid
-    data = TrainingData([pairs(10)], texts, 0, 4)
-    epoch = [p.qid for step in (0, 1) for p in data.step(step)]
-    assert len(set(epoch)) == 8, "no pair twice in an epoch; the two that do not fill a step wait for the next"
-    assert data.step(3) != data.step(1) and TrainingData([pairs(10)], texts, 0, 4).step(3) == data.step(3)
-    assert TrainingData([pairs(10)], texts, 1, 4).step(0) != data.step(0)
-    two = TrainingData([pairs(8), [p._replace(origin="second") for p in pairs(8)]], texts, 0, 8)
-    assert [two.step(e)[0].origin for e in range(3)] == ["judged", "second", "judged"]
-
-
-def test_micro_batches_cover_the_step():
-    rows = [({"input_ids": [0] * n}, n) for n in (5, 1, 4, 2, 8, 3, 7, 6)]
-    shares = [micro_batches(rows, 2, rank, 2) for rank in (0, 1)]
-    assert sorted(n for share in shares for batch in share for _, n in batch) == list(range(1, 9))
-    assert [[n for _, n in batch] for batch in shares[0]] == [[1, 2], [5, 6]]
-
-
-def test_data_that_cannot_train():
-    with pytest.raises(InputError, match="3 training pairs do not fill one step of 4; lower batch_size or accumulation"):
-        TrainingData([pairs(3)], None, 0, 4)
-    with pytest.raises(InputError, match="all 8 training pairs have the label 0.0"):
-        TrainingData([[p._replace(label=0.0) for p in pairs(8)]], None, 0, 4)

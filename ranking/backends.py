@@ -1,0 +1,87 @@
+"""What runs a trained cross-encoder while scoring. BACKENDS is the table: each takes a folder and a number format and gives a function
+from padded inputs to logits [pairs], its device, and what its scores are known by in the store."""
+import contextlib
+import io
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from core import backbones
+from core.errors import InputError
+from core.files import digest
+
+Backend = tuple[Callable[[dict], "torch.Tensor"], str, str]  # noqa: F821
+INT8 = "int8.xml"
+
+
+def load_model(folder: Path, number_format: str):
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[number_format]
+    return backbones.loading(folder, lambda: AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype, use_safetensors=True)).eval()
+
+
+def torch_backend(folder: Path, number_format: str) -> Backend:
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_model(folder, number_format).to(device)
+    return (lambda inputs: model(**inputs).logits[:, 0]), device, number_format
+
+
+def openvino_backend(folder: Path, _number_format: str) -> Backend:
+    """OpenVINO in fp32 on a CPU: the same scores to about 1e-4, faster than torch."""
+    return compiled(converted(folder)), "cpu", "openvino fp32"
+
+
+def int8_backend(folder: Path, _number_format: str) -> Backend:
+    """What ``quantise`` wrote."""
+    read = openvino().Core().read_model(folder / INT8)
+    return compiled(read), "cpu", "int8 " + digest([(folder / INT8).with_suffix(s).read_bytes().hex() for s in (".xml", ".bin")])
+
+
+BACKENDS = {"torch": torch_backend, "openvino": openvino_backend, "int8": int8_backend}
+
+
+def openvino():
+    """The package, without its telemetry, which would report each use to its makers."""
+    sys.modules.setdefault("openvino_telemetry", None)      # both packages do without where it cannot be imported
+    try:
+        import nncf  # noqa: F401
+        import openvino
+    except ImportError:
+        raise InputError("ranking.rerank.backend: openvino and int8 need the packages openvino and nncf; install requirements.txt, or set backend=torch") from None
+    return openvino
+
+
+def converted(folder: Path):
+    """An OpenVINO model of the folder's, for any number of pairs of any length."""
+    import torch
+
+    ids = torch.ones((2, 8), dtype=torch.long)
+    names = backbones.load_tokenizer(str(folder)).model_input_names
+    with warnings.catch_warnings(action="ignore"):      # of tracing
+        return openvino().convert_model(load_model(folder, "fp32"), example_input={name: ids for name in names})
+
+
+def compiled(model) -> Callable[[dict], "torch.Tensor"]:  # noqa: F821
+    import torch
+
+    request = openvino().Core().compile_model(model, "CPU", {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
+    return lambda inputs: torch.from_numpy(request.infer({name: values.numpy() for name, values in inputs.items()})[0][:, 0].copy())
+
+
+def quantise(folder: Path, sample: Sequence[dict], target: Path) -> None:
+    """Post-training static quantisation of weights and activations to 8 bits (NNCF, its scheme for transformers), calibrated on the
+    padded inputs of ``sample``."""
+    ov = openvino()
+    import nncf
+
+    nncf.set_log_level("ERROR")
+    data = nncf.Dataset([{name: values.numpy() for name, values in inputs.items()} for inputs in sample])
+    with contextlib.redirect_stdout(io.StringIO()):     # bars
+        made = nncf.quantize(converted(folder), data, model_type=nncf.ModelType.TRANSFORMER, preset=nncf.QuantizationPreset.MIXED, subset_size=len(sample))
+    ov.save_model(made, target / INT8, compress_to_fp16=False)

@@ -1,0 +1,235 @@
+"""One ranker: what it starts from, its data, its dev queries, its training, and the trained model as a scorer."""
+import json
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from statistics import fmean, pstdev
+
+from core import backbones, distributed
+from core.config import data_config
+from core.distributed import generator
+from core.errors import InputError
+from core.evaluate import score
+from core.files import digest, file_digest
+from core.groups import read_groups
+from core.records import Run, TrainingPair
+from core.settings import Ranker
+from core.store import Step, kept_beside
+from core.task import Task
+from data_aug import build as groups
+from ranking.losses import TAUGHT
+from ranking.pairs import PairTokenizer
+from ranking.rerank import Scorer, Texts, candidate_pairs, reranked, score_pairs
+from ranking.scores import Scores
+from retrieval import search
+
+
+@cache
+def data_task(task: Task, path: str) -> Task:
+    return Task(data_config(path, task.config))
+
+
+def task_of(task: Task, ranker: Ranker) -> Task:
+    """Whose collection and groups a ranker is trained on."""
+    found = data_task(task, ranker.data) if ranker.data else task
+    if ranker.recipe not in found.config.data_aug:
+        raise InputError(f"{ranker.data}: data_aug has no recipe {ranker.recipe!r}, which a ranker asks for; it has {', '.join(found.config.data_aug)}")
+    return found
+
+
+def origin(task: Task, name: str, seen: tuple = ()) -> Ranker:
+    """The first training of a ranker's chain: its backbone, and whether its vocabulary is pruned, hold for all."""
+    known, r = task.config.ranking.trainings, task.config.ranking.trainings[name]
+    if name in seen:
+        raise InputError(f"ranking: {' starts from '.join([*seen[seen.index(name):], name])}; a chain has a beginning")
+    if r.start is None or r.start not in known:
+        if r.start and not Path(r.start).is_dir():
+            raise InputError(f"ranking: {name} starts from {r.start!r}, expected one of {', '.join(n for n in known if n != name)}, or a folder with a cross-encoder")
+        return r
+    return origin(task, r.start, (*seen, name))
+
+
+def check(task: Task, name: str) -> None:
+    """Settings of a ranker that contradict each other or name nothing."""
+    r, where, first = task.config.ranking.trainings[name], f"ranking: {name}", origin(task, name)
+    if r.start and "backbone" in r.model_fields_set and r.backbone != first.backbone:
+        raise InputError(f"{where} has start={r.start} and backbone={r.backbone}; a start brings its own backbone, take the setting away")
+    if (r.loss in TAUGHT) != (r.teacher is not None):
+        raise InputError(f"{where}: loss={r.loss} " + ("needs a teacher (teacher=NAME of a ranker)" if r.loss in TAUGHT else f"has no use for teacher={r.teacher}; {' and '.join(TAUGHT)} have"))
+    others = [n for n in task.config.ranking.trainings if n != name]
+    for key, value, known in (("teacher", r.teacher, others), ("after", r.after, [n for n in task.config.ranking.rankers if n != name])):
+        if value is not None and value not in known:
+            raise InputError(f"{where}: {key}: found {value!r}, expected one of {', '.join(known) or 'nothing: there is no other ranker'}")
+    if r.loss != "binary_cross_entropy" and r.batch_size % r.group_size:
+        raise InputError(f"{where}: batch_size {r.batch_size} is not a multiple of group_size {r.group_size}, and loss={r.loss} sees whole groups")
+    block = task.config.ranking.rerank.depth
+    if (r.depth or 0) > block:
+        raise InputError(f"{where}: depth {r.depth} is below the block that the ensemble fuses; raise ranking.rerank.depth, now {block}")
+
+
+def depth(task: Task) -> int:
+    """Of the block of candidates that is reranked and fused."""
+    return min(task.config.ranking.rerank.depth, task.config.candidates)
+
+
+def own_depth(task: Task, ranker: Ranker) -> int:
+    return min(ranker.depth or depth(task), depth(task))
+
+
+def training_languages(task: Task, ranker: Ranker) -> list[str]:
+    known = [la for la, _ in task.pairs(task.config.splits.train)]
+    wrong = [la for la in ranker.languages if la not in known]
+    if wrong:
+        raise InputError(f"a ranker's languages: {', '.join(wrong)} have no training topics; those with are {', '.join(known)}")
+    return ranker.languages or known
+
+
+def dev_languages(task: Task, ranker: Ranker) -> list[str]:
+    with_dev = [la for la, _ in task.pairs(task.config.splits.dev)]
+    return [la for la in training_languages(task, ranker) if la in with_dev]
+
+
+def at_home(ranker: Ranker) -> Ranker:
+    """As its dev queries are chosen from this configuration's collection: the languages of a ranker trained on another do not hold here."""
+    return ranker.model_copy(update={"languages": [], "data": None}) if ranker.data else ranker
+
+
+def texts_of(task: Task, language: str, split: str) -> Texts:
+    queries = {q.qid: q.text for q in task.queries(language, split)}
+    store = search.passages(task, language)
+    return lambda pairs: ([queries[q] for q, _ in pairs], [store.text(d) for _, d in pairs])
+
+
+class DevSample:
+    """A sample of dev queries with their candidates, each as deep as ``dev_depth``; see ``ranking.guards.Dev``."""
+
+    def __init__(self, task: Task, ranker: Ranker):
+        self.task, self.split, self.depth, self.chosen = task, task.config.splits.dev, ranker.dev_depth, {}
+        for la in dev_languages(task, ranker):
+            qrels = task.judgments(la, self.split)
+            qids = sorted(qrels)
+            sample = [qids[i] for i in sorted(generator(ranker.seed, 0, "dev", la).permutation(len(qids))[:ranker.dev_queries])]
+            run = search.run_of(search.plan(task)[f"hybrid/{la}-{self.split}"])
+            self.chosen[la] = ({q: run.get(q, {}) for q in sample}, {q: qrels[q] for q in sample})
+        self.first_stage = self.mean({la: run for la, (run, _) in self.chosen.items()}) if self.chosen else 0.0
+
+    def mean(self, runs: dict[str, Run]) -> float:
+        """nDCG@10, a mean over languages."""
+        return fmean(score(runs[la], qrels) for la, (_, qrels) in self.chosen.items())
+
+    def rerank(self, scorer: Scorer, depth: int | None = None) -> dict[str, Run]:
+        found = {}
+        for la, (run, _) in self.chosen.items():
+            pairs = candidate_pairs(run, depth or self.depth)
+            found[la] = reranked(run, pairs, scorer(*texts_of(self.task, la, self.split)(pairs)))
+        return found
+
+    def blocks(self, runs: dict[str, Run]) -> list[dict[str, float]]:
+        """The scores of each query's reranked candidates."""
+        return [{d: found[q][d] for _, d in candidate_pairs({q: candidates}, self.depth)}
+                for la, found in runs.items() for q, candidates in self.chosen[la][0].items() if candidates]
+
+
+class LoopDev(DevSample):
+    """The sample as the training loop asks for it."""
+
+    def __init__(self, task: Task, ranker: Ranker, tokenize: PairTokenizer, batch_tokens: int, device: str):
+        super().__init__(task, ranker)
+        self.ways = tokenize, batch_tokens, device
+
+    def __call__(self, forward) -> tuple[float, float]:
+        runs = self.rerank(Scorer(forward, *self.ways))
+        return self.mean(runs), fmean(pstdev(block.values()) for block in self.blocks(runs))
+
+
+def tokenizer_of(task: Task, name: str, where: str | Path) -> PairTokenizer:
+    r = task.config.ranking.trainings[name]
+    return PairTokenizer(backbones.load_tokenizer(str(where)), r.query_length, r.max_length, origin(task, name).prune_vocabulary)
+
+
+def body_of(task: Task, name: str, steps) -> tuple:
+    """(model, where its tokenizer is) that a training starts from."""
+    r = task.config.ranking.trainings[name]
+    if r.start:
+        where = steps[f"ranker/{r.start}"].path / "model" if r.start in task.config.ranking.trainings else Path(r.start)
+        return backbones.load_cross_encoder(str(where), r.layers, r.attention), where
+    where = backbones.source(r.backbone, task.config.models)
+    body = backbones.load_cross_encoder(where, r.layers, r.attention)
+    if r.prune_vocabulary:
+        where = steps[f"vocabulary/{r.backbone}"].path
+        backbones.prune_embeddings(body, json.loads((where / "keep.json").read_text()))
+    return body, where
+
+
+def train(task: Task, name: str, steps, folder: Path) -> None:
+    import torch
+
+    from ranking import engine
+    from ranking.data import TrainingData
+    from ranking.model import CrossEncoder
+    from ranking.train import Loop, Training
+
+    engine.start()
+    r, batch_tokens = task.config.ranking.trainings[name], task.config.ranking.rerank.batch_tokens
+    source = task_of(task, r)
+    torch.manual_seed(distributed.seed_of(r.seed, 0, "head"))
+    body, where = body_of(task, name, steps)
+    if r.gradient_checkpointing:
+        body.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    wanted = set(training_languages(source, r))
+    recipe = groups.plan(source)[f"groups/{r.recipe}"].path
+    draws = [[p for p in read_groups(path) if p.language in wanted] for path in sorted(recipe.glob("draw-*.parquet"), key=lambda p: int(p.stem[5:]))]
+    size = 1 if r.loss == "binary_cross_entropy" else r.group_size
+    per_step = r.batch_size // size * r.accumulation * distributed.world_size()
+    tokenize = tokenizer_of(task, name, where)
+    dev = LoopDev(source, r, tokenize, batch_tokens, "cuda" if torch.cuda.is_available() else "cpu")
+    Loop(Training(name, r, CrossEncoder(body, r.dropouts), tokenize, TrainingData(draws, pair_texts(source), r.seed, per_step, size),
+                  dev if dev.chosen else None, r.teacher and teacher_scores(task, name, source, steps[f"ranker/{r.teacher}"], {p for draw in draws for p in draw}),
+                  backbones.backbone(origin(task, name).backbone).half, task.config.ranking.other_world), folder).run()
+
+
+def pair_texts(task: Task):
+    """(query text, passage text) of a training pair."""
+    queries = {(la, q.qid): q.text for la, s in task.pairs(task.config.splits.train) for q in task.queries(la, s)}
+    stores = {la: search.passages(task, la) for la in task.languages}
+    return lambda pair: (queries[pair.language, pair.qid], stores[pair.language].text(pair.docid))
+
+
+def teacher_scores(task: Task, name: str, source: Task, teacher: Step, pairs: Iterable[TrainingPair]):
+    """A function from a training pair to its teacher's logit; they are scored before the training begins."""
+    teacher_name, train_split, found = task.config.ranking.trainings[name].teacher, source.config.splits.train, {}
+    scorer, by_language = load(task, teacher_name, teacher), {}
+    for p in pairs:
+        by_language.setdefault(p.language, set()).add((p.qid, p.docid))
+    for la, chosen in sorted(by_language.items()):
+        ordered = sorted(chosen)
+        scores = score_pairs(scorer, scores_of(task, teacher, scorer), ordered, texts_of(source, la, train_split), f"{teacher_name} teaches {name}, {la}")
+        found |= {(la, *pair): value for pair, value in zip(ordered, scores.tolist())}
+    return lambda pair: found[pair.language, pair.qid, pair.docid]
+
+
+def load(task: Task, name: str, trained: Step, backend: str = "torch", where: Path | None = None) -> Scorer:
+    """A trained ranker; ``where``: the folder that the ``backend`` made of it."""
+    from ranking import backends
+    from ranking.engine import precision
+
+    number_format = precision(task.config.ranking.trainings[name].precision, backbones.backbone(origin(task, name).backbone).half)
+    model = trained.path / "model"
+    forward, device, made = backends.BACKENDS[backend](where or model, number_format)
+    tokenize = tokenizer_of(task, name, model)
+    files = [file_digest(p, task.config.home / "digests") for p in sorted({*model.glob("*.safetensors"), model / "config.json"})]
+    identity = digest([files, tokenize.identity, tokenize.query_length, tokenize.max_length, made, device])
+    return Scorer(forward, tokenize, task.config.ranking.rerank.batch_tokens, device, identity)
+
+
+def scores_of(task: Task, trained: Step, scorer: Scorer) -> Scores:
+    """A ranker's score store; it lies beside the outputs and goes with them."""
+    return Scores(kept_beside(trained.path) / scorer.identity)
+
+
+def note_chain(task: Task, name: str) -> str:
+    """``pre → name`` as far as there is a chain."""
+    names, known = [name], task.config.ranking.trainings
+    while (start := known[names[0]].start) in known:
+        names.insert(0, start)
+    return " → ".join(names)
