@@ -112,10 +112,12 @@ def pad(tokenizer, rows: Sequence[dict[str, list[int]]], device) -> dict:
 
 
 def loading(where, load):
+    from safetensors import SafetensorError
+
     embedded.quiet()
     try:
         return load()
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise InputError(f"backbone {where}: cannot be loaded ({' '.join(str(error).split())[:300]}); name a folder, or a hub id that this machine reaches") from None
 
 

@@ -19,6 +19,17 @@ def barrier() -> None:
         torch.distributed.barrier()
 
 
+def average(values: list[float]) -> list[float]:
+    """Means over the processes."""
+    if world_size() == 1:
+        return values
+    import torch
+
+    total = torch.tensor(values, dtype=torch.float64 if not torch.cuda.is_available() else torch.float32, device="cuda" if torch.cuda.is_available() else "cpu")
+    torch.distributed.all_reduce(total)
+    return (total / world_size()).tolist()
+
+
 def seed_of(*parts) -> int:
     """A 63-bit seed from (seed, epoch, component, …): the same parts give the same seed on every machine."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1

@@ -104,7 +104,7 @@ def bases(task: Task, results: Results) -> dict[str, str]:
     def best(names: list[str]) -> str:
         return max(names, key=lambda n: dev[n].get("known", dev[n].get("surprise"))["nDCG@10"]) if dev else names[0]
 
-    found = {**{s: sources[0] for s in sources[1:]}, "hybrid": best(sources), **dict.fromkeys(rankers, "hybrid"),
+    found = {**{s: sources[0] for s in sources[1:]}, "hybrid": best(sources), **{n: r.after or "hybrid" for n, r in task.config.ranking.rankers.items()},
              "ensemble-rankers": best(rankers), "ensemble": best([*rankers, "hybrid"]), "stacking": "ensemble"}
     return {system: base for system, base in found.items() if system in systems(task)}
 

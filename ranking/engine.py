@@ -74,10 +74,19 @@ def settings(path: str | Path, batch_size: int, accumulation: int, clip: float, 
 
 
 def make(model, optimizer, config: dict):
-    """A DeepSpeed engine around ``model`` with torch's own optimizer."""
+    """A DeepSpeed engine around ``model`` with torch's own optimizer, whose rates the loop sets at each step.
+
+    In half precision at ZeRO 0 DeepSpeed takes a step of no gradient to lay out the optimizer's state: with a rate it would decay the
+    weights, and Adam would take the first real step for its second, a quarter smaller. So the rates are 0 meanwhile and the state is cleared.
+    """
     import deepspeed
 
-    return deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    engine = deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
+    if type(engine.optimizer).__name__ == "FP16_UnfusedOptimizer":
+        engine.optimizer.optimizer.state.clear()
+    return engine
 
 
 def gathered(model):
@@ -95,3 +104,15 @@ def saved_weights(folder: Path, tag: str) -> dict:
     if not list((folder / tag).glob("*optim_states.pt")):       # stage 0 holds all in one file
         return torch.load(folder / tag / "mp_rank_00_model_states.pt", map_location="cpu", weights_only=False)["module"]
     return get_fp32_state_dict_from_zero_checkpoint(str(folder), tag)
+
+
+def load_state(engine, folder: Path, tag: str) -> None:
+    """Raises InputError for a state that is missing or not whole: it was changed from outside, as it is named only once it is written."""
+    try:
+        found, _ = engine.load_checkpoint(str(folder), tag=tag)
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        found, reason = None, f" ({' '.join(str(error).split())[:200]})"
+    else:
+        reason = ""
+    if found is None:
+        raise InputError(f"{folder / tag}: cannot be read: remove {folder.parent} to train anew{reason}")

@@ -61,4 +61,6 @@ def agreement(sample: DevSample, exact: Scorer, quantised: Scorer) -> dict:
 
     found = [sample.rerank(scorer) for scorer in (exact, quantised)]
     both = [(list(a.values()), [b[d] for d in a]) for a, b in zip(*map(sample.blocks, found)) if len(a) > 1]
+    if not both:
+        raise InputError("int8: no dev query has two candidates to compare it by; set ranking.rerank.backend=openvino")
     return {"fp32": sample.mean(found[0]), "int8": sample.mean(found[1]), "queries": len(both), "kendall_tau": fmean(kendalltau(*pair).statistic for pair in both)}

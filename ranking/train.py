@@ -75,11 +75,12 @@ class Loop:
         self.device = self.engine.device
         self.fgm = FGM(t.model.body.get_input_embeddings(), s.fgm.epsilon, s.fgm.norm) if s.fgm.epsilon > 0 else None
         if found and found["world"] == distributed.world_size():
-            self.engine.load_checkpoint(str(self.folder / "state"), tag=f"step-{found['step']}")
+            deep.load_state(self.engine, self.folder / "state", f"step-{found['step']}")
         if found:
             self.state = {**found, "world": distributed.world_size()}
-            trim_log(self.folder / "training.jsonl", found["step"])
             say(f"  {t.name}: going on at step {found['step']} of {s.steps}")
+        if not self.ended():
+            trim_log(self.folder / "training.jsonl", self.state["step"])
 
     def run(self) -> dict:
         if self.ended():
@@ -104,7 +105,7 @@ class Loop:
         return self.state
 
     def step(self, step: int) -> dict:
-        """One optimizer step; the losses are means over this process's micro-batches."""
+        """One optimizer step; the losses are means over all its micro-batches."""
         torch.manual_seed(distributed.seed_of(self.s.seed, step, distributed.rank()))
         self.engine.train()
         factor = learning_rate(step, self.s.steps, self.s.warmup)
@@ -118,7 +119,8 @@ class Loop:
         size = max(1, self.s.batch_size // self.t.data.size)
         losses = [self.micro_step(batch, adversary, step) for batch in micro_batches(rows, size, distributed.rank(), distributed.world_size())]
         self.engine.step()
-        return {**{name: sum(loss[name] for loss in losses) / len(losses) for name in losses[0]}, "lr": factor * self.s.learning_rate}
+        means = distributed.average([sum(loss[name] for loss in losses) / len(losses) for name in losses[0]])
+        return {**dict(zip(losses[0], means)), "lr": factor * self.s.learning_rate}
 
     def micro_step(self, batch: list, adversary: FGM | None, step: int) -> dict[str, float]:
         """Clean loss, and with FGM the adversarial one, each backward through the engine."""

@@ -39,6 +39,12 @@ def write_collection(root: Path) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def small_collection():
+    """A function that writes the collection of ``folder`` into a folder."""
+    return write_collection
+
+
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """A collection of three languages, de without training topics."""

@@ -64,6 +64,8 @@ def with_deepspeed(model, data, stage, norm, folder):
     fgm = FGM(model.get_input_embeddings(), EPSILON, norm)
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     engine.train()
+    for group in engine.optimizer.param_groups:
+        group["lr"] = RATE
     for step in range(STEPS):
         for i in range(ACCUMULATION):
             ids, labels = data[(step * ACCUMULATION + i) * world + rank]

@@ -3,28 +3,13 @@ import json
 
 import pytest
 import torch
-from tiny import Letters, body
+from tiny import Letters, body, settings, texts, training
 
 from core.errors import InputError
-from core.records import TrainingPair
 from core.settings import Fgm, Ranker
 from ranking import engine
-from ranking.data import TrainingData
 from ranking.model import CrossEncoder
-from ranking.train import Loop, Training, adversarial, learning_rate, parameter_groups
-
-
-def pairs(count=24):
-    return [TrainingPair("en", f"q{i}", f"d{i}", float(i % 3 == 0), "judged", 0, "", "") for i in range(count)]
-
-
-def texts(pair):
-    return pair.qid, "yes" if pair.label else "no"
-
-
-def training(settings, dev=None, **more):
-    data = TrainingData([pairs()], texts, settings.seed, settings.batch_size * settings.accumulation)
-    return Training("tiny", settings, CrossEncoder(body(), settings.dropouts), Letters(), data, dev, **more)
+from ranking.train import Loop, adversarial, learning_rate, parameter_groups
 
 
 class Dev:
@@ -39,12 +24,6 @@ class Dev:
         return value, self.spread
 
 
-def settings(tmp_path, **more):
-    (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 0}}')
-    return Ranker(**{"steps": 6, "batch_size": 4, "accumulation": 2, "learning_rate": 1e-2, "evaluate_every": 2, "precision": "fp32",
-                     "deepspeed": str(tmp_path / "ds.json"), "dropouts": [0.1, 0.3], **more})
-
-
 def weights(folder):
     from safetensors.torch import load_file
 
@@ -55,29 +34,6 @@ def train(folder, s, dev=None):
     engine.start()
     folder.mkdir(exist_ok=True)
     return Loop(training(s, dev), folder).run()
-
-
-def test_a_stopped_training_goes_on_bit_for_bit(tmp_path, monkeypatch):
-    s = settings(tmp_path)
-    train(tmp_path / "whole", s)
-    step = Loop.step
-
-    def stopped(self, n):
-        if n == 5:
-            raise KeyboardInterrupt
-        return step(self, n)
-
-    monkeypatch.setattr(Loop, "step", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "stopped", s)
-    monkeypatch.setattr(Loop, "step", step)
-    assert json.loads((tmp_path / "stopped" / "progress.json").read_text())["step"] == 4
-    train(tmp_path / "stopped", s)
-    a, b = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
-    assert a.keys() == b.keys() and all(torch.equal(a[n], b[n]) for n in a)
-    logs = [[json.loads(x) for x in (tmp_path / n / "training.jsonl").read_text().splitlines()] for n in ("whole", "stopped")]
-    assert logs[0] == logs[1] and len(logs[0]) == 6 and {"clean", "adversarial"} <= set(logs[0][0])
-    assert not (tmp_path / "stopped" / "state").exists()
 
 
 def test_the_best_checkpoint_is_kept(tmp_path):
