@@ -153,7 +153,8 @@ class Rerank(Part):
     depth: Count = 200              # of the block that the ensemble fuses; a ranker may score fewer
     batch_tokens: Count = 16384
     backend: Literal["torch", "openvino", "int8"] = "torch"       # the last two on a CPU
-    tolerance: Positive = 0.002     # of nDCG@10 on the rankers' dev queries, within which int8 is taken
+    dev_queries: Count = 50         # a language, by which int8 and what a cascade loses are judged
+    tolerance: Positive = 0.002     # of nDCG@10 on them, within which int8 is taken
 
 
 class Ranking(Part):

@@ -7,6 +7,7 @@ from core.distributed import generator
 from core.errors import InputError
 from core.files import write_json
 from core.groups import read_groups
+from core.settings import Ranker
 from core.store import Step, say
 from core.task import Task
 from data_aug import build as groups
@@ -18,13 +19,17 @@ from retrieval import search
 CALIBRATION = 300       # training pairs that int8 is calibrated on
 
 
+def judges(task: Task, ranker: Ranker) -> DevSample:
+    return DevSample(task, at_home(ranker), task.config.ranking.rerank.dev_queries, depth(task))
+
+
 def cascade(task: Task, name: str, scorer: Scorer, trained: Step, runs: dict[str, Step], folder: Path) -> None:
     """nDCG@10 of a ranker's dev queries in its own ``runs``, beside that of scoring the whole block."""
     r, dev = task.config.ranking.rankers[name], task.config.splits.dev
-    sample = DevSample(task, at_home(r))
+    sample = judges(task, r)
     store, whole, own = rankers.scores_of(task, trained, scorer), {}, {}
     for la, (run, _) in sample.chosen.items():
-        pairs = candidate_pairs(run, depth(task))
+        pairs = candidate_pairs(run, sample.depth)
         whole[la] = reranked(run, pairs, score_pairs(scorer, store, pairs, texts_of(task, la, dev), f"{name} {la}-{dev}, whole block"))
         found = search.run_of(runs[la])
         own[la] = {q: found[q] for q in run if q in found}
@@ -45,12 +50,12 @@ def int8(task: Task, name: str, trained: Step, folder: Path) -> None:
         rows = exact.tokenize(*zip(*map(rankers.pair_texts(source), chosen)))
         backends.quantise(trained.path / "model", [exact.tokenize.pad([row], "cpu") for row in rows], folder)
     distributed.barrier()
-    note = agreement(DevSample(task, at_home(r)), exact, rankers.load(task, name, trained, "int8", folder))
+    note = agreement(judges(task, r), exact, rankers.load(task, name, trained, "int8", folder))
     text = (f"{name} in int8: nDCG@10 {note['int8']:.4f} against {note['fp32']:.4f} in fp32 on {note['queries']} dev queries, "
             f"Kendall's tau of a query's candidates {note['kendall_tau']:.3f}")
     tolerance = task.config.ranking.rerank.tolerance
     if abs(note["int8"] - note["fp32"]) > tolerance:
-        raise InputError(f"{text}: differs by more than ranking.rerank.tolerance={tolerance}; set ranking.rerank.backend=openvino, or judge by more queries (dev_queries)")
+        raise InputError(f"{text}: differs by more than ranking.rerank.tolerance={tolerance}; set ranking.rerank.backend=openvino, or judge by more queries (ranking.rerank.dev_queries)")
     say(f"  {text}")
     if distributed.rank() == 0:
         write_json(folder / "int8.json", note)

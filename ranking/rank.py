@@ -77,9 +77,10 @@ def add_runs(task: Task, steps: Plan, name: str) -> None:
     """A ranker's run of every language, dev and test; with int8 the quantised model before them, and what a cascade loses after them."""
     c, r, trained = task.config, task.config.ranking.rankers[name], steps[f"ranker/{name}"]
     backend, made = c.ranking.rerank.backend, [trained]
+    judged = {"queries": c.ranking.rerank.dev_queries, "depth": depth(task)}
     if backend == "int8":
-        made.append(steps.add(f"int8/{name}", 1, {"tolerance": c.ranking.rerank.tolerance}, [trained, *judged_dev(task, r)],
-                              lambda folder: gates.int8(task, name, trained, folder), seconds=60 + gates.CALIBRATION * pair_seconds(task, name)))
+        made.append(steps.add(f"int8/{name}", 1, {"tolerance": c.ranking.rerank.tolerance, **judged}, [trained, *judged_dev(task, r)],
+                              lambda folder: gates.int8(task, name, trained, folder), seconds=60 + 10 * c.ranking.rerank.dev_queries * depth(task) * pair_seconds(task, name)))
     scorer = cache(lambda: rankers.load(task, name, trained, backend, made[-1].path if len(made) > 1 else None))     # once for all its runs
     below = {"after": r.after} if r.after else {}
     settings = {"depth": own_depth(task, r), **below, **({"backend": backend} if backend != "torch" else {})}
@@ -90,8 +91,8 @@ def add_runs(task: Task, steps: Plan, name: str) -> None:
                   seconds=pairs * pair_seconds(task, name))
     if own_depth(task, r) < depth(task) or r.after:
         runs = {la: steps[f"{name}/{la}-{c.splits.dev}"] for la in dev_languages(task, at_home(r))}
-        steps.add(f"cascade/{name}", 1, {"depth": depth(task)}, [*runs.values(), *judged_dev(task, r)], lambda folder: gates.cascade(task, name, scorer(), trained, runs, folder),
-                  seconds=len(runs) * r.dev_queries * depth(task) * pair_seconds(task, name))
+        steps.add(f"cascade/{name}", 1, judged, [*runs.values(), *judged_dev(task, r)], lambda folder: gates.cascade(task, name, scorer(), trained, runs, folder),
+                  seconds=len(runs) * c.ranking.rerank.dev_queries * depth(task) * pair_seconds(task, name))
 
 
 def judged_dev(task: Task, ranker: Ranker) -> list:

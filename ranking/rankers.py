@@ -101,14 +101,14 @@ def texts_of(task: Task, language: str, split: str) -> Texts:
 
 
 class DevSample:
-    """A sample of dev queries with their candidates, each as deep as ``dev_depth``; see ``ranking.guards.Dev``."""
+    """A sample of dev queries, ``count`` a language, and their candidates to ``depth``."""
 
-    def __init__(self, task: Task, ranker: Ranker):
-        self.task, self.split, self.depth, self.chosen = task, task.config.splits.dev, ranker.dev_depth, {}
+    def __init__(self, task: Task, ranker: Ranker, count: int, depth: int):
+        self.task, self.split, self.depth, self.chosen = task, task.config.splits.dev, depth, {}
         for la in dev_languages(task, ranker):
             qrels = task.judgments(la, self.split)
             qids = sorted(qrels)
-            sample = [qids[i] for i in sorted(generator(ranker.seed, 0, "dev", la).permutation(len(qids))[:ranker.dev_queries])]
+            sample = [qids[i] for i in sorted(generator(ranker.seed, 0, "dev", la).permutation(len(qids))[:count])]
             run = search.run_of(search.plan(task)[f"hybrid/{la}-{self.split}"])
             self.chosen[la] = ({q: run.get(q, {}) for q in sample}, {q: qrels[q] for q in sample})
         self.first_stage = self.mean({la: run for la, (run, _) in self.chosen.items()}) if self.chosen else 0.0
@@ -117,10 +117,10 @@ class DevSample:
         """nDCG@10, a mean over languages."""
         return fmean(score(runs[la], qrels) for la, (_, qrels) in self.chosen.items())
 
-    def rerank(self, scorer: Scorer, depth: int | None = None) -> dict[str, Run]:
+    def rerank(self, scorer: Scorer) -> dict[str, Run]:
         found = {}
         for la, (run, _) in self.chosen.items():
-            pairs = candidate_pairs(run, depth or self.depth)
+            pairs = candidate_pairs(run, self.depth)
             found[la] = reranked(run, pairs, scorer(*texts_of(self.task, la, self.split)(pairs)))
         return found
 
@@ -131,10 +131,10 @@ class DevSample:
 
 
 class LoopDev(DevSample):
-    """The sample as the training loop asks for it."""
+    """The sample that a training chooses its best weights by; see ``ranking.guards.Dev``."""
 
     def __init__(self, task: Task, ranker: Ranker, tokenize: PairTokenizer, batch_tokens: int, device: str):
-        super().__init__(task, ranker)
+        super().__init__(task, ranker, ranker.dev_queries, ranker.dev_depth)
         self.ways = tokenize, batch_tokens, device
 
     def __call__(self, forward) -> tuple[float, float]:

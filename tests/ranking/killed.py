@@ -1,6 +1,7 @@
-"""A training that kills itself: killed.py FOLDER WHERE. WHERE is a step's number, or a function of the loop and the number of its call.
+"""Trainings that kill themselves and are begun again: killed.py FOLDER STAGE POINT …. A POINT is a place of the loop and the number of its call.
 
-It is a SIGKILL from inside, so nothing is tidied up; ``files`` kills in the middle of a checkpoint, when its first file is written.
+It is a SIGKILL from inside, so nothing is tidied up; ``files`` kills in the middle of a checkpoint, when its first file is written. Prints a
+line a point: how both processes ended. They are forks, because importing takes longer than training.
 """
 import os
 import signal
@@ -36,17 +37,31 @@ def kill_at(where: str) -> None:
     setattr(owner, name, patched(getattr(owner, name), after))
 
 
-def main():
-    folder, where = Path(sys.argv[1]), sys.argv[2]
+def train_once(folder: Path, stage: int, where: str) -> None:
     folder.mkdir(exist_ok=True)
-    torch.set_num_threads(1)
     engine.start()
-    settings = tiny.settings(folder.parent, int(sys.argv[3]))
-    loop = train.Loop(tiny.training(settings), folder)
+    loop = train.Loop(tiny.training(tiny.settings(folder.parent, stage)), folder)
     if where != "never":
         kill_at(where)
     loop.run()
 
 
+def forked(*arguments) -> int:
+    """Ends of a process that trains: 0, 1 with its message on stderr, or minus the signal."""
+    pid = os.fork()
+    if pid == 0:
+        exit_with_message(lambda: train_once(*arguments))
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
 if __name__ == "__main__":
-    exit_with_message(main)
+    torch.set_num_threads(1)
+    os.environ["DS_ACCELERATOR"] = "cuda" if torch.cuda.is_available() else "cpu"
+    import deepspeed  # noqa: F401
+
+    tiny.body()         # what is imported here is not imported by every fork
+    base, stage = Path(sys.argv[1]), int(sys.argv[2])
+    for number, point in enumerate(sys.argv[3:]):
+        folder = base / f"{number}-{point.replace(':', '-')}"
+        print(point, forked(folder, stage, point), 0 if point == "never" else forked(folder, stage, "never"), flush=True)

@@ -1,7 +1,6 @@
 """What only whole processes show: the same losses however the work is divided, and the same bytes whatever was killed."""
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -44,27 +43,36 @@ def test_the_same_losses_for_every_division_of_the_work(losses, precision, toler
             assert entry["weights"] == pytest.approx(expected["weights"], rel=tolerance / 10), (world, of)
 
 
-def whole(folder, stage):
-    run(sys.executable, str(HERE / "killed.py"), str(folder), "never", stage)
-    return (folder / "model" / "model.safetensors").read_bytes(), (folder / "training.jsonl").read_bytes()
+def killed(folder, stage, *points):
+    done = run(sys.executable, str(HERE / "killed.py"), str(folder), str(stage), *points)
+    return dict(line.split(" ", 1) for line in done.stdout.splitlines() if line.split(" ")[0] in points), done.stderr
 
 
-@pytest.mark.parametrize("stage", ["0", "2"])
-def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path, stage):
-    expected = whole(tmp_path / "whole", stage)
-    points = ["step:1", "step:4", "best:1", "files:2", "state:1", "state:3", "finish:1"] if stage == "0" else ["step:4", "files:2"]
-    for number, point in enumerate(points):
-        folder = tmp_path / f"killed-{number}"
-        done = run(sys.executable, str(HERE / "killed.py"), str(folder), point, stage, check=False)
-        assert done.returncode == -signal.SIGKILL, (point, done.stderr[-2000:])
-        assert whole(folder, stage) == expected, point
-        assert sorted(p.name for p in folder.iterdir()) == ["model", "training.json", "training.jsonl"], point
+@pytest.mark.parametrize("stage, points", [(0, ["step:1", "step:4", "best:1", "best:2", "files:1", "files:2", "state:1", "state:3", "finish:1"]), (3, ["step:4", "files:2"])])
+def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path, stage, points):
+    ends, stderr = killed(tmp_path, stage, "never", *points)
+    assert ends == {"never": "0 0", **dict.fromkeys(points, f"{-signal.SIGKILL} 0")}, stderr[-3000:]
+    folders = sorted(p for p in tmp_path.iterdir() if p.is_dir())
+    assert len(folders) == len(points) + 1
+    for folder in folders:
+        assert sorted(p.name for p in folder.iterdir()) == ["model", "training.json", "training.jsonl"], folder
+        for name in ("model/model.safetensors", "training.jsonl"):
+            assert (folder / name).read_bytes() == (folders[0] / name).read_bytes(), (folder, name)
 
 
 def test_a_state_that_is_cut_off(tmp_path):
-    run(sys.executable, str(HERE / "killed.py"), str(tmp_path / "t"), "step:4", "0", check=False)
-    (state,) = (tmp_path / "t" / "state").glob("step-*/mp_rank_00_model_states.pt")
+    import tiny
+
+    from core.errors import InputError
+    from ranking import engine, train
+
+    engine.start()
+    s, folder = tiny.settings(tmp_path), tmp_path / "t"
+    folder.mkdir()
+    loop = train.Loop(tiny.training(s), folder)
+    loop.step(0)
+    loop.evaluate(1)
+    (state,) = (folder / "state").glob("step-1/mp_rank_00_model_states.pt")
     state.write_bytes(state.read_bytes()[:1000])
-    done = run(sys.executable, str(HERE / "killed.py"), str(tmp_path / "t"), "never", "0", check=False)
-    assert "cannot be read: remove" in done.stderr, done.stderr[-2000:]
-    shutil.rmtree(tmp_path / "t")
+    with pytest.raises(InputError, match="step-1: cannot be read: remove .*/t to train anew"):
+        train.Loop(tiny.training(s), folder)

@@ -75,7 +75,7 @@ def test_two_processes_share_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr(module.distributed, "barrier", lambda: None)
     counts = []
     for rank in (1, 0):
-        monkeypatch.setattr(module.distributed, "rank", lambda: rank)
+        monkeypatch.setattr(module.distributed, "rank", lambda rank=rank: rank)
         counts.append(Counted())
         found = scored(counts[-1], tmp_path)
     assert found == EXPECTED and [c.pairs for c in counts] == [2, 2]
