@@ -34,6 +34,8 @@ for s in "${STAGES[@]}"; do
 done
 run() { if [[ "$SELECTED" == *" $1 "* ]]; then "./$1/run.sh" "$CONFIG" "${SETTINGS[@]}"; fi; }
 
+GIVEN=("${SETTINGS[@]}")
+
 # 0. What there is to do: done, stale and why, what the rest will take. Seconds.
 if [ "$PLAN" ]; then exec python -m ensemble.plan "$CONFIG" "${SETTINGS[@]}" --from "$FIRST" --until "$LAST"; fi
 if [ "$FORCE" ]; then python -m ensemble.plan "$CONFIG" "${SETTINGS[@]}" --force "$FORCE"; fi
@@ -41,11 +43,17 @@ if [ "$FORCE" ]; then python -m ensemble.plan "$CONFIG" "${SETTINGS[@]}" --force
 # 1. Retrieval: BM25 and dense runs of depth 1000, hybrid with one weight chosen on dev. Encoding takes the time: 25 passages/s on two cores.
 run retrieval
 
-# 2. Training groups: judged pairs and negatives drawn from the candidates. Seconds.
-run data_aug
+# With rounds of pseudo-labels, 2 to 4 once a round: each learns from the systems of the round before, and the last makes the submission.
+LAST_ROUND=$(python -m core.config "$CONFIG" "${SETTINGS[@]}" --last-round)
+for ((round = 0; round <= LAST_ROUND; round++)); do
+    if [ "$round" -lt "$LAST_ROUND" ]; then SETTINGS+=("round=$round"); else SETTINGS=("${GIVEN[@]}"); fi
 
-# 3. Ranking: cross-encoders are trained, then score the candidates. Most of the time; the plan says how much.
-run ranking
+    # 2. Training groups: judged pairs, negatives drawn from the candidates, Q2Q2D, pseudo-labels. Seconds.
+    run data_aug
 
-# 4. Ensemble: weights, fused runs, submission and its check, results, report. Seconds.
-run ensemble
+    # 3. Ranking: cross-encoders are trained, then score the candidates. Most of the time; the plan says how much.
+    run ranking
+
+    # 4. Ensemble: weights, fused runs, submission and its check, results, report. Seconds.
+    run ensemble
+done

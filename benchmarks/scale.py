@@ -1,9 +1,9 @@
 """The first stage as the collection grows: time and peak memory of each step on the atlas with city passages, and a search at a million.
 
-    python -m benchmarks.scale [PASSAGES …] [--layers 1] [--vectors 1000000]
+    python -m benchmarks.scale [PASSAGES …] [--layers 1] [--vectors 1000000] [--plot FILE.svg]
 
 Each size is a retrieval run in a work folder of its own. Vectors come from the first layers of the embedded model (time goes with layers).
-The last part searches random memory-mapped vectors, in a process of its own, for what it needs of memory.
+The last part searches random memory-mapped vectors, in a process of its own, for what it needs of memory. Plotting needs matplotlib.
 """
 import argparse
 import json
@@ -49,16 +49,41 @@ def steps(passages: int, layers: int) -> dict[str, tuple[float, float]]:
         return {"count": (count, 0.0), **{k: (v[0], v[1]) for k, v in found.items()}}
 
 
+def plot(found: dict[int, dict[str, tuple[float, float]]], target: Path) -> None:
+    """Seconds and peak memory of each kind of step by passages, with a dotted line of time in proportion to them."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "continuum"
+    from matplotlib import pyplot
+
+    sizes, (time, memory) = sorted(found), pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")[1]
+    for kind in (k for k, (seconds, _) in found[sizes[-1]].items() if seconds >= 1):
+        time.loglog(sizes, [found[n][kind][0] for n in sizes], marker="o", label=kind)
+        memory.semilogx(sizes, [found[n][kind][1] for n in sizes], marker="o", label=kind)
+    longest = max(v[0] for v in found[sizes[-1]].values())
+    time.loglog(sizes, [longest * n / sizes[-1] for n in sizes], ":", color="grey", label="in proportion")
+    for axes, title in ((time, "seconds"), (memory, "peak memory of the process so far, GB")):
+        axes.set(title=title, xlabel="passages")
+    memory.set_ylim(0)
+    time.legend(fontsize="small")
+    pyplot.savefig(target, metadata={"Date": None})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale")
     parser.add_argument("passages", nargs="*", type=int, default=[10_000, 100_000])
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--vectors", type=int, default=1_000_000)
-    options = parser.parse_args()
+    parser.add_argument("--plot", type=Path)
+    options, all_found = parser.parse_args(), {}
     for size in options.passages:
         found = steps(size, options.layers)
-        count = found.pop("count")[0]
+        count = int(found.pop("count")[0])
+        all_found[count] = found
         print(f"{count} passages: " + ", ".join(f"{kind} {seconds:.1f} s ({1e6 * seconds / count:.0f} µs a passage, {peak:.1f} GB)" for kind, (seconds, peak) in found.items()), flush=True)
+    if options.plot:
+        plot(all_found, options.plot)
     with tempfile.TemporaryDirectory() as folder:
         import numpy as np
 

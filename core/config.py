@@ -1,5 +1,7 @@
 """YAML layers and ``key=value`` arguments to one validated configuration.
 
+    python -m core.config CONFIG [key=value …]       every setting as it is, defaults and all
+
 A file may name another with ``extends:``; later layers win. An unknown key, a wrong type or a value out of range is an
 InputError that names the layer, the key, what was found, what is allowed and, for an unknown key, the nearest known one.
 """
@@ -15,7 +17,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from core.errors import InputError
+from core.errors import InputError, exit_with_message
 from core.settings import Config, Part
 
 
@@ -89,8 +91,24 @@ def load_config(path: str | Path, arguments: Sequence[str] = ()) -> Config:
         raise InputError(f"{path}: collection.path is not set; name a folder in MIRACL's format (collection.path=DIR), or set collection.source=atlas")
     for name, ranker in config.ranking.trainings.items():
         if ranker.data is None and ranker.recipe not in config.data_aug:
-            raise InputError(f"{path}: ranking: {name}.recipe: found {ranker.recipe!r}, expected one of {sorted(config.data_aug)}")
-    return config
+            part = "chain" if name in config.ranking.chain else "rankers"
+            raise InputError(f"{path}: ranking.{part}.{name}.recipe: found {ranker.recipe!r}, expected one of {sorted(config.data_aug)}")
+    return until_round(config, path)
+
+
+def last_round(config: Config) -> int:
+    return max(r.round for r in config.ranking.trainings.values())
+
+
+def until_round(config: Config, path: str | Path) -> Config:
+    """Without the trainings of rounds after ``round``."""
+    if config.round is None or config.round >= last_round(config):
+        return config
+    r = config.ranking
+    left = {part: {n: t for n, t in getattr(r, part).items() if t.round <= config.round} for part in ("chain", "rankers")}
+    if not left["rankers"]:
+        raise InputError(f"{path}: round={config.round}: no ranker is of this round or one before; the first is of {min(t.round for t in r.rankers.values())}")
+    return config.model_copy(update={"ranking": r.model_copy(update=left)})
 
 
 def data_config(path: str, config: Config) -> Config:
@@ -147,3 +165,12 @@ def from_arguments(description: str, add=lambda parser: None) -> tuple[Config, a
     add(parser)
     options = parser.parse_intermixed_args()
     return load_config(options.config, options.settings), options
+
+
+def main() -> None:
+    config, options = from_arguments("every setting as it is", lambda p: p.add_argument("--last-round", action="store_true", help="only the last round of pseudo-labels"))
+    print(last_round(config) if options.last_round else yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True).rstrip())
+
+
+if __name__ == "__main__":
+    exit_with_message(main)

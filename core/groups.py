@@ -6,7 +6,7 @@ from core.errors import InputError
 from core.records import TrainingPair
 
 COLUMNS = {"language": "string", "qid": "string", "docid": "string", "label": "float32", "origin": "string", "round": "int32",
-           "teacher": "string", "reason": "string"}
+           "teacher": "string", "reason": "string", "passage_language": "string"}
 
 
 def write_groups(path: Path, pairs: Iterable[TrainingPair]) -> None:
@@ -26,7 +26,7 @@ def read_groups(path: Path) -> list[TrainingPair]:
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file")
     table = pyarrow.parquet.read_table(path)
-    if table.column_names != list(COLUMNS):
+    if table.column_names not in (list(COLUMNS), list(COLUMNS)[:-1]):       # files from before passages of other languages
         raise InputError(f"{path}: found columns {table.column_names}, expected {list(COLUMNS)}")
     pairs = [TrainingPair(*row.values()) for row in table.to_pylist()]
     if not pairs:

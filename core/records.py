@@ -19,7 +19,8 @@ class ScoredDocument(NamedTuple):
 
 
 class TrainingPair(NamedTuple):
-    """A row of a training-group file; ``label`` in [0, 1], ``origin`` names the augmentation that made it."""
+    """A row of a training-group file; ``label`` in [0, 1], ``origin`` names the augmentation that made it. ``passage_language`` where the
+    passage is of another language than the query."""
     language: str
     qid: str
     docid: str
@@ -28,6 +29,7 @@ class TrainingPair(NamedTuple):
     round: int
     teacher: str
     reason: str
+    passage_language: str = ""
 
 
 Run = dict[str, dict[str, float]]      # one language and split: query id -> docid -> score

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from core import backbones
 from core.config import from_arguments, with_data
 from core.distributed import generator
 from core.errors import InputError, exit_with_message
@@ -18,41 +19,63 @@ from core.records import TrainingPair
 from core.settings import Config, Recipe
 from core.store import Plan, run_steps, say
 from core.task import Task
-from data_aug.judged import judged
-from data_aug.top_negatives import top_negatives
+from data_aug.augment import AUGMENTATIONS, capped, given_run, mixed, teacher_run
 from retrieval import search
-
-
-def add_judged(task: Task, recipe: Recipe, draw: int, language: str, pairs: list[TrainingPair]) -> None:
-    random = generator(task.config.seed, draw, "judged", language)
-    pairs.extend(judged(language, search.checked_judgments(task, language, task.config.splits.train), recipe.judged_negatives, random))
-
-
-def add_top_negatives(task: Task, recipe: Recipe, draw: int, language: str, pairs: list[TrainingPair]) -> None:
-    train = task.config.splits.train
-    taken: dict[str, set[str]] = {}
-    for pair in pairs:
-        taken.setdefault(pair.qid, set()).add(pair.docid)
-    run = search.run_of(search.plan(task)[f"hybrid/{language}-{train}"])
-    random = generator(task.config.seed, draw, "top_negatives", language)
-    pairs.extend(top_negatives(language, run, task.judgments(language, train), taken, recipe.negatives, task.config.candidates, random))
-
-
-AUGMENTATIONS = {"judged": add_judged, "top_negatives": add_top_negatives}     # in this order: each sees the pairs before it
 
 
 @cache
 def plan(task: Task) -> Plan:
-    steps, train, upstream = Plan("data_aug", task.config.home), task.config.splits.train, search.plan(task)
-    languages = [la for la, _ in task.pairs(train)]
+    steps = Plan("data_aug", task.config.home)
+    languages = [la for la, _ in task.pairs(task.config.splits.train)]
     if not languages:
-        raise InputError(f"{task.collection.root}: no language has {train} topics, so there is nothing to train on")
-    inputs = [x for la in languages for x in (upstream[f"hybrid/{la}-{train}"], task.qrels_input(la, train), upstream[f"passages/{la}"])]
+        raise InputError(f"{task.collection.root}: no language has {task.config.splits.train} topics, so there is nothing to train on")
     for name, recipe in task.config.data_aug.items():
-        settings = {**recipe.model_dump(), "candidates": task.config.candidates, "seed": task.config.seed, "methods": list(AUGMENTATIONS)}
-        steps.add(f"groups/{name}", 1, settings, inputs, lambda folder, r=recipe: build(task, r, languages, folder), seconds=10)
+        users = [r.round for r in task.config.ranking.trainings.values() if r.recipe == name and r.data is None]
+        if users or not recipe.pseudo_label:        # what a later round asks for is made then
+            add_groups(task, steps, name, min(users, default=0))
     add_folds(task, steps)
     return steps
+
+
+def add_groups(task: Task, steps: Plan, name: str, round_: int) -> None:
+    recipe, train, upstream = task.config.data_aug[name], task.config.splits.train, search.plan(task)
+    check(task, name, round_)
+    languages = [la for la, _ in task.pairs(train)]
+    inputs = [x for la in languages for x in (upstream[f"hybrid/{la}-{train}"], task.qrels_input(la, train), upstream[f"passages/{la}"])]
+    methods = [m for m in AUGMENTATIONS if m in ("judged", "top_negatives") or getattr(recipe, m)]
+    settings = {**recipe.recipe_settings, "candidates": task.config.candidates, "seed": task.config.seed, "methods": methods}
+    if recipe.select.scores != "hybrid":
+        inputs += [upstream[f"{recipe.select.scores}/{la}-{train}"] for la in languages]
+    if recipe.filters.teacher:
+        inputs += [task.file_input(f"teacher/{la}-{train}", given_run(recipe.filters.teacher, la, train)) for la in languages]
+    if q := recipe.q2q2d:
+        settings["encoder"] = backbones.fingerprint(q.backbone, task.config.models)
+        inputs += [task.topics_input(*pair) for pair in task.pairs(train, q.split)]
+    if p := recipe.pseudo_label:
+        settings["round"] = round_
+        inputs += [x for la, split in task.pairs(p.split) for x in (task.topics_input(la, split), task.file_input(f"pseudo/{la}-{split}", teacher_run(task, p.teacher, la, split, round_)))]
+    inputs = list({i.name: i for i in inputs}.values())
+    steps.add(f"groups/{name}", 1, settings, inputs, lambda folder: build(task, recipe, languages, round_, folder), seconds=10)
+
+
+def check(task: Task, name: str, round_: int) -> None:
+    """A recipe's settings that name nothing, and targets that are not unlabelled."""
+    recipe, train, where = task.config.data_aug[name], task.config.splits.train, f"data_aug.{name}"
+    systems = search.systems(task)
+    if recipe.select.scores not in systems:
+        raise InputError(f"{where}.select.scores: found {recipe.select.scores!r}, expected one of {', '.join(systems)}")
+    for cap in recipe.caps:
+        if not all(part in (*AUGMENTATIONS, *task.languages) for part in cap.split(" ", 1)):
+            raise InputError(f"{where}.caps: found {cap!r}, expected an origin ({', '.join(AUGMENTATIONS)}), a language, or both with a space between")
+    for split in recipe.targets:
+        if split == train or not task.pairs(split):
+            raise InputError(f"{where}: its unlabelled queries are of the split {split!r}, expected one of {task.config.splits.dev}, {task.config.splits.test}, with topics, and not {train}")
+        for la, _ in task.pairs(split):
+            both = {q.qid for q in task.queries(la, split)} & {q.qid for q in task.queries(la, train)} if (la, train) in task.pairs(train) else ()
+            if both:
+                raise InputError(f"{where}: {la}: {split} and {train} share query ids, {len(both)}, first {', '.join(sorted(both)[:5])}; a pair names its query by its id")
+    if recipe.pseudo_label and round_ == 0 and not Path(recipe.pseudo_label.teacher).is_dir():
+        raise InputError(f"{where}.pseudo_label.teacher: {recipe.pseudo_label.teacher!r} is no folder, so it is a system of the round before: give the rankers of this recipe round: 1 or more")
 
 
 def add_folds(task: Task, steps: Plan) -> None:
@@ -83,32 +106,53 @@ def folds(task: Task, keys: Iterable[Key]) -> dict[Key, int]:
     return read_folds(plan(task)["folds"].path / "folds.tsv", keys)
 
 
-def build(task: Task, recipe: Recipe, languages: list[str], folder: Path) -> None:
-    """``draw-N.parquet`` for each draw, and counts by language and origin (``short``: queries with fewer than k negatives to draw)."""
+def build(task: Task, recipe: Recipe, languages: list[str], round_: int, folder: Path) -> None:
+    """``draw-N.parquet`` for each draw; counts by language and origin (``short``: queries with fewer than k negatives to draw), of what
+    the filters dropped and of labels in conflict; and a sample of pairs with their texts."""
     counts: Counter = Counter()
+    every = languages + [la for la in task.languages if la not in languages]
     for draw in range(recipe.draws):
         pairs: list[TrainingPair] = []
-        for language in languages:
-            own: list[TrainingPair] = []
-            for augment in AUGMENTATIONS.values():
-                augment(task, recipe, draw, language, own)
+        for language in every:
+            mix = mixed(task, recipe, draw, language, round_)
+            own = list(mix.pairs.values())
             drawn = Counter(p.qid for p in own if p.origin == "top_negatives")
-            queries = {p.qid for p in own}
-            counts[f"{language} short"] += sum(drawn[q] < recipe.negatives for q in queries)
-            counts[f"{language} queries"] += len(queries)
-            counts.update(f"{language} {p.origin} {'positive' if p.label > 0 else 'negative'}" for p in own)
+            if language in languages:
+                queries = {p.qid for p in own if p.origin in ("judged", "top_negatives")}
+                counts[f"{language} short"] += sum(drawn[q] < recipe.negatives for q in queries)
+                counts[f"{language} queries"] += len(queries)
+            counts.update({f"{language} {what}": n for what, n in mix.counts.items()})
             pairs += own
+        pairs = capped(pairs, recipe.caps, task.config.seed, draw)
+        counts.update(f"{p.language} {p.origin} {'positive' if p.label > 0 else 'negative'}" for p in pairs)
         write_groups(folder / f"draw-{draw}.parquet", pairs)
-    write_json(folder / "counts.json", {"draws": recipe.draws, "counts": dict(counts)})
+        if draw == 0:
+            write_json(folder / "sample.json", sample(task, pairs))
+    write_json(folder / "counts.json", {"draws": recipe.draws, "counts": dict(counts), "transductive": recipe.targets})
+
+
+def sample(task: Task, pairs: list[TrainingPair], of_each: int = 3) -> list[dict]:
+    """A few pairs of each origin and sign, to look at."""
+    kinds: dict[tuple[str, bool], list[TrainingPair]] = {}
+    for pair in pairs:
+        kinds.setdefault((pair.origin, pair.label > 0), []).append(pair)
+    random, found = generator(task.config.seed, 0, "sample"), []
+    for kind in kinds.values():
+        for i in sorted(random.permutation(len(kind))[:of_each]):
+            p = kind[i]
+            query = next(q.text for s in task.splits(p.language) for q in task.queries(p.language, s) if q.qid == p.qid)
+            found.append({**p._asdict(), "query": query, "passage": search.passages(task, p.passage_language or p.language).text(p.docid)[:300]})
+    return found
 
 
 def report(task: Task) -> None:
-    for name in task.config.data_aug:
+    for name in (step.removeprefix("groups/") for step in plan(task) if step.startswith("groups/")):
         counts = json.loads((plan(task)[f"groups/{name}"].path / "counts.json").read_text())["counts"]
         totals: Counter = Counter()
         for key, value in counts.items():
             totals[key.split(" ", 1)[1]] += value
-        say(f"groups {name}: " + ", ".join(f"{value} {key}" for key, value in sorted(totals.items())))
+        note = f" (transductive: unlabelled {' and '.join(dict.fromkeys(task.config.data_aug[name].targets))} queries)" if task.config.data_aug[name].targets else ""
+        say(f"groups {name}: " + ", ".join(f"{value} {key}" for key, value in sorted(totals.items())) + note)
 
 
 def run(config: Config) -> None:

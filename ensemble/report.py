@@ -8,7 +8,7 @@ from core.files import finished_file
 from core.task import Task
 from data_aug import build as groups
 from ensemble import analysis, charts, estimate, fuse, results, weights
-from ranking import rank
+from ranking import rank, rankers
 
 PAGE = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
 CURVE_POINTS = 120      # of a training curve; more are averaged
@@ -88,13 +88,26 @@ def members_part(task: Task, looks: analysis.Looks, elsewhere: dict) -> dict:
     return found
 
 
-def provenance(task: Task) -> list[list[str]]:
-    """Training pairs by recipe, language and what they are."""
-    rows = [["recipe", "language", "what", "count"]]
-    for name in task.config.data_aug:
-        counts = json.loads((groups.plan(task)[f"groups/{name}"].path / "counts.json").read_text("utf-8"))["counts"]
-        rows += [[name, *key.split(" ", 1), str(value)] for key, value in counts.items()]
-    return rows
+def provenance(task: Task) -> dict:
+    """Training pairs by recipe, language and what they are, and a few of each kind with their texts."""
+    rows, samples = [["recipe", "language", "what", "count"]], []
+    for step in (s for s in groups.plan(task).values() if s.name.startswith("groups/")):
+        name, file = step.name.removeprefix("groups/"), step.path / "sample.json"
+        rows += [[name, *key.split(" ", 1), str(value)] for key, value in json.loads((step.path / "counts.json").read_text("utf-8"))["counts"].items()]
+        samples += [{"recipe": name, **pair} for pair in json.loads(file.read_text("utf-8"))] if file.exists() else []
+    return {"provenance": rows, "samples": samples}
+
+
+def trainings(task: Task) -> dict:
+    """The closing table of each training, and what a cascade and int8 cost."""
+    rows, gates = [["ranker", "first stage", "before training", "tuned", "at step"]], [["ranker", "way", "nDCG@10", "whole", "difference", "queries"]]
+    for name in task.config.ranking.trainings:
+        state = json.loads((rank.plan(task)[f"ranker/{name}"].path / "training.json").read_text("utf-8"))
+        figures = [f"{state[k]:.4f}" if state.get(k, -1) >= 0 else "" for k in ("first_stage", "base", "best")]
+        rows.append([rankers.note_chain(task, name), *figures, str(state["best_step"])])
+    for name, way, note in rank.costs(task):
+        gates.append([name, way, f"{note['own']:.4f}", f"{note['whole']:.4f}", f"{note['own'] - note['whole']:+.4f}", str(note["queries"])])
+    return {"trainings": rows, "gates": gates if len(gates) > 1 else None}
 
 
 def times(task: Task) -> list[list[str]]:
@@ -123,7 +136,7 @@ def write(task: Task, found: dict, compared: dict, looks: analysis.Looks, elsewh
     page = PAGE.get_template("report.html").render(
         title=f"{c.collection_name}: {c.name}", split=split, final=c.submission.system, stored=c.retrieval.depth, candidates=c.candidates,
         subtitle=f"{len(task.languages)} languages ({', '.join(task.languages)}); {', '.join(results.systems(task))}",
-        times=times(task), provenance=provenance(task), config=json.dumps(c.model_dump(mode="json"), ensure_ascii=False, indent=1),
-        **members_part(task, looks, elsewhere), **(split_part(task, found, compared, looks, split) if split else {}))
+        times=times(task), marked=", ".join(results.transductive(task)), targets=" and ".join(results.target_splits(task)), config=json.dumps(c.model_dump(mode="json"), ensure_ascii=False, indent=1),
+        **provenance(task), **trainings(task), **members_part(task, looks, elsewhere), **(split_part(task, found, compared, looks, split) if split else {}))
     with finished_file(c.folder / "report" / "index.html") as file:
         file.write(page + "\n")

@@ -9,7 +9,7 @@ from core.records import Run
 from core.store import Step
 from core.task import Task
 from ensemble import analysis, estimate, fuse, members, stacking, weights
-from ranking import rank
+from ranking import rank, rankers
 from retrieval import search
 
 Results = dict[str, dict[str, dict[str, dict[str, float]]]]     # split -> system -> language or group -> metric
@@ -98,14 +98,14 @@ def measured(task: Task, results: Results) -> dict[str, dict[str, float]]:
 
 def bases(task: Task, results: Results) -> dict[str, str]:
     """What each system is compared with: the stage before it, in its best form on dev (without dev judgments, its first)."""
-    sources, rankers = list(task.config.retrieval.sources), list(task.config.ranking.rankers)
+    sources, named = list(task.config.retrieval.sources), list(task.config.ranking.rankers)
     dev = results.get(task.config.splits.dev, {})
 
     def best(names: list[str]) -> str:
         return max(names, key=lambda n: dev[n].get("known", dev[n].get("surprise"))["nDCG@10"]) if dev else names[0]
 
     found = {**{s: sources[0] for s in sources[1:]}, "hybrid": best(sources), **{n: r.after or "hybrid" for n, r in task.config.ranking.rankers.items()},
-             "ensemble-rankers": best(rankers), "ensemble": best([*rankers, "hybrid"]), "stacking": "ensemble"}
+             "ensemble-rankers": best(named), "ensemble": best([*named, "hybrid"]), "stacking": "ensemble"}
     return {system: base for system, base in found.items() if system in systems(task)}
 
 
@@ -150,7 +150,19 @@ def text_table(rows: list[list[str]], left: int = 1) -> str:
     return "\n".join("  ".join(cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))).rstrip() for row in rows)
 
 
+def transductive(task: Task) -> list[str]:
+    """Systems that learnt from unlabelled queries of a split that is evaluated: such rankers, and what fuses them."""
+    marked = [n for n in task.config.ranking.rankers if rankers.transductive(task, n)]
+    return [*marked, *(fuse.systems(task) if marked else [])]
+
+
+def target_splits(task: Task) -> list[str]:
+    used = {r.recipe for r in task.config.ranking.trainings.values() if r.data is None}
+    return list(dict.fromkeys(split for name in sorted(used) for split in task.config.data_aug[name].targets))
+
+
 def write(task: Task, results: Results, compared: dict) -> None:
     write_json(task.config.folder / "config.json", task.config.model_dump(mode="json"))
     write_json(task.config.folder / "results.json", results)
     write_json(task.config.folder / "significance.json", compared)
+    write_json(task.config.folder / "transductive.json", {"systems": transductive(task), "splits": target_splits(task)})

@@ -5,11 +5,12 @@
 import os
 import shutil
 
-from core.config import from_arguments
+from core.config import from_arguments, last_round
 from core.errors import exit_with_message
 from core.settings import Config
 from core.store import run_steps, say
 from core.task import Task
+from data_aug.augment import round_folder
 from ensemble import estimate, fuse, ledger, report, results
 
 
@@ -27,13 +28,14 @@ def run(config: Config) -> None:
 
 
 def link_runs(task: Task) -> None:
-    """The configuration's own view of its runs, runs/SYSTEM/LANG-SPLIT.trec, and its submission."""
-    folder = task.config.folder
-    shutil.rmtree(folder / "runs", ignore_errors=True)
-    for system in results.systems(task):
-        (folder / "runs" / system).mkdir(parents=True)
-        for la, split in task.pairs(task.config.splits.dev, task.config.splits.test):
-            os.link(results.run_step(task, system, la, split).path / "run.trec", folder / "runs" / system / f"{la}-{split}.trec")
+    """The configuration's own view of its runs, runs/SYSTEM/LANG-SPLIT.trec, also by round, for the pseudo-labels of the next; and its submission."""
+    folder, round_ = task.config.folder, last_round(task.config)
+    for target in (folder / "runs", round_folder(task, round_)):
+        shutil.rmtree(target, ignore_errors=True)
+        for system in results.systems(task):
+            (target / system).mkdir(parents=True)
+            for la, split in task.pairs(task.config.splits.dev, task.config.splits.test):
+                os.link(results.run_step(task, system, la, split).path / "run.trec", target / system / f"{la}-{split}.trec")
     if "submission" in fuse.plan(task):
         shutil.copy(fuse.plan(task)["submission"].path / "submission.zip", folder / "submission.zip")
 
@@ -57,6 +59,8 @@ def tell(task: Task, found: dict, compared: dict, elsewhere: dict) -> None:
         rows = [[metric, *row] for metric in results.TABLE for row in results.table(found, split, metric)[1:]]
         say(f"\n{c.collection_name}, {split}\n{results.text_table([['metric', 'system', *head[1:]], *rows], left=2)}")
         say(f"\nnDCG@10 on {split} against the stage before\n{results.text_table(results.comparison_rows(compared, split), left=3)}")
+    if names := results.transductive(task):
+        say(f"\ntransductive, trained on unlabelled {' and '.join(results.target_splits(task))} queries: {', '.join(names)}")
     if values := results.estimates(task):
         say(f"\nways of fusing on {c.splits.dev}, nDCG@10\n{results.text_table(estimate.rows(values, elsewhere))}")
     say(f"\nresults     {c.folder / 'results.json'}\nreport      {c.folder / 'report' / 'index.html'}")

@@ -19,6 +19,8 @@ from retrieval import search
 CALIBRATION = 300       # training pairs that int8 is calibrated on
 
 
+# Both write {"own", "whole"}: nDCG@10 of the cheaper way and of the one that it stands for, and "queries".
+
 def judges(task: Task, ranker: Ranker) -> DevSample:
     return DevSample(task, at_home(ranker), task.config.ranking.rerank.dev_queries, depth(task))
 
@@ -34,7 +36,7 @@ def cascade(task: Task, name: str, scorer: Scorer, trained: Step, runs: dict[str
         found = search.run_of(runs[la])
         own[la] = {q: found[q] for q in run if q in found}
     note = {"after": r.after or "hybrid", "depth": own_depth(task, r), "block": depth(task), "queries": sum(len(q) for _, q in sample.chosen.values()),
-            "nDCG@10": sample.mean(own), "nDCG@10 of the whole block": sample.mean(whole)}
+            "own": sample.mean(own), "whole": sample.mean(whole)}
     if distributed.rank() == 0:
         write_json(folder / "cascade.json", note)
 
@@ -51,10 +53,10 @@ def int8(task: Task, name: str, trained: Step, folder: Path) -> None:
         backends.quantise(trained.path / "model", [exact.tokenize.pad([row], "cpu") for row in rows], folder)
     distributed.barrier()
     note = agreement(judges(task, r), exact, rankers.load(task, name, trained, "int8", folder))
-    text = (f"{name} in int8: nDCG@10 {note['int8']:.4f} against {note['fp32']:.4f} in fp32 on {note['queries']} dev queries, "
+    text = (f"{name} in int8: nDCG@10 {note['own']:.4f} against {note['whole']:.4f} in fp32 on {note['queries']} dev queries, "
             f"Kendall's tau of a query's candidates {note['kendall_tau']:.3f}")
     tolerance = task.config.ranking.rerank.tolerance
-    if abs(note["int8"] - note["fp32"]) > tolerance:
+    if abs(note["own"] - note["whole"]) > tolerance:
         raise InputError(f"{text}: differs by more than ranking.rerank.tolerance={tolerance}; set ranking.rerank.backend=openvino, or judge by more queries (ranking.rerank.dev_queries)")
     say(f"  {text}")
     if distributed.rank() == 0:
@@ -68,4 +70,4 @@ def agreement(sample: DevSample, exact: Scorer, quantised: Scorer) -> dict:
     both = [(list(a.values()), [b[d] for d in a]) for a, b in zip(*map(sample.blocks, found)) if len(a) > 1]
     if not both:
         raise InputError("int8: no dev query has two candidates to compare it by; set ranking.rerank.backend=openvino")
-    return {"fp32": sample.mean(found[0]), "int8": sample.mean(found[1]), "queries": len(both), "kendall_tau": fmean(kendalltau(*pair).statistic for pair in both)}
+    return {"own": sample.mean(found[1]), "whole": sample.mean(found[0]), "queries": len(both), "kendall_tau": fmean(kendalltau(*pair).statistic for pair in both)}

@@ -4,6 +4,7 @@
     torchrun --nproc-per-node N -m ranking.rank CONFIG   N processes (or DeepSpeed's launcher)
 """
 import json
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -151,10 +152,17 @@ def report(task: Task) -> None:
         state = json.loads((steps[f"ranker/{name}"].path / "training.json").read_text())
         say(f"{rankers.note_chain(task, name)}: dev nDCG@10 " + ", ".join(f"{found:.4f} at {step}" for step, found in state["history"] if found is not None)
             + (f" (first stage {state['first_stage']:.4f}, before training {state['base']:.4f})" if "base" in state else ""))
-        if f"cascade/{name}" in steps:
-            note = json.loads((steps[f"cascade/{name}"].path / "cascade.json").read_text())
-            whole, own = note["nDCG@10 of the whole block"], note["nDCG@10"]
-            say(f"  {name} scores the {note['depth']} best of {note['after']}: {own:.4f} on {note['queries']} dev queries, {own - whole:+.4f} to scoring all {note['block']}")
+    for name, way, note in costs(task):
+        say(f"  {name}, {way}: nDCG@10 {note['own']:.4f} on {note['queries']} dev queries, {note['own'] - note['whole']:+.4f}")
+
+
+def costs(task: Task) -> Iterator[tuple[str, str, dict]]:
+    """(ranker, cheaper way of scoring, what ``ranking.gates`` noted of it)."""
+    steps = plan(task)
+    for name in task.config.ranking.rankers:
+        for gate in (g for g in ("cascade", "int8") if f"{g}/{name}" in steps):
+            note = json.loads((steps[f"{gate}/{name}"].path / f"{gate}.json").read_text())
+            yield name, f"{note['depth']} best of {note['after']} instead of {note['block']}" if gate == "cascade" else "int8 instead of fp32", note
 
 
 def run(config: Config) -> None:

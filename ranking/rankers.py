@@ -176,9 +176,9 @@ def train(task: Task, name: str, steps, folder: Path) -> None:
     body, where = body_of(task, name, steps)
     if r.gradient_checkpointing:
         body.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    wanted = set(training_languages(source, r))
+    training_languages(source, r)       # an unknown one is an error
     recipe = groups.plan(source)[f"groups/{r.recipe}"].path
-    draws = [[p for p in read_groups(path) if p.language in wanted] for path in sorted(recipe.glob("draw-*.parquet"), key=lambda p: int(p.stem[5:]))]
+    draws = [[p for p in read_groups(path) if not r.languages or p.language in r.languages] for path in sorted(recipe.glob("draw-*.parquet"), key=lambda p: int(p.stem[5:]))]
     size = 1 if r.loss == "binary_cross_entropy" else r.group_size
     per_step = r.batch_size // size * r.accumulation * distributed.world_size()
     tokenize = tokenizer_of(task, name, where)
@@ -190,22 +190,23 @@ def train(task: Task, name: str, steps, folder: Path) -> None:
 
 def pair_texts(task: Task):
     """(query text, passage text) of a training pair."""
-    queries = {(la, q.qid): q.text for la, s in task.pairs(task.config.splits.train) for q in task.queries(la, s)}
+    queries = {(la, q.qid): q.text for la, s in reversed(task.pairs()) for q in task.queries(la, s)}      # train, which comes first, last: it stands
     stores = {la: search.passages(task, la) for la in task.languages}
-    return lambda pair: (queries[pair.language, pair.qid], stores[pair.language].text(pair.docid))
+    return lambda pair: (queries[pair.language, pair.qid], stores[pair.passage_language or pair.language].text(pair.docid))
 
 
 def teacher_scores(task: Task, name: str, source: Task, teacher: Step, pairs: Iterable[TrainingPair]):
     """A function from a training pair to its teacher's logit; they are scored before the training begins."""
-    teacher_name, train_split, found = task.config.ranking.trainings[name].teacher, source.config.splits.train, {}
+    teacher_name, found = task.config.ranking.trainings[name].teacher, {}
     scorer, by_language = load(task, teacher_name, teacher), {}
+    text = pair_texts(source)
     for p in pairs:
-        by_language.setdefault(p.language, set()).add((p.qid, p.docid))
+        by_language.setdefault(p.language, {})[p.passage_language, p.qid, p.docid] = p
     for la, chosen in sorted(by_language.items()):
-        ordered = sorted(chosen)
-        scores = score_pairs(scorer, scores_of(task, teacher, scorer), ordered, texts_of(source, la, train_split), f"{teacher_name} teaches {name}, {la}")
-        found |= {(la, *pair): value for pair, value in zip(ordered, scores.tolist())}
-    return lambda pair: found[pair.language, pair.qid, pair.docid]
+        ordered = [chosen[key] for key in sorted(chosen)]
+        scores = score_pairs(scorer, scores_of(task, teacher, scorer), ordered, lambda part: tuple(map(list, zip(*map(text, part)))), f"{teacher_name} teaches {name}, {la}")
+        found |= {(la, *key): value for key, value in zip(sorted(chosen), scores.tolist())}
+    return lambda pair: found[pair.language, pair.passage_language, pair.qid, pair.docid]
 
 
 def load(task: Task, name: str, trained: Step, backend: str = "torch", where: Path | None = None) -> Scorer:
@@ -225,6 +226,13 @@ def load(task: Task, name: str, trained: Step, backend: str = "torch", where: Pa
 def scores_of(task: Task, trained: Step, scorer: Scorer) -> Scores:
     """A ranker's score store; it lies beside the outputs and goes with them."""
     return Scores(kept_beside(trained.path) / scorer.identity)
+
+
+def transductive(task: Task, name: str) -> bool:
+    """Whether a ranker, or one that it starts from or learns from, was trained on unlabelled queries of a split that is evaluated."""
+    r, known = task.config.ranking.trainings[name], task.config.ranking.trainings
+    own = r.data is None and task.config.data_aug[r.recipe].targets
+    return bool(own) or any(transductive(task, other) for other in (r.start, r.teacher) if other in known)
 
 
 def note_chain(task: Task, name: str) -> str:

@@ -53,7 +53,7 @@ def test_a_cascade_scores_the_best_of_the_ranker_before(trained):
         assert [d for d, _ in ranked(scores)[2:]] == [d for d, _ in ranked(small[qid])[2:]], "the rest follows in the order of the one before"
     note = json.loads((steps["cascade/large"].path / "cascade.json").read_text())
     assert (note["after"], note["depth"], note["block"], note["queries"]) == ("small", 2, 4, 2)
-    assert f"large scores the 2 best of small: {note['nDCG@10']:.4f} on 2 dev queries" in said
+    assert f"large, 2 best of small instead of 4: nDCG@10 {note['own']:.4f} on 2 dev queries, {note['own'] - note['whole']:+.4f}" in said
 
 
 def test_the_members_of_an_ensemble_have_no_scores_below_their_depth(trained):
@@ -112,7 +112,7 @@ def test_int8_within_its_tolerance_and_beyond(trained):
     assert rough(*texts) == pytest.approx(exact(*texts), abs=0.3) and rough.identity != exact.identity
     import ranking.gates
 
-    note = {"fp32": 0.9, "int8": 0.88, "queries": 2, "kendall_tau": 0.5}
+    note = {"whole": 0.9, "own": 0.88, "queries": 2, "kendall_tau": 0.5}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranking.gates, "agreement", lambda *_: note)
         with pytest.raises(InputError, match=r"small in int8: nDCG@10 0.8800 against 0.9000 in fp32 on 2 dev queries.*differs by more than ranking.rerank.tolerance=0.01; set ranking.rerank.backend=openvino"):
