@@ -79,8 +79,12 @@ def merged(below: Any, above: Any) -> Any:
 
 
 def load_config(path: str | Path, arguments: Sequence[str] = ()) -> Config:
-    layers = [*layers_of(Path(path)), *map(argument_layer, arguments)]
-    values: dict = {"name": Path(path).stem}
+    return from_layers([*layers_of(Path(path)), *map(argument_layer, arguments)], path, Path(path).stem)
+
+
+def from_layers(layers: list[tuple[str, dict]], path: str | Path, name: str) -> Config:
+    """The configuration of (where, mapping) layers, later ones over earlier ones, checked."""
+    values: dict = {"name": name}
     for _, layer in layers:
         values = merged(values, layer)
     try:

@@ -77,16 +77,20 @@ def own_depth(task: Task, ranker: Ranker) -> int:
 
 
 def training_languages(task: Task, ranker: Ranker) -> list[str]:
-    known = [la for la, _ in task.pairs(task.config.splits.train)]
+    """Of a ranker's pairs: those with training topics, and with Q2Q2D and pseudo-labels those with unlabelled queries."""
+    train = [la for la, _ in task.pairs(task.config.splits.train)]
+    targets = task.config.data_aug[ranker.recipe].targets if ranker.recipe in task.config.data_aug else []
+    known = [*train, *(la for la, _ in (task.pairs(*targets) if targets else []) if la not in train)]
     wrong = [la for la in ranker.languages if la not in known]
     if wrong:
-        raise InputError(f"a ranker's languages: {', '.join(wrong)} have no training topics; those with are {', '.join(known)}")
-    return ranker.languages or known
+        raise InputError(f"a ranker's languages: {', '.join(wrong)} have no training topics; those with are {', '.join(train)}")
+    return ranker.languages or train
 
 
 def dev_languages(task: Task, ranker: Ranker) -> list[str]:
+    """Of the dev queries that a ranker is chosen by: none that has no training topics."""
     with_dev = [la for la, _ in task.pairs(task.config.splits.dev)]
-    return [la for la in training_languages(task, ranker) if la in with_dev]
+    return [la for la in training_languages(task, ranker) if la in with_dev and not task.surprise(la)]
 
 
 def at_home(ranker: Ranker) -> Ranker:

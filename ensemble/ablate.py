@@ -1,0 +1,227 @@
+"""Ablations: rows that each change one thing of a base configuration, trained with several seeds, in one table.
+
+    python -m ensemble.ablate configs/ablations/table3.yaml [key=value …] [--table]
+
+Every row and seed is a configuration of its own, NAME-ROW-SEED; what they share is made once, and a stopped run goes on. ``--table`` only
+prints what is there.
+"""
+import argparse
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, pstdev
+
+from pydantic import Field, ValidationError
+
+from core.config import argument_layer, from_layers, last_round, layers_of, merged, parse_yaml, until_round
+from core.errors import InputError, exit_with_message
+from core.evaluate import evaluate, holm, randomisation_test, split_judgments
+from core.files import finished_file, write_json
+from core.settings import Config, Part
+from core.store import run_steps, say
+from core.task import Task
+from data_aug import build
+from ensemble import charts, results
+from ensemble import run as ensemble_stage
+from ensemble.report import PAGE
+from ranking import rank
+from retrieval import search
+
+
+class Row(Part):
+    """A change to the row that it is ``on``: of its ranker, or (``set``) of anything else. ``beside``: rows whose rankers are there, too,
+    as teachers of pseudo-labels or members of an ensemble. ``system``: what is measured, the row's own ranker without it."""
+    on: str | None = None
+    ranker: dict = {}
+    set: dict = {}
+    beside: list[str] = []
+    system: str | None = None
+    paper: float | None = None          # the paper's figure, shown beside ours
+    x: float | None = None              # its place on the curve of the rows that have one
+
+
+class Ablation(Part):
+    base: str                           # a configuration, beside this file
+    set: dict = {}                      # over the base, for all rows
+    ranker: dict = {}                   # over the defaults, for all rows
+    seeds: list[int] = Field([0, 1, 2], min_length=1)
+    split: str | None = None            # that is measured; splits.test without it
+    rows: dict[str, Row] = Field(min_length=1)
+
+
+def read(path: Path) -> Ablation:
+    """Raises InputError for a key or a row that is not known, and for rows built on each other in a ring."""
+    try:
+        found = Ablation.model_validate(parse_yaml(path.read_text("utf-8"), str(path)))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except ValidationError as error:
+        raise InputError("\n".join(f"{path}: {'.'.join(map(str, e['loc']))}: {'unknown key' if e['type'] == 'extra_forbidden' else e['msg']}; known: "
+                                   f"{', '.join((Row if 'rows' in e['loc'] else Ablation).model_fields)}" for e in error.errors())) from None
+    for name, row in found.rows.items():
+        for other in (*([row.on] if row.on else []), *row.beside):
+            if other not in found.rows:
+                raise InputError(f"{path}: rows.{name}: found the row {other!r}, expected one of {', '.join(found.rows)}")
+        lineage(found, name, path)
+    return found
+
+
+def lineage(ablation: Ablation, name: str, path: Path) -> list[str]:
+    """The row and those that it is built on, the first one first."""
+    names = [name]
+    while (on := ablation.rows[names[0]].on):
+        if on in names:
+            raise InputError(f"{path}: rows {' on '.join([*names, on])}: built on each other in a ring")
+        names.insert(0, on)
+    return names
+
+
+def configuration(ablation: Ablation, path: Path, name: str, seed: int, arguments: Sequence[str]) -> Config:
+    """The base, the layers of the row's lineage, and the rankers of the row and of those beside it, each with the seed."""
+    def ranker(row: str) -> dict:
+        value = {"seed": seed, **ablation.ranker}
+        for ancestor in lineage(ablation, row, path):
+            value = merged(value, ablation.rows[ancestor].ranker)
+        return value
+
+    row = ablation.rows[name]
+    rows = [*row.beside, *([] if row.system else [name])]
+    involved = dict.fromkeys(ancestor for n in [*rows, name] for ancestor in lineage(ablation, n, path))
+    whole: dict = {}
+    for layer in [*(v for _, v in layers_of(path.parent / ablation.base)), ablation.set, *(ablation.rows[n].set for n in involved), *(v for _, v in map(argument_layer, arguments))]:
+        whole = merged(whole, layer)
+    whole["ranking"] = {**whole.get("ranking", {}), "rankers": {n: ranker(n) for n in rows} or {"untrained": {}}}
+    return from_layers([(f"{path}: row {name}", whole)], path, f"{path.stem}-{name}-{seed}")
+
+
+def system_of(ablation: Ablation, name: str) -> str:
+    return ablation.rows[name].system or name
+
+
+def trained(ablation: Ablation, name: str) -> bool:
+    """Whether a row's figures depend on the seed."""
+    return ablation.rows[name].system not in ("bm25", "dense", "run", "hybrid")
+
+
+def make(config: Config, system: str) -> Task:
+    """What a row needs: the stages as far as its system's runs, round by round."""
+    for round_ in range(last_round(config) + 1):
+        part = config if round_ == last_round(config) else until_round(config.model_copy(update={"round": round_}), config.name)
+        task = Task(part)
+        plans = [search.plan] if system in search.systems(task) else [search.plan, build.plan, rank.plan]
+        for plan in plans:
+            run_steps(plan(task).values(), part.folder)
+        if part is not config or system in ("ensemble", "ensemble-rankers", "stacking"):
+            ensemble_stage.run(part)
+    return task
+
+
+def measure(task: Task, system: str, split: str) -> dict[str, dict[str, float]]:
+    """Language -> query -> nDCG@10."""
+    return {la: evaluate(search.run_of(results.run_step(task, system, la, split)), split_judgments(task, la, split))["nDCG@10"] for la, _ in results.judged_pairs(task, split)}
+
+
+def seconds(config: Config) -> float:
+    """Of training, as far as this row did it itself."""
+    log = config.folder / "log.jsonl"
+    entries = map(json.loads, log.read_text("utf-8").splitlines()) if log.exists() else ()
+    return sum(e["seconds"] for e in entries if e["step"].startswith("ranker/"))
+
+
+def run(path: Path, arguments: Sequence[str]) -> dict:
+    """Every row with every seed; ``rows`` -> name -> figures, as the table and the JSON file have them."""
+    ablation, rows = read(path), {}
+    for seed in ablation.seeds:         # all rows with the first seed, then with the next: an early look at the whole table
+        for name in (n for n in ablation.rows if trained(ablation, n) or seed == ablation.seeds[0]):
+            config = configuration(ablation, path, name, seed, arguments)
+            split = ablation.split or config.splits.test
+            say(f"row {name}, seed {seed}")
+            task = make(config, system_of(ablation, name))
+            entry = rows.setdefault(name, {"seeds": {}, "transductive": system_of(ablation, name) in results.transductive(task), "seconds": 0.0,
+                                           "pairs": sum(r.steps * r.batch_size * r.accumulation for n, r in config.ranking.rankers.items() if n == name)})
+            entry["seeds"][seed] = measure(task, system_of(ablation, name), split)
+            entry["seconds"] += seconds(config)
+            write(path, ablation, config, split, rows, {g: v for g, v in results.groups(task, list(entry["seeds"][seed])).items()})
+    return rows
+
+
+def compare(ablation: Ablation, rows: dict, groups: dict[str, list[str]]) -> list[dict]:
+    """A line a row and group: mean and spread over seeds, and against the row it is on the difference of means over seeds, by query, with
+    p of a paired randomisation test, Holm-corrected for the rows of the group."""
+    def by_query(name: str, languages: list[str]) -> dict:
+        seeds = list(rows[name]["seeds"].values())
+        return {(la, q): fmean(s[la][q] for s in seeds) for la in languages for q in seeds[0][la]}
+
+    found = []
+    for group, languages in groups.items():
+        lines = []
+        for name in rows:
+            own = [fmean(fmean(s[la].values()) for la in languages) for s in rows[name]["seeds"].values()]
+            line = {"row": name, "group": group, "on": ablation.rows[name].on, "mean": fmean(own), "spread": pstdev(own), "seeds": len(own), "paper": ablation.rows[name].paper,
+                    "pairs": rows[name]["pairs"], "seconds": rows[name]["seconds"], "transductive": rows[name]["transductive"]}
+            if line["on"] in rows:
+                before, after = by_query(line["on"], languages), by_query(name, languages)
+                line |= {"difference": line["mean"] - next(x["mean"] for x in lines if x["row"] == line["on"]), "p": randomisation_test([after[k] - before[k] for k in before])}
+            lines.append(line)
+        tested = [line for line in lines if "p" in line]
+        for line, corrected in zip(tested, holm([line["p"] for line in tested])):
+            line["holm"] = corrected
+        found += lines
+    return found
+
+
+def table(lines: list[dict], split: str) -> list[list[str]]:
+    return [["row", "on", "languages", f"nDCG@10 {split}", "spread", "seeds", "difference", "p", "p (Holm)", "pairs", "seconds", "paper", ""], *([
+        line["row"], line["on"] or "", line["group"], f"{line['mean']:.4f}", f"{line['spread']:.4f}" if line["seeds"] > 1 else "", str(line["seeds"]),
+        *((f"{line['difference']:+.4f}", f"{line['p']:.4f}", f"{line['holm']:.4f}") if "p" in line else ("", "", "")), str(line["pairs"] or ""),
+        f"{line['seconds']:.0f}" if line["seconds"] else "", f"{line['paper']:.3f}" if line["paper"] else "", "transductive" if line["transductive"] else ""] for line in lines)]
+
+
+def folder_of(config: Config, path: Path) -> Path:
+    return config.home / path.stem
+
+
+def write(path: Path, ablation: Ablation, config: Config, split: str, rows: dict, groups: dict[str, list[str]]) -> None:
+    """ablation.json, .csv, .txt and .html of what there is so far."""
+    folder, lines = folder_of(config, path), compare(ablation, rows, groups)
+    cells = table(lines, split)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "ablation.json", lines)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(cells)
+    curve = {f"{row}, {group}": points for group in groups for row, points in curves(ablation, [line for line in lines if line["group"] == group]).items()}
+    page = PAGE.get_template("ablation.html").render(title=f"{config.collection_name}: {path.stem}", split=split, rows=cells, chart=charts.lines(f"nDCG@10 on {split}", "", curve))
+    for name, content in (("csv", text.getvalue()), ("txt", results.text_table(cells, left=3) + "\n"), ("html", page + "\n")):
+        with finished_file(folder / f"ablation.{name}") as file:
+            file.write(content)
+
+
+def curves(ablation: Ablation, lines: list[dict]) -> dict[str, dict[float, float]]:
+    """Rows that have an ``x``, as one curve for each row that they are on."""
+    found: dict[str, dict[float, float]] = {}
+    for line in lines:
+        row = ablation.rows[line["row"]]
+        if row.x is not None:
+            found.setdefault(f"on {row.on}", {})[row.x] = line["mean"]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m ensemble.ablate", description="rows that each change one thing, in one table")
+    parser.add_argument("ablation", type=Path)
+    parser.add_argument("settings", nargs="*", metavar="key=value")
+    parser.add_argument("--table", action="store_true", help="only print what is there")
+    options = parser.parse_intermixed_args()
+    ablation = read(options.ablation)
+    if not options.table:
+        run(options.ablation, options.settings)
+    folder = folder_of(configuration(ablation, options.ablation, next(iter(ablation.rows)), ablation.seeds[0], options.settings), options.ablation)
+    if not (folder / "ablation.txt").is_file():
+        raise InputError(f"{folder}: no table yet; run without --table")
+    say(f"\n{(folder / 'ablation.txt').read_text('utf-8')}\ntable  {folder / 'ablation.csv'}\nreport {folder / 'ablation.html'}")
+
+
+if __name__ == "__main__":
+    exit_with_message(main)
