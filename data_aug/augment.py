@@ -101,7 +101,7 @@ def add_pseudo_label(mix: Mix) -> Iterator[TrainingPair]:
 
 
 def add_top_negatives(mix: Mix) -> Iterator[TrainingPair]:
-    if mix.known:
+    if mix.known and mix.recipe.negatives:
         select, qrels, plan = mix.recipe.select, mix.qrels, search.plan(mix.task)
         run, scores = (search.run_of(plan[f"{system}/{mix.language}-{mix.train}"]) for system in ("hybrid", select.scores))
         yield from top_negatives.top_negatives(mix.language, run, qrels, mix.taken(), mix.recipe.negatives, mix.task.config.candidates, mix.random("top_negatives"),

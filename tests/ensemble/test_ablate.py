@@ -1,0 +1,102 @@
+"""The ablation runner: configurations of rows, the comparison by hand, and a table from a tiny run that is stopped and goes on."""
+import csv
+import json
+
+import pytest
+
+from core.errors import InputError
+from ensemble import ablate
+
+ROWS = """
+base: base.yaml
+set: {candidates: 7, data_aug: {ns1: {negatives: 1}}}
+ranker: {layers: 1, prune_vocabulary: true, steps: 1, batch_size: 2, max_length: 32, query_length: 8, learning_rate: 1.0e-3, evaluate_every: 1, dev_depth: 3, fgm: {epsilon: 0.0}}
+seeds: [0, 1]
+rows:
+  first: {system: hybrid, paper: 0.635}
+  baseline: {on: first}
+  ns1: {on: baseline, ranker: {recipe: ns1, dropouts: [0.1]}, x: 1}
+  wide: {on: ns1, ranker: {max_length: 40}, set: {candidates: 9}, x: 2}
+  both: {on: first, system: ensemble, beside: [baseline, ns1]}
+"""
+
+
+@pytest.fixture
+def path(tmp_path, small_collection, models, embedded_folder):
+    small_collection(tmp_path / "small")
+    (tmp_path / "base.yaml").write_text(f"""
+collection: {{path: {tmp_path}/small}}
+retrieval: {{sources: [dense], dense: {{layers: 1, max_length: 32}}, hybrid: {{weights: equal}}}}
+data_aug: {{default: {{negatives: 2}}}}
+ranking: {{rankers: {{of_the_base: {{}}}}, rerank: {{depth: 4}}}}
+ensemble: {{stacking: null, weights: uniform}}
+work: {models.parent}
+""")
+    (tmp_path / "rows.yaml").write_text(ROWS)
+    return tmp_path / "rows.yaml"
+
+
+def test_a_row_is_its_lineage_over_the_base(path):
+    found = ablate.configuration(ablate.read(path), path, "wide", 1, ["seed=5"])
+    assert (found.name, found.seed, found.candidates, list(found.ranking.rankers)) == ("rows-wide-1", 5, 9, ["wide"])
+    ranker = found.ranking.rankers["wide"]
+    assert (ranker.seed, ranker.recipe, ranker.dropouts, ranker.max_length, ranker.steps) == (1, "ns1", [0.1], 40, 1)
+    assert ablate.configuration(ablate.read(path), path, "baseline", 0, []).candidates == 7
+    both = ablate.configuration(ablate.read(path), path, "both", 0, [])
+    assert list(both.ranking.rankers) == ["baseline", "ns1"] and both.ranking.rankers["ns1"] == ablate.configuration(ablate.read(path), path, "ns1", 0, []).ranking.rankers["ns1"]
+
+
+@pytest.mark.parametrize("change, message", [
+    (("seeds: [0, 1]", "seedz: [0]"), r"seedz: unknown key; known: base, set, ranker, seeds, split, rows"),
+    (("x: 1}", "y: 1}"), r"rows.ns1.y: unknown key; known: on, ranker, set, beside, system, paper, x"),
+    (("on: ns1", "on: ns2"), r"rows.wide: found the row 'ns2', expected one of first, baseline, ns1, wide, both"),
+    (("{on: first}", "{on: wide}"), r"rows .*baseline.*: built on each other in a ring"),
+    (("recipe: ns1", "recipe: ns7"), r"ranking.rankers.wide.recipe: found 'ns7', expected one of \['default', 'ns1'\]"),
+])
+def test_what_is_wrong_is_said(path, change, message):
+    path.write_text(ROWS.replace(*change))
+    with pytest.raises(InputError, match=message):
+        ablate.configuration(ablate.read(path), path, "wide", 0, [])
+
+
+def test_the_comparison_by_hand():
+    found = ablate.Ablation(base="", rows={"a": {}, "b": {"on": "a"}})
+    seeds_a = {0: {"en": {"1": 0.2, "2": 0.4}, "de": {"1": 1.0}}}
+    seeds_b = {0: {"en": {"1": 0.4, "2": 0.4}, "de": {"1": 1.0}}, 1: {"en": {"1": 0.8, "2": 0.6}, "de": {"1": 0.0}}}
+    rows = {n: {"seeds": s, "pairs": 0, "seconds": 0.0, "transductive": False} for n, s in (("a", seeds_a), ("b", seeds_b))}
+    a, b, *surprise = ablate.compare(found, rows, {"known": ["en"], "surprise": ["de"]})
+    assert a["mean"] == pytest.approx(0.3) and "p" not in a and a["seeds"] == 1
+    assert b["mean"] == pytest.approx((0.4 + 0.7) / 2) and b["spread"] == pytest.approx(0.15) and b["difference"] == pytest.approx(0.25)
+    assert b["p"] == b["holm"] and 0.4 < b["p"] <= 0.6, "two differences of one sign: 2 of 4 signs are as far out"
+    assert surprise[1]["difference"] == pytest.approx(-0.5)
+
+
+def test_a_table_that_is_stopped_and_goes_on(path, models, capsys, monkeypatch):
+    work, make = models.parent / "small", ablate.make
+    rows = iter(range(100))
+
+    def stop(*arguments):
+        if next(rows) == 3:
+            raise KeyboardInterrupt
+        return make(*arguments)
+
+    monkeypatch.setattr(ablate, "make", stop)
+    with pytest.raises(KeyboardInterrupt):
+        ablate.run(path, [])
+    partial = json.loads((work / "rows" / "ablation.json").read_text())
+    assert {line["row"] for line in partial} == {"first", "baseline", "ns1"}
+    monkeypatch.setattr(ablate, "make", make)
+    capsys.readouterr()
+    found = ablate.run(path, [])
+    out = capsys.readouterr().out
+    assert "ranker/baseline: " in out and out.count("ranker/baseline:") == 1, "seed 1 alone: seed 0 was there"
+    assert {n: sorted(row["seeds"]) for n, row in found.items()} == {"first": [0], **{n: [0, 1] for n in ("baseline", "ns1", "wide", "both")}}
+    with (work / "rows" / "ablation.csv").open() as file:
+        cells = list(csv.DictReader(file))
+    known = {c["row"]: c for c in cells if c["languages"] == "known"}
+    assert known["first"]["paper"] == "0.635" and known["baseline"]["seeds"] == "2" and known["baseline"]["pairs"] == "2" and known["wide"]["on"] == "ns1"
+    assert {c["languages"] for c in cells} == {"known", "surprise"}
+    page = (work / "rows" / "ablation.html").read_text()
+    assert "<svg" in page and "on baseline, known" in page and "one-dropout" not in page
+    text = (work / "rows" / "ablation.txt").read_text()
+    assert "p (Holm)" in text and text.count("\n") == 11
