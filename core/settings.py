@@ -148,7 +148,7 @@ class Recipe(Part):
     @property
     def targets(self) -> list[str]:
         """The splits whose unlabelled queries it uses."""
-        return [part.split for part in (self.q2q2d, self.pseudo_label) if part]
+        return list(dict.fromkeys(part.split for part in (self.q2q2d, self.pseudo_label) if part))
 
 
 class Fgm(Part):

@@ -27,7 +27,7 @@ def pseudo_label(language: str, run: Run, s: PseudoLabel, round_: int, random) -
     for qid, scores in run.items():
         best = ranked(scores)[:s.depth]
         values = CALIBRATIONS[s.calibrate]([score for _, score in best]) if best else []
-        for rank, ((docid, score), value, chance) in enumerate(zip(best, values, random.random(len(best))), 1):
+        for rank, ((docid, score), value, chance) in enumerate(zip(best, values, random.uniform(size=len(best))), 1):
             if chance < s.share:
                 label = s.alpha * (value if s.labels == "soft" else float(value >= s.threshold))
                 yield TrainingPair(language, qid, docid, label, ORIGIN, round_, s.teacher, f"rank {rank}, score {score:.4f}")

@@ -102,7 +102,7 @@ def saved_weights(folder: Path, tag: str) -> dict:
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
     if not list((folder / tag).glob("*optim_states.pt")):       # stage 0 holds all in one file
-        return torch.load(folder / tag / "mp_rank_00_model_states.pt", map_location="cpu", weights_only=False)["module"]
+        return torch.load(folder / tag / "mp_rank_00_model_states.pt", map_location="cpu", weights_only=True)["module"]
     return get_fp32_state_dict_from_zero_checkpoint(str(folder), tag)
 
 

@@ -1,13 +1,16 @@
 import copy
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from tiny import Letters, body, settings, texts, training
 
 from core.errors import InputError
+from core.records import TrainingPair
 from core.settings import Fgm, Ranker
 from ranking import engine
+from ranking.data import TrainingData
 from ranking.model import CrossEncoder
 from ranking.train import Loop, adversarial, learning_rate, parameter_groups
 
@@ -88,6 +91,40 @@ def test_equals_a_loop_in_plain_torch(tmp_path):
 def test_bf16_on_a_cpu(tmp_path):
     train(tmp_path / "t", settings(tmp_path, precision="bf16", steps=2))
     assert {v.dtype for v in weights(tmp_path / "t").values()} == {torch.bfloat16}
+
+
+def test_offloading_and_checkpointing_change_no_loss(tmp_path):
+    """Every DeepSpeed file of configs/, with and without gradient checkpointing, which recomputes what FGM's hooks look at."""
+    engine.start()
+    found = {}
+    for path in sorted((Path(__file__).parents[2] / "configs" / "deepspeed").glob("*.json")):
+        for checkpointing in (False, True):
+            s = settings(tmp_path, dropouts=[0.0], learning_rate=1e-3).model_copy(update={"deepspeed": str(path)})
+            t = training(s, dropout=0.0)
+            if checkpointing:
+                t.model.body.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            loop = Loop(t, tmp_path)
+            found[path.stem, checkpointing] = [loss for step in range(3) for loss in loop.step(step).values()]
+            loop.engine.destroy()
+    assert len(found) == 12
+    for which, losses in found.items():
+        assert losses == pytest.approx(found["zero0", False], rel=1e-5), which
+
+
+def test_a_group_is_seen_whole(tmp_path):
+    """A listwise loss of one step is that of plain torch on the groups that the data gives."""
+    engine.start()
+    s = settings(tmp_path, dropouts=[0.0], fgm=Fgm(epsilon=0.0), loss="listwise_softmax", group_size=2, batch_size=4, accumulation=2)
+    t = training(settings(tmp_path, dropouts=[0.0]), dropout=0.0)
+    rows = [TrainingPair("en", f"q{i}", docid, label, "judged", 0, "", "") for i in range(4) for docid, label in (("good", 1.0), ("bad", 0.0))]
+    t.settings, t.data = s, TrainingData([rows], lambda p: (p.qid, p.docid), 0, 4, 2)
+    model = copy.deepcopy(t.model)
+    found = Loop(t, tmp_path).step(0)["clean"]
+    losses = []
+    for group in TrainingData([rows], None, 0, 4, 2).step(0):
+        logits = model.eval()(**Letters().pad(Letters()([p.qid for p in group], [p.docid for p in group]), "cpu"))[0]
+        losses.append(torch.nn.functional.cross_entropy(logits[None], torch.tensor([0])))
+    assert found == pytest.approx(float(sum(losses) / 4), rel=1e-5)
 
 
 def test_frozen_embeddings_stay(tmp_path):
