@@ -18,7 +18,8 @@ import yaml
 from pydantic import ValidationError
 
 from core.errors import InputError, exit_with_message
-from core.settings import Config, Part
+from core.parts import Part
+from core.settings import Config
 
 
 class Loader(yaml.SafeLoader):

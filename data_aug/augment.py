@@ -13,9 +13,9 @@ import numpy as np
 
 from core.distributed import generator
 from core.errors import InputError
+from core.recipes import Recipe
 from core.records import Query, Run, TrainingPair
 from core.runs import read_run
-from core.settings import Recipe
 from core.task import Task
 from data_aug import corpus_negatives, filters, judged, pseudo_label, q2q2d, top_negatives
 from retrieval import dense, search

@@ -15,8 +15,9 @@ from core.errors import InputError, exit_with_message
 from core.files import write_json
 from core.folds import Key, make_folds, read_folds, write_folds
 from core.groups import write_groups
+from core.recipes import Recipe
 from core.records import TrainingPair
-from core.settings import Config, Recipe
+from core.settings import Config
 from core.store import Plan, run_steps, say
 from core.task import Task
 from data_aug.augment import AUGMENTATIONS, capped, given_run, mixed, teacher_run

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import lru_cache
 
 from core.folds import trigrams
+from core.recipes import Filters
 from core.records import Qrels, Run
-from core.settings import Filters
 
 REMEMBERED = 50_000     # passages whose trigrams are kept
 

@@ -2,9 +2,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from math import exp
 
+from core.recipes import PseudoLabel
 from core.records import Run, TrainingPair
 from core.runs import ranked
-from core.settings import PseudoLabel
 
 ORIGIN = "pseudo_label"
 

@@ -3,8 +3,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from core.recipes import Q2Q2D
 from core.records import Query, TrainingPair
-from core.settings import Q2Q2D
 
 ORIGIN = "q2q2d"
 

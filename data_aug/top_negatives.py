@@ -1,9 +1,9 @@
 """NS-k: negatives drawn at random from a query's candidates (paper, 4.3), and the rules that choose among them by rank and score."""
 from collections.abc import Callable, Collection, Iterator, Mapping
 
+from core.recipes import Select
 from core.records import Qrels, Run, TrainingPair
 from core.runs import ranked
-from core.settings import Select
 
 ORIGIN = "top_negatives"
 

@@ -19,7 +19,8 @@ from core.config import argument_layer, from_layers, last_round, layers_of, merg
 from core.errors import InputError, exit_with_message
 from core.evaluate import evaluate, holm, randomisation_test, split_judgments
 from core.files import finished_file, write_json
-from core.settings import Config, Part
+from core.parts import Part
+from core.settings import Config
 from core.store import run_steps, say
 from core.task import Task
 from data_aug import build

@@ -2,13 +2,11 @@
 from padded inputs to logits [pairs], its device, and what its scores are known by in the store."""
 import contextlib
 import io
-import sys
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from core import backbones
-from core.errors import InputError
+from core.compiled import compiled, converted, openvino
 from core.files import digest
 
 Backend = tuple[Callable[[dict], "torch.Tensor"], str, str]  # noqa: F821
@@ -33,45 +31,25 @@ def torch_backend(folder: Path, number_format: str) -> Backend:
 
 def openvino_backend(folder: Path, _number_format: str) -> Backend:
     """OpenVINO in fp32 on a CPU: the same scores to about 1e-4, faster than torch."""
-    return compiled(converted(folder)), "cpu", "openvino fp32"
+    return logits(of_folder(folder)), "cpu", "openvino fp32"
 
 
 def int8_backend(folder: Path, _number_format: str) -> Backend:
     """What ``quantise`` wrote."""
     read = openvino().Core().read_model(folder / INT8)
-    return compiled(read), "cpu", "int8 " + digest([(folder / INT8).with_suffix(s).read_bytes().hex() for s in (".xml", ".bin")])
+    return logits(read), "cpu", "int8 " + digest([(folder / INT8).with_suffix(s).read_bytes().hex() for s in (".xml", ".bin")])
 
 
 BACKENDS = {"torch": torch_backend, "openvino": openvino_backend, "int8": int8_backend}
 
 
-def openvino():
-    """The package, without its telemetry, which would report each use to its makers."""
-    sys.modules.setdefault("openvino_telemetry", None)      # both packages do without where it cannot be imported
-    try:
-        import nncf  # noqa: F401
-        import openvino
-    except ImportError:
-        raise InputError("ranking.rerank.backend: openvino and int8 need the packages openvino and nncf; install requirements.txt, or set backend=torch") from None
-    return openvino
+def of_folder(folder: Path):
+    return converted(load_model(folder, "fp32"), backbones.load_tokenizer(str(folder)).model_input_names)
 
 
-def converted(folder: Path):
-    """An OpenVINO model of the folder's, for any number of pairs of any length."""
-    import torch
-
-    ids = torch.ones((2, 8), dtype=torch.long)
-    names = backbones.load_tokenizer(str(folder)).model_input_names
-    with warnings.catch_warnings(action="ignore"):      # of tracing
-        return openvino().convert_model(load_model(folder, "fp32"), example_input={name: ids for name in names})
-
-
-def compiled(model) -> Callable[[dict], "torch.Tensor"]:  # noqa: F821
-    import torch
-
-    request = openvino().Core().compile_model(model, "CPU", {
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
-    return lambda inputs: torch.from_numpy(request.infer({name: values.numpy() for name, values in inputs.items()})[0][:, 0].copy())
+def logits(model) -> Callable[[dict], "torch.Tensor"]:  # noqa: F821
+    forward = compiled(model)
+    return lambda inputs: forward(inputs)[:, 0]
 
 
 def quantise(folder: Path, sample: Sequence[dict], target: Path) -> None:
@@ -83,5 +61,5 @@ def quantise(folder: Path, sample: Sequence[dict], target: Path) -> None:
     nncf.set_log_level("ERROR")
     data = nncf.Dataset([{name: values.numpy() for name, values in inputs.items()} for inputs in sample])
     with contextlib.redirect_stdout(io.StringIO()):     # bars
-        made = nncf.quantize(converted(folder), data, model_type=nncf.ModelType.TRANSFORMER, preset=nncf.QuantizationPreset.MIXED, subset_size=len(sample))
+        made = nncf.quantize(of_folder(folder), data, model_type=nncf.ModelType.TRANSFORMER, preset=nncf.QuantizationPreset.MIXED, subset_size=len(sample))
     ov.save_model(made, target / INT8, compress_to_fp16=False)

@@ -66,4 +66,3 @@ def above(g: Groups) -> torch.Tensor:
 
 
 LOSSES = {loss.__name__: loss for loss in (binary_cross_entropy, listwise_softmax, pairwise_logistic, margin_mse, kl_divergence)}
-TAUGHT = ("margin_mse", "kl_divergence")    # these follow a teacher's scores

@@ -17,11 +17,12 @@ from core.settings import Ranker
 from core.store import Step, kept_beside
 from core.task import Task
 from data_aug import build as groups
-from ranking.losses import TAUGHT
 from ranking.pairs import PairTokenizer
 from ranking.rerank import Scorer, Texts, candidate_pairs, reranked, score_pairs
 from ranking.scores import Scores
 from retrieval import search
+
+TAUGHT = ("margin_mse", "kl_divergence")    # losses that follow a teacher's scores
 
 
 @cache

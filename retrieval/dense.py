@@ -9,6 +9,7 @@ import numpy as np
 
 from core import backbones
 from core.backbones import Backbone
+from core.compiled import compiled, converted
 from core.distributed import progress
 from core.files import finished_file, require_room
 from core.passages import Passages, document_text
@@ -19,22 +20,28 @@ CHUNK = 4096            # passages between two notes of progress
 BLOCK = 262144          # vectors in fp32 at a time while searching: 400 MB at 384 dimensions
 
 
+# what runs the body: a function from padded inputs to the last hidden states [texts, tokens, dimension]
+BACKENDS = {"torch": lambda model: lambda inputs: model(**inputs).last_hidden_state,
+            "openvino": lambda model: compiled(converted(model.float().cpu(), ["input_ids", "attention_mask"]))}
+
+
 class Encoder:
     """Text to vectors: fp32 [n, dimension], pooled and normalised as the backbone's table entry or its own sentence-transformers files
     say; ``overrides`` (pooling, normalise, query_prefix, passage_prefix) come before both."""
 
-    def __init__(self, name: str, models: Path, layers: int | None, max_length: int, batch_tokens: int, precision: str, overrides: dict | None = None):
+    def __init__(self, name: str, models: Path, layers: int | None, max_length: int, batch_tokens: int, precision: str, overrides: dict | None = None, backend: str = "torch"):
         import torch
 
         where = backbones.source(name, models)
         entry = None if name in backbones.BACKBONES else backbones.sentence_transformer(where)
         self.entry: Backbone = replace(entry or backbones.backbone(name), **(overrides or {}))
         self.tokenizer = backbones.load_tokenizer(where)
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = "cuda" if torch.cuda.is_available() and backend == "torch" else "cpu"
         self.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         self.model = backbones.load_encoder(where, layers).to(self.device, self.dtype)
         self.max_length, self.batch_tokens = min(max_length, self.entry.max_length, self.tokenizer.model_max_length), batch_tokens
         self.dimension = self.model.config.hidden_size
+        self.hidden = BACKENDS[backend](self.model)
 
     def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
         return self.encode([self.entry.query_prefix + t for t in texts])
@@ -54,7 +61,7 @@ class Encoder:
 
         inputs = backbones.pad(self.tokenizer, [{"input_ids": row} for row in ids], self.device)
         with torch.inference_mode():
-            hidden = self.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state.float()
+            hidden = self.hidden(inputs).float()
             mask = inputs["attention_mask"].unsqueeze(-1)
             pooled = hidden[:, 0] if self.entry.pooling == "cls" else (hidden * mask).sum(1) / mask.sum(1)
             return (torch.nn.functional.normalize(pooled, dim=1) if self.entry.normalise else pooled).cpu().numpy()

@@ -54,7 +54,7 @@ def heap_bytes(text: str) -> float:
 
 def add_dense(task: Task, steps: Plan) -> None:
     s = task.config.retrieval.dense
-    settings = {**s.model_dump(include={"backbone", "layers", "max_length", "precision"}), **s.overrides, "weights": backbones.fingerprint(s.backbone, task.config.models)}
+    settings = {**s.model_dump(include={"backbone", "layers", "max_length", "precision"}), **s.model_dump(include={"backend"}, exclude_defaults=True), **s.overrides, "weights": backbones.fingerprint(s.backbone, task.config.models)}
 
     encoder = cache(lambda: encoder_of(task))
     for language in task.languages:
@@ -85,7 +85,7 @@ def add_dense(task: Task, steps: Plan) -> None:
 
 def encoder_of(task: Task) -> dense.Encoder:
     s = task.config.retrieval.dense
-    return dense.Encoder(s.backbone, task.config.models, s.layers, s.max_length, s.batch_tokens, s.precision, s.overrides)
+    return dense.Encoder(s.backbone, task.config.models, s.layers, s.max_length, s.batch_tokens, s.precision, s.overrides, s.backend)
 
 
 def vectors_of(step: Step) -> np.ndarray:

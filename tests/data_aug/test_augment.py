@@ -5,8 +5,8 @@ import pytest
 
 from core.errors import InputError
 from core.groups import read_groups
+from core.recipes import Recipe
 from core.records import TrainingPair
-from core.settings import Recipe
 from core.store import run_steps
 from core.task import Task
 from data_aug import build

@@ -8,8 +8,8 @@ import pytest
 from core.distributed import generator
 from core.folds import trigrams
 from core.passages import Passages, build_passages
+from core.recipes import Q2Q2D, Filters, PseudoLabel, Select
 from core.records import Document, Query
-from core.settings import Q2Q2D, Filters, PseudoLabel, Select
 from data_aug.corpus_negatives import corpus_negatives
 from data_aug.filters import above_teacher, keeper, near_duplicate, same_article
 from data_aug.pseudo_label import pseudo_label

@@ -27,7 +27,7 @@ class Tags(HTMLParser):
 
 def page(**values):
     empty = {"title": "t", "subtitle": "", "split": None, "histograms": [], "weights": [], "estimates": None, "stacking": None, "times": [["a"]],
-             "provenance": [["a"]], "config": "{}"}
+             "provenance": [["a"]], "config": "{}", "marked": "", "targets": "", "trainings": [["a"]], "gates": None, "samples": []}
     return PAGE.get_template("report.html").render({**empty, **values})
 
 
@@ -36,7 +36,9 @@ def test_text_from_data_is_escaped():
     worst = {"qid": evil, "text": evil, "figures": {evil: 0.5}, "right": {"docid": evil, "title": evil, "text": evil, "ranks": {evil: None}, "above": [evil]}, "wrong": []}
     html = page(split="testA", columns=["en"], stages=stages(RESULTS, COMPARED, "testA"), tests=[[evil]], metrics=[(evil, [[evil]])], curves=[charts.lines(evil, evil, {evil: {1: 0.5}})],
                 fates_chart=charts.stacked(evil, {evil: {evil: 1.0}}), fates=[[evil]], worst=[(evil, [worst])], worst_count=3, final=evil, stored=1, candidates=1,
-                histograms=[charts.histogram(evil, {evil: [0.0, 1.0]})], title=evil, subtitle=evil, config=evil, provenance=[[evil]], times=[[evil]])
+                histograms=[charts.histogram(evil, {evil: [0.0, 1.0]})], title=evil, subtitle=evil, config=evil, provenance=[[evil]], times=[[evil]], marked=evil, targets=evil, trainings=[[evil]], gates=[[evil]],
+                samples=[{"recipe": evil, "language": "en", "qid": evil, "docid": evil, "origin": evil, "label": 0.5, "round": 1, "teacher": evil, "reason": evil,
+                          "passage_language": evil, "query": evil, "passage": evil}])
     tags = Tags(html)
     assert "script" not in tags.seen and "b" in tags.seen and html.count("&lt;script&gt;") > 20
     assert "<b>evil" not in html and "http" not in html
