@@ -4,11 +4,13 @@
 """
 import shutil
 
-from core.config import from_arguments
+from core.config import from_arguments, last_round, until_round
 from core.errors import exit_with_message
+from core.settings import Config
 from core.store import STAGES, Journal, Plan, Step, kept_beside, say
 from core.task import Task
 from data_aug import build
+from data_aug.augment import round_folder
 from ensemble import fuse
 from ranking import rank
 from retrieval import search
@@ -54,6 +56,15 @@ def lines(plans: dict[str, Plan], journal: Journal, stages: tuple[str, ...]):
            f"up to {max((s.memory for s in rest), default=0) / 1e9:.1f} GB of memory") if rest else "\nall done"
 
 
+def plannable(config: Config) -> tuple[Config, int | None]:
+    """The configuration as far as the rounds whose teachers are there, and the first round after them, if any."""
+    last = last_round(config)
+    for round_ in range(1, last + 1):
+        if not round_folder(Task(config), round_ - 1).is_dir():
+            return until_round(config.model_copy(update={"round": round_ - 1}), config.name), round_
+    return config, None
+
+
 def minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
@@ -66,6 +77,7 @@ def arguments(parser) -> None:
 
 def main() -> None:
     config, options = from_arguments("what a run would do", arguments)
+    config, later = plannable(config)
     task = Task(config)
     plans = {stage: plan(task) for stage, plan in PLANS.items()}
     if options.force:
@@ -73,6 +85,8 @@ def main() -> None:
         return
     stages = STAGES[STAGES.index(options.first):STAGES.index(options.until) + 1]
     say("\n".join(lines(plans, Journal(config.folder), stages)))
+    if later:
+        say(f"\nand then round {later}: what its pseudo-labels come from is made in round {later - 1}, so it is not planned yet")
 
 
 if __name__ == "__main__":

@@ -128,6 +128,23 @@ def test_a_given_member_and_stacking_on_out_of_fold_scores(first, work):
     assert {"one", "two", "friend", "hybrid"} in [set(w) for w in weights]
 
 
+def test_a_round_of_pseudo_labels(first, work):
+    """``later`` starts from ``one`` and learns from its scores on unlabelled test queries, and from similar training queries."""
+    config = work / "rounds.yaml"
+    config.write_text(CONFIG.replace("    two: {<<: *tiny, seed: 1, freeze_embeddings: true}", "    later: {<<: *tiny, start: one, recipe: more, round: 1}").replace(
+        "data_aug: {", "data_aug: {more: {negatives: 1, q2q2d: {threshold: 0.5, languages: any}, pseudo_label: {teacher: one}}, ") + f"work: {work}\n")
+    assert "and then round 1: what its pseudo-labels come from is made in round 0" in run_all(config, "--plan")
+    out = run_all(config)
+    assert "transductive: unlabelled testA queries" in out and "one → later: dev nDCG@10" in out
+    assert "transductive, trained on unlabelled testA queries: later, ensemble-rankers, ensemble, stacking" in out
+    folder = work / "atlas" / "rounds"
+    assert (folder / "rounds" / "0" / "one" / "de-testA.trec").is_file() and not (folder / "rounds" / "0" / "later").exists()
+    assert json.loads((folder / "transductive.json").read_text())["splits"] == ["testA"]
+    html = (folder / "report" / "index.html").read_text()
+    assert "Transductive, trained on unlabelled testA queries: later" in html and "pseudo_label" in html and "A sample of pairs" in html
+    assert "all done" in run_all(config, "--plan")
+
+
 def test_run_again_everything_is_done(first, work):
     before = {p: p.stat().st_mtime_ns for p in (work / "atlas" / "shared").rglob("recipe.json")}
     run_all(work / "tiny.yaml")
@@ -165,7 +182,7 @@ def test_two_processes_train_and_give_the_same_scores(first, work):
     """The first ranker's scores by two processes equal those by one; and a ranker trains at ZeRO 2 on two."""
     config, folder = work / "tiny.yaml", work / "atlas" / "tiny"
     one = {p.name: p.read_text() for p in (folder / "runs" / "one").iterdir()}
-    for path in (work / "atlas" / "shared" / "ranking").glob("one-*"):
+    for path in [*(work / "atlas" / "shared" / "ranking").glob("one-*"), *(work / "atlas" / "shared" / "scores").glob("ranker-one-*")]:
         shutil.rmtree(path)
     more = ["ranking.rankers.two.seed=7", "ranking.rankers.two.deepspeed=configs/deepspeed/zero2.json", "name=two"]
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}

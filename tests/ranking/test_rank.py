@@ -88,6 +88,15 @@ def test_a_deeper_run_scores_the_new_pairs_alone(trained, monkeypatch):
     assert counted == [1, 1], "en has five passages, of which four were scored for dev and testA"
 
 
+def test_scores_are_kept_as_long_as_their_ranker(trained):
+    from core.store import kept_beside, outputs
+
+    task, _ = trained
+    found = dict(outputs(task.config.home.parent))
+    store = kept_beside(rank.plan(task)["ranker/small"].path)
+    assert store.is_dir() and found[store] is True
+
+
 def test_the_closing_table_and_the_first_stage(trained):
     state = json.loads((rank.plan(trained[0])["ranker/small"].path / "training.json").read_text())
     assert 0 <= state["base"] <= 1 and 0 <= state["first_stage"] <= 1
