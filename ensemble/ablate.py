@@ -49,6 +49,7 @@ class Ablation(Part):
     ranker: dict = {}                   # over the defaults, for all rows
     seeds: list[int] = Field([0, 1, 2], min_length=1)
     split: str | None = None            # that is measured; splits.test without it
+    languages: list[str] = []           # that are measured; all without it
     rows: dict[str, Row] = Field(min_length=1)
 
 
@@ -119,9 +120,13 @@ def make(config: Config, system: str) -> Task:
     return task
 
 
-def measure(task: Task, system: str, split: str) -> dict[str, dict[str, float]]:
-    """Language -> query -> nDCG@10."""
-    return {la: evaluate(search.run_of(results.run_step(task, system, la, split)), split_judgments(task, la, split))["nDCG@10"] for la, _ in results.judged_pairs(task, split)}
+def measure(task: Task, system: str, split: str, languages: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Language -> query -> nDCG@10. Raises InputError for a language without judgments."""
+    judged = [la for la, _ in results.judged_pairs(task, split)]
+    wrong = [la for la in languages if la not in judged]
+    if wrong:
+        raise InputError(f"languages: {', '.join(wrong)} have no judged {split} queries; those with are {', '.join(judged)}")
+    return {la: evaluate(search.run_of(results.run_step(task, system, la, split)), split_judgments(task, la, split))["nDCG@10"] for la in languages or judged}
 
 
 def seconds(config: Config) -> float:
@@ -142,7 +147,7 @@ def run(path: Path, arguments: Sequence[str]) -> dict:
             task = make(config, system_of(ablation, name))
             entry = rows.setdefault(name, {"seeds": {}, "transductive": system_of(ablation, name) in results.transductive(task), "seconds": 0.0,
                                            "pairs": sum(r.steps * r.batch_size * r.accumulation for n, r in config.ranking.rankers.items() if n == name)})
-            entry["seeds"][seed] = measure(task, system_of(ablation, name), split)
+            entry["seeds"][seed] = measure(task, system_of(ablation, name), split, ablation.languages)
             entry["seconds"] += seconds(config)
             write(path, ablation, config, split, rows, {g: v for g, v in results.groups(task, list(entry["seeds"][seed])).items()})
     return rows

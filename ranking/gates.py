@@ -1,4 +1,5 @@
-"""What a cheaper way of scoring costs on dev: a smaller depth or a cascade is measured, int8 is refused if it costs too much."""
+"""What a cheaper way of scoring costs on dev: a smaller depth or a cascade is measured, int8 is refused if it costs too much. Both note
+``own`` and ``whole``, nDCG@10 of the cheaper way and of the one that it stands for, and the number of ``queries``."""
 from pathlib import Path
 from statistics import fmean
 
@@ -18,8 +19,6 @@ from retrieval import search
 
 CALIBRATION = 300       # training pairs that int8 is calibrated on
 
-
-# Both write {"own", "whole"}: nDCG@10 of the cheaper way and of the one that it stands for, and "queries".
 
 def judges(task: Task, ranker: Ranker) -> DevSample:
     return DevSample(task, at_home(ranker), task.config.ranking.rerank.dev_queries, depth(task))

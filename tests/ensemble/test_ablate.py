@@ -47,7 +47,7 @@ def test_a_row_is_its_lineage_over_the_base(path):
 
 
 @pytest.mark.parametrize("change, message", [
-    (("seeds: [0, 1]", "seedz: [0]"), r"seedz: unknown key; known: base, set, ranker, seeds, split, rows"),
+    (("seeds: [0, 1]", "seedz: [0]"), r"seedz: unknown key; known: base, set, ranker, seeds, split, languages, rows"),
     (("x: 1}", "y: 1}"), r"rows.ns1.y: unknown key; known: on, ranker, set, beside, system, paper, x"),
     (("on: ns1", "on: ns2"), r"rows.wide: found the row 'ns2', expected one of first, baseline, ns1, wide, both"),
     (("{on: first}", "{on: wide}"), r"rows .*baseline.*: built on each other in a ring"),
@@ -69,6 +69,16 @@ def test_the_comparison_by_hand():
     assert b["mean"] == pytest.approx((0.4 + 0.7) / 2) and b["spread"] == pytest.approx(0.15) and b["difference"] == pytest.approx(0.25)
     assert b["p"] == b["holm"] and 0.4 < b["p"] <= 0.6, "two differences of one sign: 2 of 4 signs are as far out"
     assert surprise[1]["difference"] == pytest.approx(-0.5)
+
+
+def test_only_some_languages_are_measured(path):
+    from core.task import Task
+
+    found = ablate.configuration(ablate.read(path), path, "first", 0, [])
+    task = ablate.make(found, "hybrid")
+    assert isinstance(task, Task) and list(ablate.measure(task, "hybrid", "testA", ["sw", "de"])) == ["sw", "de"] and len(ablate.measure(task, "hybrid", "testA", [])) == 3
+    with pytest.raises(InputError, match="languages: fi have no judged testA queries; those with are de, en, sw"):
+        ablate.measure(task, "hybrid", "testA", ["fi"])
 
 
 def test_a_table_that_is_stopped_and_goes_on(path, models, capsys, monkeypatch):
