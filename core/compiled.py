@@ -1,4 +1,5 @@
 """Models compiled for a CPU by OpenVINO: the same numbers as torch's in fp32 to about 1e-5, sooner."""
+import importlib
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -6,15 +7,13 @@ from collections.abc import Callable, Sequence
 from core.errors import InputError
 
 
-def openvino():
-    """The package, without its telemetry, which would report each use to its makers."""
-    sys.modules.setdefault("openvino_telemetry", None)      # it and nncf do without where this cannot be imported
+def package(name: str):
+    """``openvino`` or ``nncf``, without the telemetry that would report each use to its makers. Raises InputError where it is not installed."""
+    sys.modules.setdefault("openvino_telemetry", None)      # both do without where it cannot be imported
     try:
-        import nncf  # noqa: F401
-        import openvino
+        return importlib.import_module(name)
     except ImportError:
-        raise InputError("backend: openvino and int8 need the packages openvino and nncf; install requirements.txt, or set backend=torch") from None
-    return openvino
+        raise InputError(f"backend: openvino and int8 need the package {name}; install requirements.txt, or set backend=torch") from None
 
 
 def converted(model, names: Sequence[str]):
@@ -23,13 +22,13 @@ def converted(model, names: Sequence[str]):
 
     ids = torch.ones((2, 8), dtype=torch.long)
     with warnings.catch_warnings(action="ignore"):      # of tracing
-        return openvino().convert_model(model, example_input={name: ids for name in names})
+        return package("openvino").convert_model(model, example_input={name: ids for name in names})
 
 
 def compiled(model) -> Callable[[dict], "torch.Tensor"]:  # noqa: F821
     """A function from padded inputs to the first output."""
     import torch
 
-    request = openvino().Core().compile_model(model, "CPU", {
+    request = package("openvino").Core().compile_model(model, "CPU", {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
     return lambda inputs: torch.from_numpy(request.infer({name: values.numpy() for name, values in inputs.items()})[0].copy())

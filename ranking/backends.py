@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from core import backbones
-from core.compiled import compiled, converted, openvino
+from core.compiled import compiled, converted, package
 from core.files import digest
 
 Backend = tuple[Callable[[dict], "torch.Tensor"], str, str]  # noqa: F821
@@ -36,7 +36,7 @@ def openvino_backend(folder: Path, _number_format: str) -> Backend:
 
 def int8_backend(folder: Path, _number_format: str) -> Backend:
     """What ``quantise`` wrote."""
-    read = openvino().Core().read_model(folder / INT8)
+    read = package("openvino").Core().read_model(folder / INT8)
     return logits(read), "cpu", "int8 " + digest([(folder / INT8).with_suffix(s).read_bytes().hex() for s in (".xml", ".bin")])
 
 
@@ -55,9 +55,7 @@ def logits(model) -> Callable[[dict], "torch.Tensor"]:  # noqa: F821
 def quantise(folder: Path, sample: Sequence[dict], target: Path) -> None:
     """Post-training static quantisation of weights and activations to 8 bits (NNCF, its scheme for transformers), calibrated on the
     padded inputs of ``sample``."""
-    ov = openvino()
-    import nncf
-
+    ov, nncf = package("openvino"), package("nncf")
     nncf.set_log_level("ERROR")
     data = nncf.Dataset([{name: values.numpy() for name, values in inputs.items()} for inputs in sample])
     with contextlib.redirect_stdout(io.StringIO()):     # bars

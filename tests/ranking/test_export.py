@@ -44,8 +44,6 @@ def test_plain_transformers_scores_as_we_do(folder, expected):
 
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
 def test_from_python(folder, expected, backend):
-    if backend == "openvino":
-        pytest.importorskip("openvino")
     reranker = Reranker(folder, backend)
     assert [reranker.score(q, [p])[0] for q, p in zip(*TEXTS)] == pytest.approx(expected, abs=1e-4)
     scores = reranker.score("tea", [*TEXTS[1], TEXTS[1][0]])

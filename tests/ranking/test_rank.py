@@ -104,7 +104,6 @@ def test_the_closing_table_and_the_first_stage(trained):
 
 
 def test_int8_within_its_tolerance_and_beyond(trained):
-    pytest.importorskip("nncf")
     task, _ = trained
 
     def with_int8(tolerance):

@@ -187,7 +187,6 @@ def test_sentence_transformers_modules_that_are_not_known(sentence_folder, tmp_p
 
 
 def test_openvino_gives_the_same_vectors(models, embedded_folder):
-    pytest.importorskip("openvino")
     texts = ["Nairobi is the capital of Kenya.", "ナイロビ", "x " * 40]
     plain, compiled = (dense.Encoder("embedded", models, 2, 32, 64, "fp32", backend=backend) for backend in ("torch", "openvino"))
     assert np.abs(plain.encode_passages(texts) - compiled.encode_passages(texts)).max() < 1e-4
