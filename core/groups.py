@@ -15,12 +15,13 @@ def write_groups(path: Path, pairs: Iterable[TrainingPair]) -> None:
 
     schema = pyarrow.schema([(name, getattr(pyarrow, kind)()) for name, kind in COLUMNS.items()])
     pairs = list(pairs)
+    check_labels(path, pairs)
     table = pyarrow.table({name: [pair[i] for pair in pairs] for i, name in enumerate(COLUMNS)}, schema=schema)
     pyarrow.parquet.write_table(table, path)
 
 
 def read_groups(path: Path) -> list[TrainingPair]:
-    """Raises InputError for other columns, an empty file and a label outside [0, 1]."""
+    """Raises InputError for other columns, an empty file and a label outside [0, 1], which is not written either."""
     import pyarrow.parquet
 
     if not Path(path).is_file():
@@ -31,7 +32,11 @@ def read_groups(path: Path) -> list[TrainingPair]:
     pairs = [TrainingPair(*row.values()) for row in table.to_pylist()]
     if not pairs:
         raise InputError(f"{path}: no training pairs; are there judged train queries in the chosen languages?")
+    check_labels(path, pairs)
+    return pairs
+
+
+def check_labels(path: Path, pairs: list[TrainingPair]) -> None:
     for number, pair in enumerate(pairs):
         if not 0 <= pair.label <= 1:
-            raise InputError(f"{path}, row {number}: label {pair.label}, expected a number in [0, 1]")
-    return pairs
+            raise InputError(f"{path}, row {number}: label {pair.label} ({pair.origin}), expected a number in [0, 1]")

@@ -59,7 +59,7 @@ class Scorer:
         """Halves the budget where memory ran out; any other error goes on."""
         import torch
 
-        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+        if not out_of_memory(error):
             raise error
         if pairs == 1:
             raise InputError(f"a single pair of {longest} tokens does not fit into memory; lower max_length, or free memory") from None
@@ -67,6 +67,13 @@ class Scorer:
             torch.cuda.empty_cache()
         self.batch_tokens = max(longest, min(self.batch_tokens, pairs * longest) // 2)
         say(f"  note: memory ran out at {pairs} pairs of {longest} tokens; going on with ranking.rerank.batch_tokens={self.batch_tokens}")
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """On a GPU, or in torch's allocator on a CPU."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def score_pairs(scorer: Scorer, store: Scores, pairs: Sequence[tuple[str, str]], texts: Texts, what: str) -> np.ndarray:

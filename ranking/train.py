@@ -24,6 +24,7 @@ from ranking.guards import Dev
 from ranking.losses import LOSSES, Groups
 from ranking.model import CrossEncoder
 from ranking.pairs import PairTokenizer
+from ranking.rerank import out_of_memory
 
 
 @dataclass
@@ -117,7 +118,14 @@ class Loop:
         rows = [[(next(inputs), pair) for pair in group] for group in groups]
         adversary = self.fgm if self.fgm and adversarial(self.s, step) else None
         size = max(1, self.s.batch_size // self.t.data.size)
-        losses = [self.micro_step(batch, adversary, step) for batch in micro_batches(rows, size, distributed.rank(), distributed.world_size())]
+        try:
+            losses = [self.micro_step(batch, adversary, step) for batch in micro_batches(rows, size, distributed.rank(), distributed.world_size())]
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            longest = max(len(row["input_ids"]) for group in rows for row, _ in group)
+            raise InputError(f"{self.t.name}: memory ran out at step {step + 1}, with {self.s.batch_size} pairs of up to {longest} tokens at once; halve batch_size and double accumulation "
+                             "(the same steps), or set gradient_checkpointing=true, fgm.epsilon=0 or a DeepSpeed file with offloading") from None
         self.engine.step()
         means = distributed.average([sum(loss[name] for loss in losses) / len(losses) for name in losses[0]])
         return {**dict(zip(losses[0], means)), "lr": factor * self.s.learning_rate}

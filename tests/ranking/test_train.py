@@ -150,6 +150,18 @@ def test_a_loss_that_is_not_finite_names_step_pairs_and_layer(tmp_path):
         loop.step(1)
 
 
+def test_memory_that_runs_out(tmp_path, monkeypatch):
+    engine.start()
+    loop = Loop(training(settings(tmp_path)), tmp_path)
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Loop, "micro_step", full)
+    with pytest.raises(InputError, match="tiny: memory ran out at step 3, with 4 pairs of up to 8 tokens at once; halve batch_size and double accumulation"):
+        loop.step(2)
+
+
 def test_another_number_of_processes(tmp_path):
     s, folder = settings(tmp_path), tmp_path / "t"
     folder.mkdir()
