@@ -6,7 +6,6 @@ The pairs are the dev candidates of the configuration's ranker (as deep as it re
 round runs every way once; the ratio is that of the medians. Differences are of logits, to those of sentence-transformers.
 """
 import gc
-import json
 import statistics
 import tempfile
 import time
@@ -19,7 +18,6 @@ from core.errors import exit_with_message
 from core.task import Task
 from ranking import backends, engine, rank, rankers
 from ranking.export import export
-from ranking.pairs import KNOWN
 from ranking.rerank import candidate_pairs
 from retrieval import search
 
@@ -47,7 +45,7 @@ def ways(task: Task, name: str, folder: Path, pairs: list, with_int8: bool) -> d
     chosen = {b: None for b in backends.BACKENDS if b != "int8"} | ({"int8": steps[f"int8/{name}"].path} if with_int8 else {})
     for backend, where in chosen.items():
         scorer = rankers.load(task, name, step, backend, where)
-        found[f"{backend} {engine.precision('auto') if backend == 'torch' else ''}".strip()] = lambda scorer=scorer: (KNOWN.clear(), scorer.tokenize.pieces.clear(), scorer(*zip(*pairs)))[-1]
+        found[f"{backend} {engine.precision('auto') if backend == 'torch' else ''}".strip()] = lambda scorer=scorer: (scorer.tokenize.pieces.clear(), scorer(*zip(*pairs)))[-1]
     return found
 
 
@@ -77,7 +75,7 @@ def main() -> None:
         print(f"{way:38} {len(pairs) / statistics.median(seconds):8.1f} pairs/s   {statistics.median(times[first]) / statistics.median(seconds):5.2f} x   "
               f"largest difference {abs(scores[way] - scores[first]).max():.1e}, correlation {np.corrcoef(scores[way], scores[first])[0, 1]:.5f}", flush=True)
     if with_int8:
-        print(json.dumps(json.loads((rank.plan(task)[f"int8/{name}"].path / "int8.json").read_text())))
+        print((rank.plan(task)[f"int8/{name}"].path / "int8.json").read_text().strip())
 
 
 if __name__ == "__main__":

@@ -111,6 +111,12 @@ def pad(tokenizer, rows: Sequence[dict[str, list[int]]], device) -> dict:
     return {name: torch.from_numpy(values).to(device, non_blocking=True) for name, values in found.items()}
 
 
+def dtype(number_format: str):
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[number_format]
+
+
 def loading(where, load):
     from safetensors import SafetensorError
 

@@ -98,22 +98,22 @@ def from_layers(layers: list[tuple[str, dict]], path: str | Path, name: str) -> 
         if ranker.data is None and ranker.recipe not in config.data_aug:
             part = "chain" if name in config.ranking.chain else "rankers"
             raise InputError(f"{path}: ranking.{part}.{name}.recipe: found {ranker.recipe!r}, expected one of {sorted(config.data_aug)}")
-    return until_round(config, path)
+    return until_round(config, config.round, path)
 
 
 def last_round(config: Config) -> int:
     return max(r.round for r in config.ranking.trainings.values())
 
 
-def until_round(config: Config, path: str | Path) -> Config:
-    """Without the trainings of rounds after ``round``."""
-    if config.round is None or config.round >= last_round(config):
+def until_round(config: Config, round_: int | None, path: str | Path) -> Config:
+    """Without the trainings of later rounds; as it is for the last one."""
+    if round_ is None or round_ >= last_round(config):
         return config
     r = config.ranking
-    left = {part: {n: t for n, t in getattr(r, part).items() if t.round <= config.round} for part in ("chain", "rankers")}
+    left = {part: {n: t for n, t in getattr(r, part).items() if t.round <= round_} for part in ("chain", "rankers")}
     if not left["rankers"]:
-        raise InputError(f"{path}: round={config.round}: no ranker is of this round or one before; the first is of {min(t.round for t in r.rankers.values())}")
-    return config.model_copy(update={"ranking": r.model_copy(update=left)})
+        raise InputError(f"{path}: round={round_}: no ranker is of this round or one before; the first is of {min(t.round for t in r.rankers.values())}")
+    return config.model_copy(update={"round": round_, "ranking": r.model_copy(update=left)})
 
 
 def data_config(path: str, config: Config) -> Config:

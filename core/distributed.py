@@ -19,13 +19,19 @@ def barrier() -> None:
         torch.distributed.barrier()
 
 
+def device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def average(values: list[float]) -> list[float]:
     """Means over the processes."""
     if world_size() == 1:
         return values
     import torch
 
-    total = torch.tensor(values, dtype=torch.float64 if not torch.cuda.is_available() else torch.float32, device="cuda" if torch.cuda.is_available() else "cpu")
+    total = torch.tensor(values, dtype=torch.float64, device=device())
     torch.distributed.all_reduce(total)
     return (total / world_size()).tolist()
 

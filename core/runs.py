@@ -51,6 +51,14 @@ def read_run(path: Path) -> Run:
     return run
 
 
+def run_file(folder: str | Path, language: str, split: str, otherwise: str) -> Path:
+    """LANG-SPLIT.trec of a folder; a missing one is an InputError that ends with ``otherwise``: what needs it."""
+    path = Path(folder) / f"{language}-{split}.trec"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; {otherwise}")
+    return path
+
+
 def write_run(path: Path, run: Run, tag: str) -> None:
     """Scores in full, queries in the order of ``run``, passages in the one order."""
     with finished_file(path) as file:

@@ -6,16 +6,16 @@ the split in the recipe.
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from core.distributed import generator
-from core.errors import InputError
 from core.recipes import Recipe
-from core.records import Query, Run, TrainingPair
-from core.runs import read_run
+from core.records import Qrels, Query, Run, TrainingPair
+from core.runs import read_run, run_file
+from core.settings import Config
 from core.task import Task
 from data_aug import corpus_negatives, filters, judged, pseudo_label, q2q2d, top_negatives
 from retrieval import dense, search
@@ -48,10 +48,10 @@ class Mix:
     def train(self) -> str:
         return self.task.config.splits.train
 
-    @cached_property
+    @property
     def qrels(self):
         """Judgments of the train queries."""
-        return search.checked_judgments(self.task, self.language, self.train) if self.known else {}
+        return train_judgments(self.task, self.language) if self.known else {}
 
     @property
     def known(self) -> bool:
@@ -63,11 +63,11 @@ class Mix:
             found.setdefault(qid, set()).add(docid)
         return found
 
-    def keep(self, qrels):
+    def keep(self):
         """The recipe's filters for negatives."""
         s = self.recipe.filters
-        teacher = read_run(given_run(s.teacher, self.language, self.train)) if s.teacher and qrels else {}
-        return filters.keeper(s, qrels, search.passages(self.task, self.language).text, teacher, self.counts)
+        teacher = read_run(teacher_file(s.teacher, self.language, self.train)) if s.teacher else {}
+        return filters.keeper(s, self.qrels, search.passages(self.task, self.language).text, teacher, self.counts)
 
 
 def add_judged(mix: Mix) -> Iterator[TrainingPair]:
@@ -81,7 +81,7 @@ def add_q2q2d(mix: Mix) -> Iterator[TrainingPair]:
     languages = [la for la, _ in task.pairs(mix.train) if s.languages == "any" or la == mix.language]
     if not languages:
         return
-    judgments = {(la, q): found for la in languages for q, found in search.checked_judgments(task, la, mix.train).items()}
+    judgments = {(la, q): found for la in languages for q, found in train_judgments(task, la).items()}
     known, vectors = [], []
     for la in languages:
         queries, encoded = query_vectors(task, s.backbone, la, mix.train)
@@ -102,17 +102,16 @@ def add_pseudo_label(mix: Mix) -> Iterator[TrainingPair]:
 
 def add_top_negatives(mix: Mix) -> Iterator[TrainingPair]:
     if mix.known and mix.recipe.negatives:
-        select, qrels, plan = mix.recipe.select, mix.qrels, search.plan(mix.task)
+        select, plan = mix.recipe.select, search.plan(mix.task)
         run, scores = (search.run_of(plan[f"{system}/{mix.language}-{mix.train}"]) for system in ("hybrid", select.scores))
-        yield from top_negatives.top_negatives(mix.language, run, qrels, mix.taken(), mix.recipe.negatives, mix.task.config.candidates, mix.random("top_negatives"),
-                                               select, scores, mix.keep(qrels))
+        yield from top_negatives.top_negatives(mix.language, run, mix.qrels, mix.taken(), mix.recipe.negatives, mix.task.config.candidates, mix.random("top_negatives"),
+                                               select, scores, mix.keep())
 
 
 def add_corpus_negatives(mix: Mix) -> Iterator[TrainingPair]:
     if mix.known and mix.recipe.corpus_negatives:
-        qrels = mix.qrels
-        yield from corpus_negatives.corpus_negatives(mix.language, search.passages(mix.task, mix.language), qrels, mix.taken(), mix.recipe.corpus_negatives,
-                                                     mix.random("corpus_negatives"), mix.keep(qrels))
+        yield from corpus_negatives.corpus_negatives(mix.language, search.passages(mix.task, mix.language), mix.qrels, mix.taken(), mix.recipe.corpus_negatives,
+                                                     mix.random("corpus_negatives"), mix.keep())
 
 
 AUGMENTATIONS = {"judged": add_judged, "q2q2d": add_q2q2d, "pseudo_label": add_pseudo_label, "top_negatives": add_top_negatives,
@@ -136,6 +135,12 @@ def capped(pairs: list[TrainingPair], caps: dict[str, int], seed: int, draw: int
 
 
 @cache
+def train_judgments(task: Task, language: str) -> Qrels:
+    """Checked once: every recipe, draw and, with Q2Q2D, every other language reads them."""
+    return search.checked_judgments(task, language, task.config.splits.train)
+
+
+@cache
 def query_vectors(task: Task, backbone: str, language: str, split: str) -> tuple[list[Query], np.ndarray]:
     """A split's queries and their vectors of length 1."""
     queries = task.queries(language, split)
@@ -147,24 +152,18 @@ def encoder(task: Task, backbone: str) -> dense.Encoder:
     return dense.Encoder(backbone, task.config.models, None, 128, 8192, "fp32", {"normalise": True})
 
 
-def given_run(folder: str, language: str, split: str) -> Path:
-    path = Path(folder) / f"{language}-{split}.trec"
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; a teacher's runs are LANG-SPLIT.trec for each language")
-    return path
+def teacher_file(folder: str | Path, language: str, split: str) -> Path:
+    return run_file(folder, language, split, "a teacher's runs are LANG-SPLIT.trec for each language")
 
 
 def teacher_run(task: Task, teacher: str, language: str, split: str, round_: int) -> Path:
     """Of a folder, or of a system of the round before as the ensemble stage left it."""
     if Path(teacher).is_dir():
-        return given_run(teacher, language, split)
-    path = round_folder(task, round_ - 1) / teacher / f"{language}-{split}.trec"
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; pseudo-labels of round {round_} come from the systems of round {round_ - 1}: run ./run_all.sh with this configuration, "
-                         f"or the stages with round={round_ - 1} first")
-    return path
+        return teacher_file(teacher, language, split)
+    return run_file(round_folder(task.config, round_ - 1) / teacher, language, split, f"pseudo-labels of round {round_} come from the systems of round {round_ - 1}: "
+                    f"run ./run_all.sh with this configuration, or the stages with round={round_ - 1} first")
 
 
-def round_folder(task: Task, round_: int) -> Path:
+def round_folder(config: Config, round_: int) -> Path:
     """Where the ensemble stage leaves a round's runs, SYSTEM/LANG-SPLIT.trec."""
-    return task.config.folder / "rounds" / str(round_)
+    return config.folder / "rounds" / str(round_)

@@ -20,7 +20,7 @@ from core.records import TrainingPair
 from core.settings import Config
 from core.store import Plan, run_steps, say
 from core.task import Task
-from data_aug.augment import AUGMENTATIONS, capped, given_run, mixed, teacher_run
+from data_aug.augment import AUGMENTATIONS, capped, mixed, teacher_file, teacher_run
 from retrieval import search
 
 
@@ -48,7 +48,7 @@ def add_groups(task: Task, steps: Plan, name: str, round_: int) -> None:
     if recipe.select.scores != "hybrid":
         inputs += [upstream[f"{recipe.select.scores}/{la}-{train}"] for la in languages]
     if recipe.filters.teacher:
-        inputs += [task.file_input(f"teacher/{la}-{train}", given_run(recipe.filters.teacher, la, train)) for la in languages]
+        inputs += [task.file_input(f"teacher/{la}-{train}", teacher_file(recipe.filters.teacher, la, train)) for la in languages]
     if q := recipe.q2q2d:
         settings["encoder"] = backbones.fingerprint(q.backbone, task.config.models)
         inputs += [task.topics_input(*pair) for pair in task.pairs(train, q.split)]
@@ -152,7 +152,8 @@ def report(task: Task) -> None:
         totals: Counter = Counter()
         for key, value in counts.items():
             totals[key.split(" ", 1)[1]] += value
-        note = f" (transductive: unlabelled {' and '.join(dict.fromkeys(task.config.data_aug[name].targets))} queries)" if task.config.data_aug[name].targets else ""
+        targets = task.config.data_aug[name].targets
+        note = f" (transductive: unlabelled {' and '.join(targets)} queries)" if targets else ""
         say(f"groups {name}: " + ", ".join(f"{value} {key}" for key, value in sorted(totals.items())) + note)
 
 

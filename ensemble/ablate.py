@@ -24,11 +24,12 @@ from core.settings import Config
 from core.store import run_steps, say
 from core.task import Task
 from data_aug import build
-from ensemble import charts, results
+from ensemble import charts, fuse, results
 from ensemble import run as ensemble_stage
 from ensemble.report import PAGE
 from ranking import rank
 from retrieval import search
+from retrieval.retrievers import RETRIEVERS
 
 
 class Row(Part):
@@ -104,18 +105,18 @@ def system_of(ablation: Ablation, name: str) -> str:
 
 def trained(ablation: Ablation, name: str) -> bool:
     """Whether a row's figures depend on the seed."""
-    return ablation.rows[name].system not in ("bm25", "dense", "run", "hybrid")
+    return ablation.rows[name].system not in (*RETRIEVERS, "hybrid")
 
 
 def make(config: Config, system: str) -> Task:
     """What a row needs: the stages as far as its system's runs, round by round."""
     for round_ in range(last_round(config) + 1):
-        part = config if round_ == last_round(config) else until_round(config.model_copy(update={"round": round_}), config.name)
+        part = until_round(config, round_, config.name)
         task = Task(part)
         plans = [search.plan] if system in search.systems(task) else [search.plan, build.plan, rank.plan]
         for plan in plans:
             run_steps(plan(task).values(), part.folder)
-        if part is not config or system in ("ensemble", "ensemble-rankers", "stacking"):
+        if part is not config or system in fuse.systems(task):
             ensemble_stage.run(part)
     return task
 

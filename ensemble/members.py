@@ -6,7 +6,7 @@ from pathlib import Path
 from core.errors import InputError
 from core.files import digest
 from core.records import Run
-from core.runs import read_run, top_k
+from core.runs import read_run, run_file, top_k
 from core.store import Files
 from core.task import Task
 from ensemble.weights import Judged, aligned_members
@@ -26,10 +26,8 @@ def members(task: Task, system: str = "ensemble") -> list[str]:
 
 
 def given_path(task: Task, name: str, language: str, split: str) -> Path:
-    path = Path(task.config.ensemble.runs[name]) / f"{language}-{split}.trec"
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; ensemble.runs.{name} needs a run for every language, {task.config.splits.dev} and {task.config.splits.test}")
-    return path
+    s = task.config.splits
+    return run_file(task.config.ensemble.runs[name], language, split, f"ensemble.runs.{name} needs a run for every language, {s.dev} and {s.test}")
 
 
 def inputs(task: Task, language: str, split: str) -> list:

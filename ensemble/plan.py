@@ -60,8 +60,8 @@ def plannable(config: Config) -> tuple[Config, int | None]:
     """The configuration as far as the rounds whose teachers are there, and the first round after them, if any."""
     last = last_round(config)
     for round_ in range(1, last + 1):
-        if not round_folder(Task(config), round_ - 1).is_dir():
-            return until_round(config.model_copy(update={"round": round_ - 1}), config.name), round_
+        if not round_folder(config, round_ - 1).is_dir():
+            return until_round(config, round_ - 1, config.name), round_
     return config, None
 
 

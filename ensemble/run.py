@@ -30,7 +30,7 @@ def run(config: Config) -> None:
 def link_runs(task: Task) -> None:
     """The configuration's own view of its runs, runs/SYSTEM/LANG-SPLIT.trec, also by round, for the pseudo-labels of the next; and its submission."""
     folder, round_ = task.config.folder, last_round(task.config)
-    for target in (folder / "runs", round_folder(task, round_)):
+    for target in (folder / "runs", round_folder(task.config, round_)):
         shutil.rmtree(target, ignore_errors=True)
         for system in results.systems(task):
             (target / system).mkdir(parents=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from core import backbones
 from core.compiled import compiled, converted, package
+from core.distributed import device
 from core.files import digest
 
 Backend = tuple[Callable[[dict], "torch.Tensor"], str, str]  # noqa: F821
@@ -14,19 +15,14 @@ INT8 = "int8.xml"
 
 
 def load_model(folder: Path, number_format: str):
-    import torch
     from transformers import AutoModelForSequenceClassification
 
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[number_format]
-    return backbones.loading(folder, lambda: AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype, use_safetensors=True)).eval()
+    return backbones.loading(folder, lambda: AutoModelForSequenceClassification.from_pretrained(folder, dtype=backbones.dtype(number_format), use_safetensors=True)).eval()
 
 
 def torch_backend(folder: Path, number_format: str) -> Backend:
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_model(folder, number_format).to(device)
-    return (lambda inputs: model(**inputs).logits[:, 0]), device, number_format
+    model = load_model(folder, number_format).to(device())
+    return (lambda inputs: model(**inputs).logits[:, 0]), device(), number_format
 
 
 def openvino_backend(folder: Path, _number_format: str) -> Backend:

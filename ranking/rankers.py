@@ -187,7 +187,7 @@ def train(task: Task, name: str, steps, folder: Path) -> None:
     size = 1 if r.loss == "binary_cross_entropy" else r.group_size
     per_step = r.batch_size // size * r.accumulation * distributed.world_size()
     tokenize = tokenizer_of(task, name, where)
-    dev = LoopDev(source, r, tokenize, batch_tokens, "cuda" if torch.cuda.is_available() else "cpu")
+    dev = LoopDev(source, r, tokenize, batch_tokens, distributed.device())
     Loop(Training(name, r, CrossEncoder(body, r.dropouts), tokenize, TrainingData(draws, pair_texts(source), r.seed, per_step, size),
                   dev if dev.chosen else None, r.teacher and teacher_scores(task, name, source, steps[f"ranker/{r.teacher}"], {p for draw in draws for p in draw}),
                   backbones.backbone(origin(task, name).backbone).half, task.config.ranking.other_world), folder).run()
@@ -228,8 +228,9 @@ def load(task: Task, name: str, trained: Step, backend: str = "torch", where: Pa
     return Scorer(forward, tokenize, task.config.ranking.rerank.batch_tokens, device, identity)
 
 
+@cache
 def scores_of(task: Task, trained: Step, scorer: Scorer) -> Scores:
-    """A ranker's score store; it lies beside the outputs and goes with them."""
+    """A ranker's score store, opened once for all its runs; it lies beside the outputs and goes with them."""
     return Scores(kept_beside(trained.path) / scorer.identity)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from core import backbones
 from core.backbones import Backbone
 from core.compiled import compiled, converted
-from core.distributed import progress
+from core.distributed import device, progress
 from core.files import finished_file, require_room
 from core.passages import Passages, document_text
 from core.records import Query, Run
@@ -30,14 +30,12 @@ class Encoder:
     say; ``overrides`` (pooling, normalise, query_prefix, passage_prefix) come before both."""
 
     def __init__(self, name: str, models: Path, layers: int | None, max_length: int, batch_tokens: int, precision: str, overrides: dict | None = None, backend: str = "torch"):
-        import torch
-
         where = backbones.source(name, models)
         entry = None if name in backbones.BACKBONES else backbones.sentence_transformer(where)
         self.entry: Backbone = replace(entry or backbones.backbone(name), **(overrides or {}))
         self.tokenizer = backbones.load_tokenizer(where)
-        self.device = "cuda" if torch.cuda.is_available() and backend == "torch" else "cpu"
-        self.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        self.device = device() if backend == "torch" else "cpu"
+        self.dtype = backbones.dtype(precision)
         self.model = backbones.load_encoder(where, layers).to(self.device, self.dtype)
         self.max_length, self.batch_tokens = min(max_length, self.entry.max_length, self.tokenizer.model_max_length), batch_tokens
         self.dimension = self.model.config.hidden_size

@@ -9,7 +9,7 @@ from core.distributed import seed_of
 from core.errors import InputError
 from core.passages import Passages
 from core.records import Run
-from core.runs import read_run, top_k, write_run
+from core.runs import read_run, run_file, top_k, write_run
 from core.store import Plan, Step, say
 from core.task import Task
 from retrieval import bm25, dense, indexes
@@ -113,10 +113,7 @@ def add_given(task: Task, steps: Plan) -> None:
         write_run(folder / "run.trec", {q.qid: top_k(run.get(q.qid, {}), task.config.retrieval.depth) for q in task.queries(la, split)}, "run")
 
     def given(la, split):
-        path = Path(task.config.retrieval.run) / f"{la}-{split}.trec"
-        if not path.is_file():
-            raise InputError(f"{path}: no such file; the source 'run' needs a run for every language and split")
-        return path
+        return run_file(task.config.retrieval.run, la, split, "the source 'run' needs a run for every language and split")
 
     for la, split in task.pairs():
         add_run(task, steps, "run", la, split, 1, {}, [task.file_input(f"given/{la}-{split}", given(la, split))], build)
