@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -20,6 +20,8 @@ from pydantic import ValidationError
 from core.errors import InputError, exit_with_message
 from core.parts import Part
 from core.settings import Config
+
+P = TypeVar("P", bound=Part)
 
 
 class Loader(yaml.SafeLoader):
@@ -85,13 +87,7 @@ def load_config(path: str | Path, arguments: Sequence[str] = ()) -> Config:
 
 def from_layers(layers: list[tuple[str, dict]], path: str | Path, name: str) -> Config:
     """The configuration of (where, mapping) layers, later ones over earlier ones, checked."""
-    values: dict = {"name": name}
-    for _, layer in layers:
-        values = merged(values, layer)
-    try:
-        config = Config.model_validate(values)
-    except ValidationError as error:
-        raise InputError("\n".join(dict.fromkeys(explain(e, layers) for e in error.errors()))) from None
+    config = checked(Config, [("the name", {"name": name}), *layers])
     if config.collection.source == "disk" and not config.collection.path:
         raise InputError(f"{path}: collection.path is not set; name a folder in MIRACL's format (collection.path=DIR), or set collection.source=atlas")
     for name, ranker in config.ranking.trainings.items():
@@ -99,6 +95,17 @@ def from_layers(layers: list[tuple[str, dict]], path: str | Path, name: str) -> 
             part = "chain" if name in config.ranking.chain else "rankers"
             raise InputError(f"{path}: ranking.{part}.{name}.recipe: found {ranker.recipe!r}, expected one of {sorted(config.data_aug)}")
     return until_round(config, config.round, path)
+
+
+def checked(part: type[P], layers: list[tuple[str, dict]]) -> P:
+    """``part`` of (where, mapping) layers, later ones over earlier ones."""
+    values: dict = {}
+    for _, layer in layers:
+        values = merged(values, layer)
+    try:
+        return part.model_validate(values)
+    except ValidationError as error:
+        raise InputError("\n".join(dict.fromkeys(explain(part, e, layers) for e in error.errors()))) from None
 
 
 def last_round(config: Config) -> int:
@@ -126,12 +133,12 @@ def with_data(config: Config) -> list[Config]:
     return [*(data_config(path, config) for path in dict.fromkeys(r.data for r in config.ranking.trainings.values() if r.data)), config]
 
 
-def explain(error: dict, layers: list[tuple[str, dict]]) -> str:
+def explain(part: type[Part], error: dict, layers: list[tuple[str, dict]]) -> str:
     path = [str(p) for p in error["loc"] if not re.search(r"[\[\]{}(]|^(int|float|str|dict|literal|constrained-.*)$", str(p))]
     where = next((name for name, layer in reversed(layers) if holds(layer, path)), layers[-1][0])
     key = ".".join(path)
     if error["type"] == "extra_forbidden":
-        known = known_keys(path[:-1])
+        known = known_keys(part, path[:-1])
         near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.4)
         return f"{where}: unknown key {key}" + (f"; did you mean {'.'.join([*path[:-1], near[0]])}?" if near else "") + f" Known here: {', '.join(known)}"
     expected = error["msg"].removeprefix("Input should be ")
@@ -151,9 +158,8 @@ def part_within(annotation: Any) -> Any:
     return next((a for a in getattr(annotation, "__args__", ()) if isinstance(a, type) and issubclass(a, Part)), annotation)
 
 
-def known_keys(path: Sequence[str]) -> list[str]:
-    """The keys allowed at a place of the configuration."""
-    part: Any = Config
+def known_keys(part: Any, path: Sequence[str]) -> list[str]:
+    """The keys allowed at a place of the configuration, or of another ``part``."""
     for name in path:
         field = part.model_fields.get(name) if isinstance(part, type) and issubclass(part, Part) else None
         part = field.annotation if field else part_within(part)

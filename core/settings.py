@@ -142,7 +142,7 @@ class Ranker(Part):
 class Rerank(Part):
     depth: Count = 200              # of the block that the ensemble fuses; a ranker may score fewer
     batch_tokens: Count = 16384
-    backend: Literal["torch", "openvino", "int8"] = "torch"       # the last two on a CPU
+    backend: Literal["torch", "openvino", "int8"] = "torch"       # the last two on a CPU; openvino in fp32, or bf16 for a ranker with that precision
     dev_queries: Count = 50         # a language, by which int8 and what a cascade loses are judged
     tolerance: Positive = 0.002     # of nDCG@10 on them, within which int8 is taken
 

@@ -134,6 +134,22 @@ class Journal:
             file.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S"), **entry}, ensure_ascii=False) + "\n")
 
 
+def needed(targets: Iterable[Step]) -> list[Step]:
+    """``targets`` and all steps that they are made of, in an order of building."""
+    found: dict[Step, None] = {}
+
+    def visit(step: Step) -> None:
+        if step not in found:
+            for source in step.inputs:
+                if isinstance(source, Step):
+                    visit(source)
+            found[step] = None
+
+    for target in targets:
+        visit(target)
+    return list(found)
+
+
 def run_steps(steps: Iterable[Step], folder: Path, some: bool = False) -> None:
     """Builds what is not done yet, in order, one line a step; raises InputError if an earlier stage's output is missing. ``some``: the
     steps are not their stage's whole plan."""

@@ -19,6 +19,7 @@ from core.settings import Config
 from core.task import Task
 from data_aug import corpus_negatives, filters, judged, pseudo_label, q2q2d, top_negatives
 from retrieval import dense, search
+from retrieval.retrievers import given_run
 
 
 @dataclass
@@ -96,7 +97,9 @@ def add_pseudo_label(mix: Mix) -> Iterator[TrainingPair]:
     s = mix.recipe.pseudo_label
     if s and (mix.language, s.split) in mix.task.pairs(s.split):
         wanted = {q.qid for q in mix.task.queries(mix.language, s.split)}
-        run: Run = {q: scores for q, scores in read_run(teacher_run(mix.task, s.teacher, mix.language, s.split, mix.round)).items() if q in wanted}
+        path = teacher_run(mix.task, s.teacher, mix.language, s.split, mix.round)
+        found = given_run(mix.task, search.passages(mix.task, mix.language), path, mix.language, s.split)
+        run: Run = {q: scores for q, scores in found.items() if q in wanted}        # a folder's run may be of all queries
         yield from pseudo_label.pseudo_label(mix.language, run, s, mix.round, mix.random("pseudo_label"))
 
 

@@ -3,28 +3,27 @@
     python -m ensemble.ablate configs/ablations/table3.yaml [key=value …] [--table]
 
 Every row and seed is a configuration of its own, NAME-ROW-SEED; what they share is made once, and a stopped run goes on. ``--table`` only
-prints what is there.
+prints what is there. A file may name another with ``extends:``, as configurations do; it has that one's rows, too.
 """
 import argparse
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean, pstdev
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from core.config import argument_layer, from_layers, last_round, layers_of, merged, parse_yaml, until_round
+from core.config import argument_layer, checked, from_layers, last_round, layers_of, merged, until_round, with_data
 from core.errors import InputError, exit_with_message
 from core.evaluate import evaluate, holm, randomisation_test, split_judgments
 from core.files import finished_file, write_json
 from core.parts import Part
 from core.settings import Config
-from core.store import run_steps, say
+from core.store import Step, needed, run_steps, say
 from core.task import Task
-from data_aug import build
-from ensemble import charts, fuse, results
+from ensemble import charts, results
 from ensemble import run as ensemble_stage
 from ensemble.report import PAGE
 from ranking import rank
@@ -56,13 +55,7 @@ class Ablation(Part):
 
 def read(path: Path) -> Ablation:
     """Raises InputError for a key or a row that is not known, and for rows built on each other in a ring."""
-    try:
-        found = Ablation.model_validate(parse_yaml(path.read_text("utf-8"), str(path)))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except ValidationError as error:
-        raise InputError("\n".join(f"{path}: {'.'.join(map(str, e['loc']))}: {'unknown key' if e['type'] == 'extra_forbidden' else e['msg']}; known: "
-                                   f"{', '.join((Row if 'rows' in e['loc'] else Ablation).model_fields)}" for e in error.errors())) from None
+    found = checked(Ablation, layers_of(path))
     for name, row in found.rows.items():
         for other in (*([row.on] if row.on else []), *row.beside):
             if other not in found.rows:
@@ -108,49 +101,68 @@ def trained(ablation: Ablation, name: str) -> bool:
     return ablation.rows[name].system not in (*RETRIEVERS, "hybrid")
 
 
-def make(config: Config, system: str) -> Task:
-    """What a row needs: the stages as far as its system's runs, round by round."""
-    for round_ in range(last_round(config) + 1):
+def make(config: Config, system: str, split: str, languages: Sequence[str]) -> tuple[Task, dict[str, Step]]:
+    """Language -> the run that is measured, made with what it needs and no more; of earlier rounds everything, for pseudo-labels."""
+    for round_ in range(last_round(config)):
         part = until_round(config, round_, config.name)
-        task = Task(part)
-        plans = [search.plan] if system in search.systems(task) else [search.plan, build.plan, rank.plan]
-        for plan in plans:
-            run_steps(plan(task).values(), part.folder)
-        if part is not config or system in fuse.systems(task):
-            ensemble_stage.run(part)
-    return task
+        build_needed(part, rank.plan(Task(part)).values())
+        ensemble_stage.run(part)
+    task = Task(config)
+    runs = {la: results.run_step(task, system, la, split) for la in measured(task, split, languages)}
+    build_needed(config, runs.values())
+    return task, runs
 
 
-def measure(task: Task, system: str, split: str, languages: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Language -> query -> nDCG@10. Raises InputError for a language without judgments."""
+def build_needed(config: Config, targets: Iterable[Step]) -> None:
+    steps = needed(targets)
+    for part in with_data(config):
+        run_steps([s for s in steps if s.root == part.home], part.folder, some=True)
+
+
+def measured(task: Task, split: str, languages: Sequence[str]) -> list[str]:
+    """``languages``, or all judged ones. Raises InputError for a language without judgments."""
     judged = [la for la, _ in results.judged_pairs(task, split)]
     wrong = [la for la in languages if la not in judged]
     if wrong:
         raise InputError(f"languages: {', '.join(wrong)} have no judged {split} queries; those with are {', '.join(judged)}")
-    return {la: evaluate(search.run_of(results.run_step(task, system, la, split)), split_judgments(task, la, split))["nDCG@10"] for la in languages or judged}
+    return list(languages or judged)
 
 
-def seconds(config: Config) -> float:
-    """Of training, as far as this row did it itself."""
+def seconds(config: Config, name: str) -> float:
+    """Of the row's own training, as it was last made."""
     log = config.folder / "log.jsonl"
     entries = map(json.loads, log.read_text("utf-8").splitlines()) if log.exists() else ()
-    return sum(e["seconds"] for e in entries if e["step"].startswith("ranker/"))
+    return next((e["seconds"] for e in reversed(list(entries)) if e["step"] == f"ranker/{name}"), 0.0)
+
+
+def check(ablation: Ablation, path: Path, arguments: Sequence[str]) -> None:
+    """Of all rows, before hours of the first one. Raises InputError."""
+    for name in ablation.rows:
+        task = Task(configuration(ablation, path, name, ablation.seeds[0], arguments))
+        if system_of(ablation, name) not in (known := results.systems(task)):
+            raise InputError(f"{path}: rows.{name}.system: found {system_of(ablation, name)!r}, expected one of {', '.join(known)}")
+        measured(task, split_of(ablation, task.config), ablation.languages)
+
+
+def split_of(ablation: Ablation, config: Config) -> str:
+    return ablation.split or config.splits.test
 
 
 def run(path: Path, arguments: Sequence[str]) -> dict:
     """Every row with every seed; ``rows`` -> name -> figures, as the table and the JSON file have them."""
     ablation, rows = read(path), {}
+    check(ablation, path, arguments)
     for seed in ablation.seeds:         # all rows with the first seed, then with the next: an early look at the whole table
         for name in (n for n in ablation.rows if trained(ablation, n) or seed == ablation.seeds[0]):
             config = configuration(ablation, path, name, seed, arguments)
-            split = ablation.split or config.splits.test
+            split = split_of(ablation, config)
             say(f"row {name}, seed {seed}")
-            task = make(config, system_of(ablation, name))
+            task, runs = make(config, system_of(ablation, name), split, ablation.languages)
             entry = rows.setdefault(name, {"seeds": {}, "transductive": system_of(ablation, name) in results.transductive(task), "seconds": 0.0,
                                            "pairs": sum(r.steps * r.batch_size * r.accumulation for n, r in config.ranking.rankers.items() if n == name)})
-            entry["seeds"][seed] = measure(task, system_of(ablation, name), split, ablation.languages)
-            entry["seconds"] += seconds(config)
-            write(path, ablation, config, split, rows, {g: v for g, v in results.groups(task, list(entry["seeds"][seed])).items()})
+            entry["seeds"][seed] = {la: evaluate(search.run_of(run), split_judgments(task, la, split))["nDCG@10"] for la, run in runs.items()}
+            entry["seconds"] += seconds(config, name)
+            write(path, ablation, config, split, rows, {g: v for g, v in results.groups(task, list(runs)).items()})
     return rows
 
 

@@ -25,9 +25,10 @@ def torch_backend(folder: Path, number_format: str) -> Backend:
     return (lambda inputs: model(**inputs).logits[:, 0]), device(), number_format
 
 
-def openvino_backend(folder: Path, _number_format: str) -> Backend:
-    """OpenVINO in fp32 on a CPU: the same scores to about 1e-4, faster than torch."""
-    return logits(of_folder(folder)), "cpu", "openvino fp32"
+def openvino_backend(folder: Path, number_format: str) -> Backend:
+    """OpenVINO on a CPU, in bf16 or fp32: in fp32 the same scores as torch to about 1e-4, sooner."""
+    number_format = "bf16" if number_format == "bf16" else "fp32"
+    return logits(of_folder(folder), number_format), "cpu", f"openvino {number_format}"
 
 
 def int8_backend(folder: Path, _number_format: str) -> Backend:
@@ -43,8 +44,8 @@ def of_folder(folder: Path):
     return converted(load_model(folder, "fp32"), backbones.load_tokenizer(str(folder)).model_input_names)
 
 
-def logits(model) -> Callable[[dict], "torch.Tensor"]:  # noqa: F821
-    forward = compiled(model)
+def logits(model, number_format: str = "fp32") -> Callable[[dict], "torch.Tensor"]:  # noqa: F821
+    forward = compiled(model, number_format)
     return lambda inputs: forward(inputs)[:, 0]
 
 

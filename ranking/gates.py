@@ -43,7 +43,7 @@ def cascade(task: Task, name: str, scorer: Scorer, trained: Step, runs: dict[str
 def int8(task: Task, name: str, trained: Step, folder: Path) -> None:
     """The quantised model, if nDCG@10 on the ranker's dev queries stays within ``ranking.rerank.tolerance`` of fp32; an InputError
     otherwise. Calibrated on training pairs."""
-    r, exact = task.config.ranking.rankers[name], rankers.load(task, name, trained, "openvino")
+    r, exact = task.config.ranking.rankers[name], rankers.load(task, name, trained, "openvino", number_format="fp32")
     source = rankers.task_of(task, r)
     if distributed.rank() == 0:
         pairs = read_groups(groups.plan(source)[f"groups/{r.recipe}"].path / "draw-0.parquet")

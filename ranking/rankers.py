@@ -214,12 +214,12 @@ def teacher_scores(task: Task, name: str, source: Task, teacher: Step, pairs: It
     return lambda pair: found[pair.language, pair.passage_language, pair.qid, pair.docid]
 
 
-def load(task: Task, name: str, trained: Step, backend: str = "torch", where: Path | None = None) -> Scorer:
-    """A trained ranker; ``where``: the folder that the ``backend`` made of it."""
+def load(task: Task, name: str, trained: Step, backend: str = "torch", where: Path | None = None, number_format: str | None = None) -> Scorer:
+    """A trained ranker, in the ``number_format`` of its training if no other is given; ``where``: the folder that the ``backend`` made of it."""
     from ranking import backends
     from ranking.engine import precision
 
-    number_format = precision(task.config.ranking.trainings[name].precision, backbones.backbone(origin(task, name).backbone).half)
+    number_format = number_format or precision(task.config.ranking.trainings[name].precision, backbones.backbone(origin(task, name).backbone).half)
     model = trained.path / "model"
     forward, device, made = backends.BACKENDS[backend](where or model, number_format)
     tokenize = tokenizer_of(task, name, model)

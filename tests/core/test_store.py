@@ -8,7 +8,7 @@ import pytest
 from core import files
 from core.errors import InputError
 from core.files import file_digest, finished_folder, locked, require_room
-from core.store import Journal, Plan, changes, run_steps
+from core.store import Files, Journal, Plan, changes, needed, run_steps
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,6 +34,14 @@ def test_outputs_are_reused_only_for_the_same_recipe(tmp_path):
         built.clear()
         run_steps(two_steps(tmp_path, version, k, built)[0].values(), tmp_path / "name")
         assert built == made, (version, k)
+
+
+def test_what_a_step_needs_comes_before_it_once(tmp_path):
+    plan, _ = two_steps(tmp_path)
+    other = Plan("ranking", tmp_path)
+    third = other.add("third", 1, {}, [plan["second"], plan["first"], Files("a file", "x")], lambda folder: None)
+    other.add("fourth", 1, {}, [third], lambda folder: None)
+    assert [s.name for s in needed([third, plan["second"]])] == ["first", "second", "third"]
 
 
 def test_why_a_step_is_stale(tmp_path):

@@ -1,5 +1,6 @@
 """Augmentations together: what stands in a conflict, caps, unlabelled queries, and that no judgment but train's is read."""
 import json
+import shutil
 
 import pytest
 
@@ -143,6 +144,15 @@ def test_a_round_that_was_not_run(task):
         "ranking": found.config.ranking.model_copy(update={"rankers": {"base": found.config.ranking.rankers["base"].model_copy(update={"round": 1})}})})
     with pytest.raises(InputError, match="rounds/0/base/de-testA.trec: no such file; pseudo-labels of round 1 come from the systems of round 0: run ./run_all.sh"):
         build.plan(Task(later))
+
+
+def test_a_teacher_of_another_collection(task, tmp_path):
+    found = task("plain")
+    teacher = shutil.copytree(tmp_path / "runs", tmp_path / "teacher")
+    (teacher / "en-testA.trec").write_text("stranger Q0 a#0 0 1 x\n")
+    recipe = Recipe(negatives=0, pseudo_label={"teacher": str(teacher)})
+    with pytest.raises(InputError, match="teacher/en-testA.trec: queries without a topic in en-testA: 1, first stranger; is it a run of this collection, language and split"):
+        made(Task(found.config.model_copy(update={"data_aug": {"default": recipe}})))
 
 
 def test_a_teacher_without_a_run(task, tmp_path):

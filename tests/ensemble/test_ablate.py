@@ -47,8 +47,8 @@ def test_a_row_is_its_lineage_over_the_base(path):
 
 
 @pytest.mark.parametrize("change, message", [
-    (("seeds: [0, 1]", "seedz: [0]"), r"seedz: unknown key; known: base, set, ranker, seeds, split, languages, rows"),
-    (("x: 1}", "y: 1}"), r"rows.ns1.y: unknown key; known: on, ranker, set, beside, system, paper, x"),
+    (("seeds: [0, 1]", "seedz: [0]"), r"rows.yaml: unknown key seedz; did you mean seeds\? Known here: base, languages, ranker, rows, seeds, set, split"),
+    (("x: 1}", "pape: 1}"), r"rows.yaml: unknown key rows.ns1.pape; did you mean rows.ns1.paper\? Known here: beside, on, paper, ranker, set, system, x"),
     (("on: ns1", "on: ns2"), r"rows.wide: found the row 'ns2', expected one of first, baseline, ns1, wide, both"),
     (("{on: first}", "{on: wide}"), r"rows .*baseline.*: built on each other in a ring"),
     (("recipe: ns1", "recipe: ns7"), r"ranking.rankers.wide.recipe: found 'ns7', expected one of \['default', 'ns1'\]"),
@@ -71,14 +71,33 @@ def test_the_comparison_by_hand():
     assert surprise[1]["difference"] == pytest.approx(-0.5)
 
 
-def test_only_some_languages_are_measured(path):
-    from core.task import Task
-
-    found = ablate.configuration(ablate.read(path), path, "first", 0, [])
-    task = ablate.make(found, "hybrid")
-    assert isinstance(task, Task) and list(ablate.measure(task, "hybrid", "testA", ["sw", "de"])) == ["sw", "de"] and len(ablate.measure(task, "hybrid", "testA", [])) == 3
+def test_what_no_row_can_measure_is_said_before_the_first(path, capsys):
+    path.write_text(ROWS.replace("system: ensemble", "system: ensembel"))
+    with pytest.raises(InputError, match=r"rows.both.system: found 'ensembel', expected one of dense, hybrid, baseline, ns1, ensemble-rankers, ensemble"):
+        ablate.run(path, [])
+    path.write_text(ROWS + "languages: [fi]\n")
     with pytest.raises(InputError, match="languages: fi have no judged testA queries; those with are de, en, sw"):
-        ablate.measure(task, "hybrid", "testA", ["fi"])
+        ablate.run(path, [])
+    assert "row first" not in capsys.readouterr().out
+
+
+def test_a_row_makes_what_its_figures_need_and_no_more(path):
+    found = ablate.configuration(ablate.read(path), path, "baseline", 0, [])
+    task, runs = ablate.make(found, "baseline", "testA", ["sw", "de"])
+    assert list(runs) == ["sw", "de"] and all(run.done for run in runs.values())
+    made = json.loads((found.folder / "recipes.json").read_text())
+    assert {"ranker/baseline", "baseline/sw-testA", "groups/default"} <= set(made)
+    assert not {"baseline/en-testA", "baseline/sw-dev", "groups/ns1"} & set(made)
+    assert list(ablate.make(found, "hybrid", "testA", [])[1]) == ["de", "en", "sw"]
+
+
+def test_a_file_goes_on_from_another(path):
+    other = path.with_name("more.yaml")
+    other.write_text("extends: rows.yaml\nseeds: [4]\nrows: {ns2: {on: ns1, ranker: {steps: 2}}, ns1: {x: 9}}\n")
+    found = ablate.read(other)
+    assert list(found.rows) == ["first", "baseline", "ns1", "wide", "both", "ns2"] and found.seeds == [4] and found.rows["ns1"].x == 9
+    config = ablate.configuration(found, other, "ns2", 4, [])
+    assert config.name == "more-ns2-4" and config.ranking.rankers["ns2"].recipe == "ns1" and config.ranking.rankers["ns2"].steps == 2
 
 
 def test_a_table_that_is_stopped_and_goes_on(path, models, capsys, monkeypatch):

@@ -8,7 +8,7 @@ import yaml
 
 from core.errors import InputError
 from core.task import Task
-from ranking import Reranker, rank, rankers
+from ranking import Reranker, backends, rank, rankers
 from ranking.export import export
 
 TEXTS = ["capital of Kenya", "what is a fjord"], ["Nairobi\nNairobi is the capital of Kenya. " * 9, "A fjord is a long narrow inlet."]
@@ -42,14 +42,18 @@ def test_plain_transformers_scores_as_we_do(folder, expected):
         assert AutoModelForSequenceClassification.from_pretrained(folder).eval()(**inputs).logits[:, 0].numpy() == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("backend", ["torch", "openvino"])
-def test_from_python(folder, expected, backend):
-    reranker = Reranker(folder, backend)
-    assert [reranker.score(q, [p])[0] for q, p in zip(*TEXTS)] == pytest.approx(expected, abs=1e-4)
+@pytest.mark.parametrize("backend, precision, within", [("torch", "auto", 1e-4), ("openvino", "auto", 1e-4), ("openvino", "bf16", 0.05)])
+def test_from_python(folder, expected, backend, precision, within):
+    reranker = Reranker(folder, backend, precision)
+    assert [reranker.score(q, [p])[0] for q, p in zip(*TEXTS)] == pytest.approx(expected, abs=within)
     scores = reranker.score("tea", [*TEXTS[1], TEXTS[1][0]])
     found = reranker.rank("tea", [*TEXTS[1], TEXTS[1][0]])
     assert [i for i, _ in found] == sorted(range(3), key=lambda i: -scores[i]) and reranker.rank("tea", TEXTS[1], k=1) == found[:1] or len(found) == 3
     assert np.isfinite(scores).all()
+
+
+def test_scores_of_two_number_formats_are_kept_apart(folder):
+    assert [backends.openvino_backend(folder, f)[2] for f in ("fp32", "bf16", "fp16")] == ["openvino fp32", "openvino bf16", "openvino fp32"]
 
 
 def test_the_card_and_where_it_came_from(folder, trained):
