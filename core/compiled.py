@@ -26,9 +26,11 @@ def converted(model, names: Sequence[str]):
 
 
 def compiled(model, number_format: str = "fp32") -> Callable[[dict], "torch.Tensor"]:  # noqa: F821
-    """A function from padded inputs to the first output, computed in fp32 or bf16."""
+    """A function from padded inputs to the first output, computed in fp32 or bf16. Threads are not pinned: those of two processes would
+    share a core while another idles."""
     import torch
 
     request = package("openvino").Core().compile_model(model, "CPU", {
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "bf16" if number_format == "bf16" else "f32"}).create_infer_request()
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False,
+        "INFERENCE_PRECISION_HINT": "bf16" if number_format == "bf16" else "f32"}).create_infer_request()
     return lambda inputs: torch.from_numpy(request.infer({name: values.numpy() for name, values in inputs.items()})[0].copy())

@@ -39,6 +39,7 @@ class PseudoLabel(Part):
     split: str = "testA"
     depth: Count = 20               # best passages a query that may be taken
     share: Share = 0.5              # of them, drawn at random
+    number: Count | None = None     # most of them a query, drawn at random
     labels: Literal["soft", "hard"] = "soft"
     threshold: Share = 0.5          # of hard labels
     calibrate: Literal["sigmoid", "minmax", "none"] = "sigmoid"     # logits; any scores, by query; scores that lie in [0, 1]

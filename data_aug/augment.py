@@ -129,10 +129,16 @@ def mixed(task: Task, recipe: Recipe, draw: int, language: str, round_: int) -> 
 
 
 def capped(pairs: list[TrainingPair], caps: dict[str, int], seed: int, draw: int) -> list[TrainingPair]:
-    """At most ``caps`` of each ORIGIN, LANGUAGE, or "LANGUAGE ORIGIN", drawn at random, in their order."""
+    """At most ``caps`` of each ORIGIN, LANGUAGE, or "LANGUAGE ORIGIN", in their order. Queries are drawn at random and keep their pairs, so
+    that a relevant passage is not left without negatives; the last one may lose some."""
     for cap, most in caps.items():
-        rows = [i for i, p in enumerate(pairs) if cap in (p.origin, p.language, f"{p.language} {p.origin}")]
-        out = set(generator(seed, draw, "caps", cap).permutation(rows)[most:].tolist()) if len(rows) > most else set()
+        queries: dict[tuple[str, str], list[int]] = {}
+        for i, p in enumerate(pairs):
+            if cap in (p.origin, p.language, f"{p.language} {p.origin}"):
+                queries.setdefault((p.language, p.qid), []).append(i)
+        rows = list(queries.values())
+        drawn = [i for k in generator(seed, draw, "caps", cap).permutation(len(rows)) for i in rows[k]]
+        out = set(drawn[most:])
         pairs = [p for i, p in enumerate(pairs) if i not in out]
     return pairs
 

@@ -23,11 +23,14 @@ CALIBRATIONS: dict[str, Callable[[Sequence[float]], list[float]]] = {"sigmoid": 
 
 def pseudo_label(language: str, run: Run, s: PseudoLabel, round_: int, random) -> Iterator[TrainingPair]:
     """Label = alpha × the calibrated score (soft), or alpha where that is at least ``threshold`` and 0 elsewhere (hard), for a random
-    ``share`` of the ``depth`` best passages of each query. A label outside [0, 1] is refused when the groups are written."""
+    ``share`` of the ``depth`` best passages of each query, and at most ``number`` of them. A label outside [0, 1] is refused when the
+    groups are written."""
     for qid, scores in run.items():
         best = ranked(scores)[:s.depth]
         values = CALIBRATIONS[s.calibrate]([score for _, score in best]) if best else []
-        for rank, ((docid, score), value, chance) in enumerate(zip(best, values, random.uniform(size=len(best))), 1):
-            if chance < s.share:
+        chances = random.uniform(size=len(best))
+        taken = set(chances.argsort()[:s.number].tolist()) & set((chances < s.share).nonzero()[0].tolist())
+        for rank, ((docid, score), value) in enumerate(zip(best, values), 1):
+            if rank - 1 in taken:
                 label = s.alpha * (value if s.labels == "soft" else float(value >= s.threshold))
                 yield TrainingPair(language, qid, docid, label, ORIGIN, round_, s.teacher, f"rank {rank}, score {score:.4f}")

@@ -1,9 +1,9 @@
 """Ablations: rows that each change one thing of a base configuration, trained with several seeds, in one table.
 
-    python -m ensemble.ablate configs/ablations/table3.yaml [key=value …] [--table]
+    python -m ensemble.ablate configs/ablations/table3.yaml [key=value …] [--rows pl fgm] [--table]
 
-Every row and seed is a configuration of its own, NAME-ROW-SEED; what they share is made once, and a stopped run goes on. ``--table`` only
-prints what is there. A file may name another with ``extends:``, as configurations do; it has that one's rows, too.
+Every row and seed is a configuration of its own, NAME-ROW-SEED; what they share is made once, and a stopped run goes on. ``--rows``: these
+and those that they are on or beside, and the table has no others. ``--table`` only prints what is there. A file may name another with ``extends:``, as configurations do; it has that one's rows, too.
 """
 import argparse
 import csv
@@ -23,7 +23,8 @@ from core.parts import Part
 from core.settings import Config
 from core.store import Step, needed, run_steps, say
 from core.task import Task
-from ensemble import charts, results
+from data_aug import build
+from ensemble import charts, fuse, results
 from ensemble import run as ensemble_stage
 from ensemble.report import PAGE
 from ranking import rank
@@ -53,15 +54,19 @@ class Ablation(Part):
     rows: dict[str, Row] = Field(min_length=1)
 
 
-def read(path: Path) -> Ablation:
-    """Raises InputError for a key or a row that is not known, and for rows built on each other in a ring."""
+def read(path: Path, only: Sequence[str] = ()) -> Ablation:
+    """All rows, or ``only`` some with those that they are on or beside. Raises InputError for a key or a row that is not known, and for
+    rows built on each other in a ring."""
     found = checked(Ablation, layers_of(path))
     for name, row in found.rows.items():
         for other in (*([row.on] if row.on else []), *row.beside):
             if other not in found.rows:
                 raise InputError(f"{path}: rows.{name}: found the row {other!r}, expected one of {', '.join(found.rows)}")
         lineage(found, name, path)
-    return found
+    if unknown := [name for name in only if name not in found.rows]:
+        raise InputError(f"--rows: found {', '.join(unknown)}, expected some of {', '.join(found.rows)}")
+    kept = {row for name in only or found.rows for row in involved(found, name, path)}
+    return found.model_copy(update={"rows": {name: row for name, row in found.rows.items() if name in kept}})
 
 
 def lineage(ablation: Ablation, name: str, path: Path) -> list[str]:
@@ -74,6 +79,11 @@ def lineage(ablation: Ablation, name: str, path: Path) -> list[str]:
     return names
 
 
+def involved(ablation: Ablation, name: str, path: Path) -> list[str]:
+    """The row, those beside it, and all that these are built on."""
+    return list(dict.fromkeys(ancestor for n in [*ablation.rows[name].beside, name] for ancestor in lineage(ablation, n, path)))
+
+
 def configuration(ablation: Ablation, path: Path, name: str, seed: int, arguments: Sequence[str]) -> Config:
     """The base, the layers of the row's lineage, and the rankers of the row and of those beside it, each with the seed."""
     def ranker(row: str) -> dict:
@@ -84,9 +94,8 @@ def configuration(ablation: Ablation, path: Path, name: str, seed: int, argument
 
     row = ablation.rows[name]
     rows = [*row.beside, *([] if row.system else [name])]
-    involved = dict.fromkeys(ancestor for n in [*rows, name] for ancestor in lineage(ablation, n, path))
     whole: dict = {}
-    for layer in [*(v for _, v in layers_of(path.parent / ablation.base)), ablation.set, *(ablation.rows[n].set for n in involved), *(v for _, v in map(argument_layer, arguments))]:
+    for layer in [*(v for _, v in layers_of(path.parent / ablation.base)), ablation.set, *(ablation.rows[n].set for n in involved(ablation, name, path)), *(v for _, v in map(argument_layer, arguments))]:
         whole = merged(whole, layer)
     whole["ranking"] = {**whole.get("ranking", {}), "rankers": {n: ranker(n) for n in rows} or {"untrained": {}}}
     return from_layers([(f"{path}: row {name}", whole)], path, f"{path.stem}-{name}-{seed}")
@@ -105,7 +114,7 @@ def make(config: Config, system: str, split: str, languages: Sequence[str]) -> t
     """Language -> the run that is measured, made with what it needs and no more; of earlier rounds everything, for pseudo-labels."""
     for round_ in range(last_round(config)):
         part = until_round(config, round_, config.name)
-        build_needed(part, rank.plan(Task(part)).values())
+        build_needed(part, [step for stage in (build, rank, fuse) for step in stage.plan(Task(part)).values()])
         ensemble_stage.run(part)
     task = Task(config)
     runs = {la: results.run_step(task, system, la, split) for la in measured(task, split, languages)}
@@ -148,9 +157,9 @@ def split_of(ablation: Ablation, config: Config) -> str:
     return ablation.split or config.splits.test
 
 
-def run(path: Path, arguments: Sequence[str]) -> dict:
+def run(path: Path, arguments: Sequence[str], only: Sequence[str] = ()) -> dict:
     """Every row with every seed; ``rows`` -> name -> figures, as the table and the JSON file have them."""
-    ablation, rows = read(path), {}
+    ablation, rows = read(path, only), {}
     check(ablation, path, arguments)
     for seed in ablation.seeds:         # all rows with the first seed, then with the next: an early look at the whole table
         for name in (n for n in ablation.rows if trained(ablation, n) or seed == ablation.seeds[0]):
@@ -231,11 +240,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m ensemble.ablate", description="rows that each change one thing, in one table")
     parser.add_argument("ablation", type=Path)
     parser.add_argument("settings", nargs="*", metavar="key=value")
+    parser.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="only these, and those that they are on or beside")
     parser.add_argument("--table", action="store_true", help="only print what is there")
     options = parser.parse_intermixed_args()
     ablation = read(options.ablation)
     if not options.table:
-        run(options.ablation, options.settings)
+        run(options.ablation, options.settings, options.rows)
     folder = folder_of(configuration(ablation, options.ablation, next(iter(ablation.rows)), ablation.seeds[0], options.settings), options.ablation)
     if not (folder / "ablation.txt").is_file():
         raise InputError(f"{folder}: no table yet; run without --table")

@@ -1,6 +1,7 @@
 """Augmentations together: what stands in a conflict, caps, unlabelled queries, and that no judgment but train's is read."""
 import json
 import shutil
+from collections import Counter
 
 import pytest
 
@@ -35,6 +36,8 @@ def test_caps():
         assert left is None or len(found) == left
         assert found == [p for p in pairs if p in found] and found == capped(pairs, cap, 0, 0), "in their order, the same each time"
     assert capped(pairs, {"q2q2d": 3}, 0, 0) != capped(pairs, {"q2q2d": 3}, 0, 1), "another draw of negatives, another choice"
+    groups = [pair(f"d{i}", qid=str(q)) for i in range(4) for q in range(5)]
+    assert sorted(Counter(p.qid for p in capped(groups, {"judged": 10}, 0, 0)).values()) == [2, 4, 4], "queries keep their pairs, but for the last one"
 
 
 RECIPES = {

@@ -91,6 +91,9 @@ def test_pseudo_labels_by_hand():
     many = {str(q): {str(d): 0.0 for d in range(100)} for q in range(20)}
     count = len(list(pseudo_label("en", many, PseudoLabel(teacher="t", depth=100), 1, generator(3))))
     assert 900 < count < 1100, "half of 2,000 at random"
+    few = list(pseudo_label("en", many, PseudoLabel(teacher="t", depth=100, share=1.0, number=3), 1, generator(3)))
+    assert len(few) == 60 and len({p.docid for p in few}) > 30 and made(number=9) == made(), "three of each of 20 queries, not the best ones"
+    assert PseudoLabel(teacher="t").model_dump(exclude_defaults=True) == {"teacher": "t"}, "a setting that is not set leaves groups of before as they are"
     (pair, *_) = pseudo_label("en", run, PseudoLabel(teacher="t", share=1.0), 2, generator(0))
     assert (pair.origin, pair.round, pair.teacher, pair.reason) == ("pseudo_label", 2, "t", "rank 1, score 2.0000")
 

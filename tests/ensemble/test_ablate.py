@@ -91,6 +91,20 @@ def test_a_row_makes_what_its_figures_need_and_no_more(path):
     assert list(ablate.make(found, "hybrid", "testA", [])[1]) == ["de", "en", "sw"]
 
 
+def test_a_row_of_a_later_round(path):
+    path.write_text(ROWS.replace("{negatives: 1}}", "{negatives: 1}, pl: {negatives: 0, pseudo_label: {teacher: baseline}}}")
+                    + "  pl: {on: baseline, ranker: {recipe: pl, round: 1}, beside: [baseline]}\n")
+    found = ablate.configuration(ablate.read(path), path, "pl", 0, [])
+    task, runs = ablate.make(found, "pl", "testA", ["sw"])
+    assert runs["sw"].done and (found.folder / "rounds" / "0" / "baseline" / "sw-testA.trec").is_file() and not (found.folder / "rounds" / "1").exists()
+
+
+def test_some_rows_with_those_that_they_need(path):
+    assert list(ablate.read(path, ["ns1"]).rows) == ["first", "baseline", "ns1"] and list(ablate.read(path, ["both"]).rows) == ["first", "baseline", "ns1", "both"]
+    with pytest.raises(InputError, match="--rows: found ns3, expected some of first, baseline, ns1, wide, both"):
+        ablate.read(path, ["ns3"])
+
+
 def test_a_file_goes_on_from_another(path):
     other = path.with_name("more.yaml")
     other.write_text("extends: rows.yaml\nseeds: [4]\nrows: {ns2: {on: ns1, ranker: {steps: 2}}, ns1: {x: 9}}\n")
