@@ -3,7 +3,8 @@
     python -m ensemble.ablate configs/ablations/table3.yaml [key=value …] [--rows pl fgm] [--table]
 
 Every row and seed is a configuration of its own, NAME-ROW-SEED; what they share is made once, and a stopped run goes on. ``--rows``: these
-and those that they are on or beside, and the table has no others. ``--table`` only prints what is there. A file may name another with ``extends:``, as configurations do; it has that one's rows, too.
+and those that they are on or beside, and the table has no others. ``--table`` only prints what is there. A file may name another with
+``extends:``, as configurations do; it has that one's rows, too.
 """
 import argparse
 import csv
@@ -12,6 +13,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean, pstdev
+from typing import Literal
 
 from pydantic import Field
 
@@ -40,7 +42,7 @@ class Row(Part):
     set: dict = {}
     beside: list[str] = []
     system: str | None = None
-    paper: float | None = None          # the paper's figure, shown beside ours
+    paper: dict[Literal["known", "surprise"], float] = {}      # the paper's figures, shown beside ours
     x: float | None = None              # its place on the curve of the rows that have one
 
 
@@ -94,8 +96,9 @@ def configuration(ablation: Ablation, path: Path, name: str, seed: int, argument
 
     row = ablation.rows[name]
     rows = [*row.beside, *([] if row.system else [name])]
+    above = [ablation.set, *(ablation.rows[n].set for n in involved(ablation, name, path)), *(v for _, v in map(argument_layer, arguments))]
     whole: dict = {}
-    for layer in [*(v for _, v in layers_of(path.parent / ablation.base)), ablation.set, *(ablation.rows[n].set for n in involved(ablation, name, path)), *(v for _, v in map(argument_layer, arguments))]:
+    for layer in [*(v for _, v in layers_of(path.parent / ablation.base)), *above]:
         whole = merged(whole, layer)
     whole["ranking"] = {**whole.get("ranking", {}), "rankers": {n: ranker(n) for n in rows} or {"untrained": {}}}
     return from_layers([(f"{path}: row {name}", whole)], path, f"{path.stem}-{name}-{seed}")
@@ -171,7 +174,7 @@ def run(path: Path, arguments: Sequence[str], only: Sequence[str] = ()) -> dict:
                                            "pairs": sum(r.steps * r.batch_size * r.accumulation for n, r in config.ranking.rankers.items() if n == name)})
             entry["seeds"][seed] = {la: evaluate(search.run_of(run), split_judgments(task, la, split))["nDCG@10"] for la, run in runs.items()}
             entry["seconds"] += seconds(config, name)
-            write(path, ablation, config, split, rows, {g: v for g, v in results.groups(task, list(runs)).items()})
+            write(path, ablation, config, split, rows, results.groups(task, list(runs)))
     return rows
 
 
@@ -187,7 +190,7 @@ def compare(ablation: Ablation, rows: dict, groups: dict[str, list[str]]) -> lis
         lines = []
         for name in rows:
             own = [fmean(fmean(s[la].values()) for la in languages) for s in rows[name]["seeds"].values()]
-            line = {"row": name, "group": group, "on": ablation.rows[name].on, "mean": fmean(own), "spread": pstdev(own), "seeds": len(own), "paper": ablation.rows[name].paper,
+            line = {"row": name, "group": group, "on": ablation.rows[name].on, "mean": fmean(own), "spread": pstdev(own), "seeds": len(own), "paper": ablation.rows[name].paper.get(group),
                     "pairs": rows[name]["pairs"], "seconds": rows[name]["seconds"], "transductive": rows[name]["transductive"]}
             if line["on"] in rows:
                 before, after = by_query(line["on"], languages), by_query(name, languages)
