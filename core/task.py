@@ -1,5 +1,6 @@
 """What a configuration works on: its collection, languages, queries and the fingerprints of its files."""
-from functools import cache, cached_property
+from collections.abc import Callable
+from functools import cache, cached_property, wraps
 
 from core import distributed
 from core.collection import Collection
@@ -11,10 +12,24 @@ from core.sources import atlas
 from core.store import Files
 
 
+def once(function: Callable) -> Callable:
+    """``function(task, …)`` is computed once and kept as long as the task is: many configurations in one process, as in an ablation, must
+    not keep each other's models."""
+    @wraps(function)
+    def kept(task: "Task", *arguments):
+        key = function, *arguments
+        if key not in task.kept:
+            task.kept[key] = function(task, *arguments)
+        return task.kept[key]
+
+    return kept
+
+
 class Task:
     def __init__(self, config: Config):
         self.config = config
         self.queries = cache(self.queries)      # read once a task
+        self.kept: dict = {}
 
     @cached_property
     def collection(self) -> Collection:

@@ -6,7 +6,6 @@ the split in the recipe.
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from core.recipes import Recipe
 from core.records import Qrels, Query, Run, TrainingPair
 from core.runs import read_run, run_file
 from core.settings import Config
-from core.task import Task
+from core.task import Task, once
 from data_aug import corpus_negatives, filters, judged, pseudo_label, q2q2d, top_negatives
 from retrieval import dense, search
 from retrieval.retrievers import given_run
@@ -143,20 +142,20 @@ def capped(pairs: list[TrainingPair], caps: dict[str, int], seed: int, draw: int
     return pairs
 
 
-@cache
+@once
 def train_judgments(task: Task, language: str) -> Qrels:
     """Checked once: every recipe, draw and, with Q2Q2D, every other language reads them."""
     return search.checked_judgments(task, language, task.config.splits.train)
 
 
-@cache
+@once
 def query_vectors(task: Task, backbone: str, language: str, split: str) -> tuple[list[Query], np.ndarray]:
     """A split's queries and their vectors of length 1."""
     queries = task.queries(language, split)
     return queries, encoder(task, backbone).encode_queries([q.text for q in queries])
 
 
-@cache
+@once
 def encoder(task: Task, backbone: str) -> dense.Encoder:
     return dense.Encoder(backbone, task.config.models, None, 128, 8192, "fp32", {"normalise": True})
 

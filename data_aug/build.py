@@ -5,7 +5,6 @@
 import json
 from collections import Counter
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 
 from core import backbones
@@ -19,12 +18,12 @@ from core.recipes import Recipe
 from core.records import TrainingPair
 from core.settings import Config
 from core.store import Plan, run_steps, say
-from core.task import Task
+from core.task import Task, once
 from data_aug.augment import AUGMENTATIONS, capped, mixed, teacher_file, teacher_run
 from retrieval import search
 
 
-@cache
+@once
 def plan(task: Task) -> Plan:
     steps = Plan("data_aug", task.config.home)
     languages = [la for la, _ in task.pairs(task.config.splits.train)]

@@ -8,6 +8,7 @@ and those that they are on or beside, and the table has no others. ``--table`` o
 """
 import argparse
 import csv
+import gc
 import io
 import json
 from collections.abc import Iterable, Sequence
@@ -175,6 +176,8 @@ def run(path: Path, arguments: Sequence[str], only: Sequence[str] = ()) -> dict:
             entry["seeds"][seed] = {la: evaluate(search.run_of(run), split_judgments(task, la, split))["nDCG@10"] for la, run in runs.items()}
             entry["seconds"] += seconds(config, name)
             write(path, ablation, config, split, rows, results.groups(task, list(runs)))
+            del task, runs              # with its models; they refer to each other, so they are looked for
+            gc.collect()
     return rows
 
 

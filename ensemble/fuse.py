@@ -13,7 +13,7 @@ from core.files import write_json
 from core.records import Run
 from core.runs import append_below, ranked, write_run
 from core.store import Plan, say
-from core.task import Task
+from core.task import Task, once
 from data_aug import build as groups
 from ensemble import estimate, members, stacking, submit, weights
 from ensemble.members import blocks
@@ -28,7 +28,7 @@ def systems(task: Task) -> list[str]:
     return [*WEIGHTED, *(["stacking"] if task.config.ensemble.stacking and search.weighing_languages(task) else [])]
 
 
-@cache
+@once
 def plan(task: Task) -> Plan:
     steps, c = Plan("ensemble", task.config.home), task.config
     dev = [(la, c.splits.dev) for la in search.weighing_languages(task)]
@@ -74,7 +74,7 @@ def out_of_fold(task: Task) -> list:
     return [members.out_of_fold_files(task, Path(folder)), *(task.qrels_input(*pair) for pair in task.pairs(task.config.splits.train))] if folder else []
 
 
-@cache
+@once
 def dev_blocks(task: Task) -> dict[str, dict[str, Run]]:
     """Language -> member -> run on dev of the weighing languages, with remarks on uneven ones said once."""
     found = {la: blocks(task, la, task.config.splits.dev) for la in search.weighing_languages(task)}

@@ -16,7 +16,7 @@ from core.records import Run
 from core.runs import top_k, write_run
 from core.settings import Config, Ranker
 from core.store import Plan, Step, run_steps, say
-from core.task import Task
+from core.task import Task, once
 from data_aug import build as groups
 from ranking import gates, rankers
 from ranking.rankers import at_home, depth, dev_languages, origin, own_depth, task_of, texts_of
@@ -26,7 +26,7 @@ from retrieval import search
 TOKEN_LAYERS = 24000    # tokens x layers a second that two cores score; training takes three times as long
 
 
-@cache
+@once
 def plan(task: Task) -> Plan:
     steps, r = Plan("ranking", task.config.home), task.config.ranking
     for name in r.trainings:

@@ -1,7 +1,6 @@
 """One ranker: what it starts from, its data, its dev queries, its training, and the trained model as a scorer."""
 import json
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 from statistics import fmean, pstdev
 
@@ -15,7 +14,7 @@ from core.groups import read_groups
 from core.records import Run, TrainingPair
 from core.settings import Ranker
 from core.store import Step, kept_beside
-from core.task import Task
+from core.task import Task, once
 from data_aug import build as groups
 from ranking.pairs import PairTokenizer
 from ranking.rerank import Scorer, Texts, candidate_pairs, reranked, score_pairs
@@ -25,7 +24,7 @@ from retrieval import search
 TAUGHT = ("margin_mse", "kl_divergence")    # losses that follow a teacher's scores
 
 
-@cache
+@once
 def data_task(task: Task, path: str) -> Task:
     return Task(data_config(path, task.config))
 
@@ -228,7 +227,7 @@ def load(task: Task, name: str, trained: Step, backend: str = "torch", where: Pa
     return Scorer(forward, tokenize, task.config.ranking.rerank.batch_tokens, device, identity)
 
 
-@cache
+@once
 def scores_of(task: Task, trained: Step, scorer: Scorer) -> Scores:
     """A ranker's score store, opened once for all its runs; it lies beside the outputs and goes with them."""
     return Scores(kept_beside(trained.path) / scorer.identity)

@@ -3,7 +3,6 @@
     python -m retrieval.search CONFIG [key=value …]
 """
 import json
-from functools import cache
 
 from core.config import from_arguments, with_data
 from core.errors import InputError, exit_with_message
@@ -15,11 +14,11 @@ from core.records import Run
 from core.runs import read_run, top_k, write_run
 from core.settings import Config
 from core.store import Plan, Step, run_steps, say
-from core.task import Task
+from core.task import Task, once
 from retrieval import dense, hybrid, retrievers
 from retrieval.ceiling import METRICS, ceiling
 
-@cache
+@once
 def plan(task: Task) -> Plan:
     """All steps of the stage; each retriever of RETRIEVERS adds its own, the hybrid stands on them."""
     steps = Plan("retrieval", task.config.home)

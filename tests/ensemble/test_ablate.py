@@ -1,11 +1,14 @@
 """The ablation runner: configurations of rows, the comparison by hand, and a table from a tiny run that is stopped and goes on."""
 import csv
+import gc
 import json
+import weakref
 
 import pytest
 
 from core.errors import InputError
 from ensemble import ablate
+from ranking import rank
 
 ROWS = """
 base: base.yaml
@@ -89,6 +92,11 @@ def test_a_row_makes_what_its_figures_need_and_no_more(path):
     assert {"ranker/baseline", "baseline/sw-testA", "groups/default"} <= set(made)
     assert not {"baseline/en-testA", "baseline/sw-dev", "groups/ns1"} & set(made)
     assert list(ablate.make(found, "hybrid", "testA", [])[1]) == ["de", "en", "sw"]
+    model = weakref.ref(rank.plan(task)["baseline/sw-testA"].build)
+    assert model()
+    del task, runs
+    gc.collect()
+    assert model() is None, "a row's models go with it"
 
 
 def test_a_row_of_a_later_round(path):

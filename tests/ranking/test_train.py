@@ -124,7 +124,7 @@ def test_a_group_is_seen_whole(tmp_path):
     for group in TrainingData([rows], None, 0, 4, 2).step(0):
         logits = model.eval()(**Letters().pad(Letters()([p.qid for p in group], [p.docid for p in group]), "cpu"))[0]
         losses.append(torch.nn.functional.cross_entropy(logits[None], torch.tensor([0])))
-    assert found == pytest.approx(float(sum(losses) / 4), rel=1e-5)
+    assert found == pytest.approx(sum(losses).item() / 4, rel=1e-5)
 
 
 def test_frozen_embeddings_stay(tmp_path):
