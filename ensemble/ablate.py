@@ -1,6 +1,6 @@
 """Ablations: rows that each change one thing of a base configuration, trained with several seeds, in one table.
 
-    python -m ensemble.ablate configs/ablations/table3.yaml [key=value …] [--rows pl fgm] [--table]
+    python -m ensemble.ablate configs/ablations/table3.yaml [key=value …] [--rows pl,fgm] [--table]
 
 Every row and seed is a configuration of its own, NAME-ROW-SEED; what they share is made once, and a stopped run goes on. ``--rows``: these
 and those that they are on or beside, and the table has no others. ``--table`` only prints what is there. A file may name another with
@@ -246,10 +246,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m ensemble.ablate", description="rows that each change one thing, in one table")
     parser.add_argument("ablation", type=Path)
     parser.add_argument("settings", nargs="*", metavar="key=value")
-    parser.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="only these, and those that they are on or beside")
+    parser.add_argument("--rows", type=lambda text: text.split(","), default=[], metavar="ROW,ROW", help="only these, and those that they are on or beside")
     parser.add_argument("--table", action="store_true", help="only print what is there")
     options = parser.parse_intermixed_args()
-    ablation = read(options.ablation)
+    ablation = read(options.ablation, options.rows)
     if not options.table:
         run(options.ablation, options.settings, options.rows)
     folder = folder_of(configuration(ablation, options.ablation, next(iter(ablation.rows)), ablation.seeds[0], options.settings), options.ablation)
