@@ -16,7 +16,7 @@ import numpy as np
 from core.config import from_arguments
 from core.errors import exit_with_message
 from core.task import Task
-from ranking import backends, engine, rank, rankers
+from ranking import engine, rank, rankers
 from ranking.export import export
 from ranking.rerank import candidate_pairs
 from retrieval import search
@@ -42,10 +42,10 @@ def ways(task: Task, name: str, folder: Path, pairs: list, with_int8: bool) -> d
     if torch.cuda.is_available():
         half = CrossEncoder(str(folder), model_kwargs={"dtype": torch.bfloat16})
         found["sentence-transformers bf16, batch 128"] = lambda: half.predict(pairs, batch_size=128, show_progress_bar=False)
-    chosen = {b: None for b in backends.BACKENDS if b != "int8"} | ({"int8": steps[f"int8/{name}"].path} if with_int8 else {})
-    for backend, where in chosen.items():
-        scorer = rankers.load(task, name, step, backend, where)
-        found[f"{backend} {engine.precision('auto') if backend == 'torch' else ''}".strip()] = lambda scorer=scorer: (scorer.tokenize.pieces.clear(), scorer(*zip(*pairs)))[-1]
+    chosen = [("torch", None, engine.precision("auto")), ("torch", None, "bf16"), ("openvino", None, "fp32"), ("openvino", None, "bf16")]
+    for backend, where, number_format in chosen + ([("int8", steps[f"int8/{name}"].path, "")] if with_int8 else []):
+        scorer = rankers.load(task, name, step, backend, where, number_format)
+        found[f"{backend} {number_format}".strip()] = lambda scorer=scorer: (scorer.tokenize.pieces.clear(), scorer(*zip(*pairs)))[-1]
     return found
 
 

@@ -32,5 +32,5 @@ def compiled(model, number_format: str = "fp32") -> Callable[[dict], "torch.Tens
 
     request = package("openvino").Core().compile_model(model, "CPU", {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False,
-        "INFERENCE_PRECISION_HINT": "bf16" if number_format == "bf16" else "f32"}).create_infer_request()
+        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[number_format]}).create_infer_request()
     return lambda inputs: torch.from_numpy(request.infer({name: values.numpy() for name, values in inputs.items()})[0].copy())

@@ -10,6 +10,7 @@ import difflib
 import json
 import re
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar
@@ -99,11 +100,8 @@ def from_layers(layers: list[tuple[str, dict]], path: str | Path, name: str) -> 
 
 def checked(part: type[P], layers: list[tuple[str, dict]]) -> P:
     """``part`` of (where, mapping) layers, later ones over earlier ones."""
-    values: dict = {}
-    for _, layer in layers:
-        values = merged(values, layer)
     try:
-        return part.model_validate(values)
+        return part.model_validate(reduce(merged, (values for _, values in layers)))
     except ValidationError as error:
         raise InputError("\n".join(dict.fromkeys(explain(part, e, layers) for e in error.errors()))) from None
 

@@ -1,6 +1,6 @@
 """What a configuration works on: its collection, languages, queries and the fingerprints of its files."""
 from collections.abc import Callable
-from functools import cache, cached_property, wraps
+from functools import cached_property, wraps
 
 from core import distributed
 from core.collection import Collection
@@ -28,7 +28,6 @@ def once(function: Callable) -> Callable:
 class Task:
     def __init__(self, config: Config):
         self.config = config
-        self.queries = cache(self.queries)      # read once a task
         self.kept: dict = {}
 
     @cached_property
@@ -57,6 +56,7 @@ class Task:
         """(language, split) for every language that has the split; all three splits without an argument."""
         return [(la, s) for la in self.languages for s in self.splits(la) if not splits or s in splits]
 
+    @once
     def queries(self, language: str, split: str) -> list[Query]:
         """The split's queries, or the sample of ``limit`` of them that (seed, language, split) fixes, in the file's order."""
         queries = self.collection.queries(language, split)

@@ -13,7 +13,7 @@ import numpy as np
 from core.distributed import generator
 from core.recipes import Recipe
 from core.records import Qrels, Query, Run, TrainingPair
-from core.runs import read_run, run_file
+from core.runs import run_file
 from core.settings import Config
 from core.task import Task, once
 from data_aug import corpus_negatives, filters, judged, pseudo_label, q2q2d, top_negatives
@@ -66,8 +66,12 @@ class Mix:
     def keep(self):
         """The recipe's filters for negatives."""
         s = self.recipe.filters
-        teacher = read_run(teacher_file(s.teacher, self.language, self.train)) if s.teacher else {}
+        teacher = self.taught(teacher_file(s.teacher, self.language, self.train), self.train) if s.teacher else {}
         return filters.keeper(s, self.qrels, search.passages(self.task, self.language).text, teacher, self.counts)
+
+    def taught(self, path: Path, split: str) -> Run:
+        """A teacher's run, checked like any that is given."""
+        return given_run(self.task, search.passages(self.task, self.language), path, self.language, split)
 
 
 def add_judged(mix: Mix) -> Iterator[TrainingPair]:
@@ -96,8 +100,7 @@ def add_pseudo_label(mix: Mix) -> Iterator[TrainingPair]:
     s = mix.recipe.pseudo_label
     if s and (mix.language, s.split) in mix.task.pairs(s.split):
         wanted = {q.qid for q in mix.task.queries(mix.language, s.split)}
-        path = teacher_run(mix.task, s.teacher, mix.language, s.split, mix.round)
-        found = given_run(mix.task, search.passages(mix.task, mix.language), path, mix.language, s.split)
+        found = mix.taught(teacher_run(mix.task, s.teacher, mix.language, s.split, mix.round), s.split)
         run: Run = {q: scores for q, scores in found.items() if q in wanted}        # a folder's run may be of all queries
         yield from pseudo_label.pseudo_label(mix.language, run, s, mix.round, mix.random("pseudo_label"))
 

@@ -55,7 +55,8 @@ def add_groups(task: Task, steps: Plan, name: str, round_: int) -> None:
         settings["round"] = round_
         inputs += [x for la, split in task.pairs(p.split) for x in (task.topics_input(la, split), task.file_input(f"pseudo/{la}-{split}", teacher_run(task, p.teacher, la, split, round_)))]
     inputs = list({i.name: i for i in inputs}.values())
-    steps.add(f"groups/{name}", 1, settings, inputs, lambda folder: build(task, recipe, languages, round_, folder), seconds=10)
+    version = 2 if recipe.caps else 1       # caps keep queries whole since 2
+    steps.add(f"groups/{name}", version, settings, inputs, lambda folder: build(task, recipe, languages, round_, folder), seconds=10)
 
 
 def check(task: Task, name: str, round_: int) -> None:

@@ -29,8 +29,8 @@ def pseudo_label(language: str, run: Run, s: PseudoLabel, round_: int, random) -
         best = ranked(scores)[:s.depth]
         values = CALIBRATIONS[s.calibrate]([score for _, score in best]) if best else []
         chances = random.uniform(size=len(best))
-        taken = set(chances.argsort()[:s.number].tolist()) & set((chances < s.share).nonzero()[0].tolist())
-        for rank, ((docid, score), value) in enumerate(zip(best, values), 1):
-            if rank - 1 in taken:
+        taken = {i for i in chances.argsort()[:s.number] if chances[i] < s.share}
+        for i, ((docid, score), value) in enumerate(zip(best, values)):
+            if i in taken:
                 label = s.alpha * (value if s.labels == "soft" else float(value >= s.threshold))
-                yield TrainingPair(language, qid, docid, label, ORIGIN, round_, s.teacher, f"rank {rank}, score {score:.4f}")
+                yield TrainingPair(language, qid, docid, label, ORIGIN, round_, s.teacher, f"rank {i + 1}, score {score:.4f}")

@@ -12,6 +12,7 @@ import gc
 import io
 import json
 from collections.abc import Iterable, Sequence
+from functools import reduce
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Literal
@@ -90,17 +91,12 @@ def involved(ablation: Ablation, name: str, path: Path) -> list[str]:
 def configuration(ablation: Ablation, path: Path, name: str, seed: int, arguments: Sequence[str]) -> Config:
     """The base, the layers of the row's lineage, and the rankers of the row and of those beside it, each with the seed."""
     def ranker(row: str) -> dict:
-        value = {"seed": seed, **ablation.ranker}
-        for ancestor in lineage(ablation, row, path):
-            value = merged(value, ablation.rows[ancestor].ranker)
-        return value
+        return reduce(merged, (ablation.rows[ancestor].ranker for ancestor in lineage(ablation, row, path)), {"seed": seed, **ablation.ranker})
 
     row = ablation.rows[name]
     rows = [*row.beside, *([] if row.system else [name])]
     above = [ablation.set, *(ablation.rows[n].set for n in involved(ablation, name, path)), *(v for _, v in map(argument_layer, arguments))]
-    whole: dict = {}
-    for layer in [*(v for _, v in layers_of(path.parent / ablation.base)), *above]:
-        whole = merged(whole, layer)
+    whole = reduce(merged, [*(v for _, v in layers_of(path.parent / ablation.base)), *above])
     whole["ranking"] = {**whole.get("ranking", {}), "rankers": {n: ranker(n) for n in rows} or {"untrained": {}}}
     return from_layers([(f"{path}: row {name}", whole)], path, f"{path.stem}-{name}-{seed}")
 
@@ -193,7 +189,7 @@ def compare(ablation: Ablation, rows: dict, groups: dict[str, list[str]]) -> lis
         lines = []
         for name in rows:
             own = [fmean(fmean(s[la].values()) for la in languages) for s in rows[name]["seeds"].values()]
-            line = {"row": name, "group": group, "on": ablation.rows[name].on, "mean": fmean(own), "spread": pstdev(own), "seeds": len(own), "paper": ablation.rows[name].paper.get(group),
+            line = {"row": name, "group": group, "on": ablation.rows[name].on, "mean": fmean(own), "spread": pstdev(own), "seeds": len(own), "by_seed": own, "paper": ablation.rows[name].paper.get(group),
                     "pairs": rows[name]["pairs"], "seconds": rows[name]["seconds"], "transductive": rows[name]["transductive"]}
             if line["on"] in rows:
                 before, after = by_query(line["on"], languages), by_query(name, languages)

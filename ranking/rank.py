@@ -85,10 +85,11 @@ def add_runs(task: Task, steps: Plan, name: str) -> None:
     scorer = cache(lambda: rankers.load(task, name, trained, backend, made[-1].path if len(made) > 1 else None))     # once for all its runs
     below = {"after": r.after} if r.after else {}
     settings = {"depth": own_depth(task, r), **below, **({"backend": backend} if backend != "torch" else {})}
+    version = 2 if (backend, r.precision) == ("openvino", "bf16") else 1       # in bf16 with OpenVINO, too, since 2
     for la, split in task.pairs(c.splits.dev, c.splits.test):
         pairs = len(task.queries(la, split)) * own_depth(task, r)
         inputs = [*made, search.plan(task)[f"hybrid/{la}-{split}"], *([steps[f"{r.after}/{la}-{split}"]] if r.after else [])]
-        steps.add(f"{name}/{la}-{split}", 1, settings, inputs, lambda folder, la=la, split=split: build_run(task, steps, scorer(), name, la, split, folder),
+        steps.add(f"{name}/{la}-{split}", version, settings, inputs, lambda folder, la=la, split=split: build_run(task, steps, scorer(), name, la, split, folder),
                   seconds=pairs * pair_seconds(task, name))
     if own_depth(task, r) < depth(task) or r.after:
         runs = {la: steps[f"{name}/{la}-{c.splits.dev}"] for la in dev_languages(task, at_home(r))}

@@ -1,5 +1,4 @@
 """The retrievers: the steps of each source's index, vectors and runs. RETRIEVERS is the table; ``retrieval.search`` puts them together."""
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from core.passages import Passages
 from core.records import Run
 from core.runs import read_run, run_file, top_k, write_run
 from core.store import Plan, Step, say
-from core.task import Task
+from core.task import Task, once
 from retrieval import bm25, dense, indexes
 
 PASSAGE_BYTES = 170     # of a compressed corpus, a passage: for estimates before anything is counted
@@ -56,22 +55,21 @@ def add_dense(task: Task, steps: Plan) -> None:
     s = task.config.retrieval.dense
     settings = {**s.model_dump(include={"backbone", "layers", "max_length", "precision"}), **s.model_dump(include={"backend"}, exclude_defaults=True), **s.overrides, "weights": backbones.fingerprint(s.backbone, task.config.models)}
 
-    encoder = cache(lambda: encoder_of(task))
     for language in task.languages:
         store = steps[f"passages/{language}"]
         vectors = steps.add(f"vectors/{language}", 1, settings, [store],
-                            lambda folder, la=language, st=store: dense.encode_corpus(encoder(), Passages(st.path), folder, la), resumes=True,
+                            lambda folder, la=language, st=store: dense.encode_corpus(encoder_of(task), Passages(st.path), folder, la), resumes=True,
                             seconds=expected(task, language) / 25, disk=expected(task, language) * 768, memory=2e9)
 
         made = [vectors]
         if s.index.kind != "exact":
             topics = [task.topics_input(language, split) for split in task.splits(language)]
             made.append(steps.add(f"dense-index/{language}", 1, {**s.index.model_dump(), "seed": task.config.seed}, [vectors, *topics],
-                                  lambda folder, la=language, st=store, v=vectors: build_dense_index(task, encoder(), la, Passages(st.path), v, folder), seconds=expected(task, language) / 5000))
+                                  lambda folder, la=language, st=store, v=vectors: build_dense_index(task, encoder_of(task), la, Passages(st.path), v, folder), seconds=expected(task, language) / 5000))
 
         def build(folder, la, split, made=made, store=store):
             queries = task.queries(la, split)
-            encoded = encoder().encode_queries([q.text for q in queries])
+            encoded = encoder_of(task).encode_queries([q.text for q in queries])
             if len(made) > 1:
                 found = dense.search_index(indexes.load(made[-1].path, s.index), Passages(store.path), queries, encoded, task.config.retrieval.depth)
             else:
@@ -83,6 +81,7 @@ def add_dense(task: Task, steps: Plan) -> None:
             add_run(task, steps, "dense", language, split, 1, searched, made, build)
 
 
+@once
 def encoder_of(task: Task) -> dense.Encoder:
     s = task.config.retrieval.dense
     return dense.Encoder(s.backbone, task.config.models, s.layers, s.max_length, s.batch_tokens, s.precision, s.overrides, s.backend)

@@ -18,6 +18,7 @@ from core.task import Task, once
 from retrieval import dense, hybrid, retrievers
 from retrieval.ceiling import METRICS, ceiling
 
+
 @once
 def plan(task: Task) -> Plan:
     """All steps of the stage; each retriever of RETRIEVERS adds its own, the hybrid stands on them."""
@@ -38,7 +39,7 @@ def passages(task: Task, language: str) -> Passages:
 
 def encode_shard(config: Config, shard: tuple[int, int]) -> None:
     """One shard of every language's vectors that are not made yet; an ordinary run joins them, and makes what is missing."""
-    task, encoder = Task(config), None
+    task = Task(config)
     steps = plan(task)
     for language in task.languages:
         step, store = steps.get(f"vectors/{language}"), steps[f"passages/{language}"]
@@ -47,10 +48,9 @@ def encode_shard(config: Config, shard: tuple[int, int]) -> None:
         if not store.done:
             raise InputError(f"--shard: {store.name} is not made; run retrieval/run.sh with retrieval.sources=[bm25] and the same configuration first")
         if not step.done:
-            encoder = encoder or retrievers.encoder_of(task)
             part = step.path.with_name(step.path.name + ".part")
             part.mkdir(parents=True, exist_ok=True)
-            dense.encode_corpus(encoder, passages(task, language), part, language, shard)
+            dense.encode_corpus(retrievers.encoder_of(task), passages(task, language), part, language, shard)
 
 
 def parse_shard(text: str) -> tuple[int, int]:

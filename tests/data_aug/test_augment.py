@@ -149,12 +149,16 @@ def test_a_round_that_was_not_run(task):
         build.plan(Task(later))
 
 
-def test_a_teacher_of_another_collection(task, tmp_path):
+@pytest.mark.parametrize("split, settings", [
+    ("testA", lambda teacher: {"negatives": 0, "pseudo_label": {"teacher": teacher}}),
+    ("train", lambda teacher: {"negatives": 1, "filters": {"teacher": teacher}}),
+])
+def test_a_teacher_of_another_collection(task, tmp_path, split, settings):
     found = task("plain")
     teacher = shutil.copytree(tmp_path / "runs", tmp_path / "teacher")
-    (teacher / "en-testA.trec").write_text("stranger Q0 a#0 0 1 x\n")
-    recipe = Recipe(negatives=0, pseudo_label={"teacher": str(teacher)})
-    with pytest.raises(InputError, match="teacher/en-testA.trec: queries without a topic in en-testA: 1, first stranger; is it a run of this collection, language and split"):
+    (teacher / f"en-{split}.trec").write_text("stranger Q0 a#0 0 1 x\n")
+    recipe = Recipe(**settings(str(teacher)))
+    with pytest.raises(InputError, match=f"teacher/en-{split}.trec: queries without a topic in en-{split}: 1, first stranger; is it a run of this collection, language and split"):
         made(Task(found.config.model_copy(update={"data_aug": {"default": recipe}})))
 
 

@@ -69,7 +69,7 @@ def test_the_comparison_by_hand():
     rows = {n: {"seeds": s, "pairs": 0, "seconds": 0.0, "transductive": False} for n, s in (("a", seeds_a), ("b", seeds_b))}
     a, b, *surprise = ablate.compare(found, rows, {"known": ["en"], "surprise": ["de"]})
     assert a["mean"] == pytest.approx(0.3) and "p" not in a and a["seeds"] == 1
-    assert b["mean"] == pytest.approx((0.4 + 0.7) / 2) and b["spread"] == pytest.approx(0.15) and b["difference"] == pytest.approx(0.25)
+    assert b["by_seed"] == pytest.approx([0.4, 0.7]) and b["mean"] == pytest.approx((0.4 + 0.7) / 2) and b["spread"] == pytest.approx(0.15) and b["difference"] == pytest.approx(0.25)
     assert b["p"] == b["holm"] and 0.4 < b["p"] <= 0.6, "two differences of one sign: 2 of 4 signs are as far out"
     assert surprise[1]["difference"] == pytest.approx(-0.5)
 
