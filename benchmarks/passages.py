@@ -2,6 +2,7 @@
 
 City articles of the embedded collection, in as many languages as it takes, stream into one store (docids get the language in front).
 """
+
 import resource
 import sys
 import tempfile
@@ -17,7 +18,10 @@ from core.sources import atlas
 
 
 def documents(count: int):
-    stream = chain.from_iterable((d._replace(docid=f"{la}{d.docid}") for d in atlas.city_documents(la, 10**6)) for la in atlas.KNOWN + atlas.SURPRISE)
+    stream = chain.from_iterable(
+        (d._replace(docid=f"{la}{d.docid}") for d in atlas.city_documents(la, 10**6))
+        for la in atlas.KNOWN + atlas.SURPRISE
+    )
     return islice(stream, count)
 
 
@@ -30,13 +34,17 @@ def main() -> None:
         start = time.monotonic()
         build_passages(documents(count), Path(folder))
         built = time.monotonic() - start - generated
-        print(f"{made} passages, store built in {built:.1f} s (and {generated:.1f} s to generate them), {size_on_disk(Path(folder)) / 1e6:.0f} MB on disk, "
-              f"peak memory {peak() / 1e6:.0f} MB (before: {before / 1e6:.0f} MB)")
+        print(
+            f"{made} passages, store built in {built:.1f} s (and {generated:.1f} s to generate them), {size_on_disk(Path(folder)) / 1e6:.0f} MB on disk, "
+            f"peak memory {peak() / 1e6:.0f} MB (before: {before / 1e6:.0f} MB)"
+        )
         store, random = Passages(Path(folder)), np.random.default_rng(0)
         docids = [store.docid(int(r)) for r in random.integers(made, size=20000)]
         start = time.monotonic()
         characters = sum(len(store.text(d)) for d in docids)
-        print(f"{len(docids) / (time.monotonic() - start):.0f} texts a second by docid, one at a time ({characters / len(docids):.0f} characters each)")
+        print(
+            f"{len(docids) / (time.monotonic() - start):.0f} texts a second by docid, one at a time ({characters / len(docids):.0f} characters each)"
+        )
         start = time.monotonic()
         store.rows(docids)
         print(f"{len(docids) / (time.monotonic() - start):.0f} rows a second by docid, all at once")

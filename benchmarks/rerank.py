@@ -5,6 +5,7 @@
 The pairs are the dev candidates of the configuration's ranker (as deep as it reranks, a few queries a language), its languages mixed. Each
 round runs every way once; the ratio is that of the medians. Differences are of logits, to those of sentence-transformers.
 """
+
 import gc
 import statistics
 import tempfile
@@ -27,7 +28,11 @@ def dev_pairs(task: Task, name: str, queries: int) -> list[tuple[str, str]]:
     r, found = task.config.ranking.rankers[name], []
     for la, split in task.pairs(task.config.splits.dev):
         run = search.run_of(search.plan(task)[f"hybrid/{la}-{split}"])
-        found += zip(*rankers.texts_of(task, la, split)(candidate_pairs(dict(list(run.items())[:queries]), rank.own_depth(task, r))))
+        found += zip(
+            *rankers.texts_of(task, la, split)(
+                candidate_pairs(dict(list(run.items())[:queries]), rank.own_depth(task, r))
+            )
+        )
     return [found[i] for i in np.random.default_rng(0).permutation(len(found))]
 
 
@@ -38,14 +43,30 @@ def ways(task: Task, name: str, folder: Path, pairs: list, with_int8: bool) -> d
 
     step, steps = rank.plan(task)[f"ranker/{name}"], rank.plan(task)
     theirs = CrossEncoder(str(folder))
-    found = {"sentence-transformers": lambda: theirs.predict(pairs, batch_size=32, show_progress_bar=False)}
+    found = {
+        "sentence-transformers": lambda: theirs.predict(
+            pairs, batch_size=32, show_progress_bar=False
+        )
+    }
     if torch.cuda.is_available():
         half = CrossEncoder(str(folder), model_kwargs={"dtype": torch.bfloat16})
-        found["sentence-transformers bf16, batch 128"] = lambda: half.predict(pairs, batch_size=128, show_progress_bar=False)
-    chosen = [("torch", None, engine.precision("auto")), ("torch", None, "bf16"), ("openvino", None, "fp32"), ("openvino", None, "bf16")]
-    for backend, where, number_format in chosen + ([("int8", steps[f"int8/{name}"].path, "")] if with_int8 else []):
+        found["sentence-transformers bf16, batch 128"] = lambda: half.predict(
+            pairs, batch_size=128, show_progress_bar=False
+        )
+    chosen = [
+        ("torch", None, engine.precision("auto")),
+        ("torch", None, "bf16"),
+        ("openvino", None, "fp32"),
+        ("openvino", None, "bf16"),
+    ]
+    for backend, where, number_format in chosen + (
+        [("int8", steps[f"int8/{name}"].path, "")] if with_int8 else []
+    ):
         scorer = rankers.load(task, name, step, backend, where, number_format)
-        found[f"{backend} {number_format}".strip()] = lambda scorer=scorer: (scorer.tokenize.pieces.clear(), scorer(*zip(*pairs)))[-1]
+        found[f"{backend} {number_format}".strip()] = lambda scorer=scorer: (
+            scorer.tokenize.pieces.clear(),
+            scorer(*zip(*pairs)),
+        )[-1]
     return found
 
 
@@ -70,10 +91,15 @@ def main() -> None:
                 scores[way] = np.asarray(score(), np.float32)
                 times[way].append(time.perf_counter() - start)
     first = next(iter(found))
-    print(f"{len(pairs)} pairs of {config.ranking.rankers[name].max_length} tokens at most, {options.rounds} rounds")
+    print(
+        f"{len(pairs)} pairs of {config.ranking.rankers[name].max_length} tokens at most, {options.rounds} rounds"
+    )
     for way, seconds in times.items():
-        print(f"{way:38} {len(pairs) / statistics.median(seconds):8.1f} pairs/s   {statistics.median(times[first]) / statistics.median(seconds):5.2f} x   "
-              f"largest difference {abs(scores[way] - scores[first]).max():.1e}, correlation {np.corrcoef(scores[way], scores[first])[0, 1]:.5f}", flush=True)
+        print(
+            f"{way:38} {len(pairs) / statistics.median(seconds):8.1f} pairs/s   {statistics.median(times[first]) / statistics.median(seconds):5.2f} x   "
+            f"largest difference {abs(scores[way] - scores[first]).max():.1e}, correlation {np.corrcoef(scores[way], scores[first])[0, 1]:.5f}",
+            flush=True,
+        )
     if with_int8:
         print((rank.plan(task)[f"int8/{name}"].path / "int8.json").read_text().strip())
 

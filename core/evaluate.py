@@ -5,6 +5,7 @@ so they are handed depth - rank in our one order as the score.
 
     python -m core.evaluate RUN QRELS
 """
+
 import argparse
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from core.runs import by_depth, read_run
 from core.task import Task
 
 METRICS = ("nDCG@10", "R@100", "R@200", "RR@100", "AP")
-PerQuery = dict[str, dict[str, float]]      # metric -> query id -> value
+PerQuery = dict[str, dict[str, float]]  # metric -> query id -> value
 
 
 def evaluate(run: Run, qrels: Qrels, metrics: Sequence[str] = METRICS) -> PerQuery:
@@ -51,6 +52,7 @@ def score(run: Run, qrels: Qrels, metric: str = "nDCG@10") -> float:
 class Relevant:
     """The relevant passages among aligned candidates, for scoring many fusions of the same runs: for each its query, its place and its
     gain; ``ideal`` is each query's best possible DCG over all its judgments, retrieved or not."""
+
     query: np.ndarray
     place: np.ndarray
     gain: np.ndarray
@@ -58,14 +60,18 @@ class Relevant:
     k: int = 10
 
 
-def relevant(aligned: Aligned, qrels: Mapping[Hashable, Mapping[str, int]], k: int = 10) -> Relevant:
+def relevant(
+    aligned: Aligned, qrels: Mapping[Hashable, Mapping[str, int]], k: int = 10
+) -> Relevant:
     """``qrels``: judgments of each of ``aligned.queries``; raises InputError where a query has none."""
     rows, ideal = [], np.zeros(len(aligned.queries))
     for i, (q, docids) in enumerate(zip(aligned.queries, aligned.docids)):
         if q not in qrels:
             raise InputError(f"query {q}: no judgments, expected every query to be judged")
         gains = {d: g for d, g in qrels[q].items() if g > 0}
-        ideal[i] = sum(g / np.log2(n + 2) for n, g in enumerate(sorted(gains.values(), reverse=True)[:k]))
+        ideal[i] = sum(
+            g / np.log2(n + 2) for n, g in enumerate(sorted(gains.values(), reverse=True)[:k])
+        )
         rows += [(i, j, gains[d]) for j, d in enumerate(docids) if d in gains]
     found = np.array(rows, float).reshape(-1, 3)
     return Relevant(found[:, 0].astype(int), found[:, 1].astype(int), found[:, 2], ideal, k)
@@ -76,8 +82,12 @@ def ndcg(values: np.ndarray, found: Relevant) -> np.ndarray:
     descending. A relevant passage's rank is one more than the number of passages above it, so nothing is sorted."""
     rows = np.where(np.isnan(values), -np.inf, values)[found.query]
     own = rows[np.arange(len(rows)), found.place][:, None]
-    above = (rows > own).sum(1) + ((rows == own) & (np.arange(rows.shape[1]) < found.place[:, None])).sum(1)
-    gains = np.where((above < found.k) & (own[:, 0] > -np.inf), found.gain / np.log2(above + 2.0), 0.0)
+    above = (rows > own).sum(1) + (
+        (rows == own) & (np.arange(rows.shape[1]) < found.place[:, None])
+    ).sum(1)
+    gains = np.where(
+        (above < found.k) & (own[:, 0] > -np.inf), found.gain / np.log2(above + 2.0), 0.0
+    )
     reached = np.bincount(found.query, gains, len(found.ideal)).astype(float)
     return np.divide(reached, found.ideal, out=np.zeros_like(reached), where=found.ideal > 0)
 
@@ -85,12 +95,22 @@ def ndcg(values: np.ndarray, found: Relevant) -> np.ndarray:
 def split_judgments(task: Task, language: str, split: str) -> Qrels:
     """Judgments of any split, test included, for the queries in use: for measuring only."""
     wanted = {q.qid for q in task.queries(language, split)}
-    return {qid: judged for qid, judged in read_qrels(task.collection.qrels_file(language, split)).items() if qid in wanted}
+    return {
+        qid: judged
+        for qid, judged in read_qrels(task.collection.qrels_file(language, split)).items()
+        if qid in wanted
+    }
 
 
-def macro(by_language: Mapping[str, Mapping[str, float]], languages: Sequence[str]) -> dict[str, float]:
+def macro(
+    by_language: Mapping[str, Mapping[str, float]], languages: Sequence[str]
+) -> dict[str, float]:
     """Mean over languages, each weighing the same."""
-    return {m: fmean(by_language[la][m] for la in languages) for m in by_language[languages[0]]} if languages else {}
+    return (
+        {m: fmean(by_language[la][m] for la in languages) for m in by_language[languages[0]]}
+        if languages
+        else {}
+    )
 
 
 def randomisation_test(differences: Sequence[float], rounds: int = 10000, seed: int = 0) -> float:
@@ -107,10 +127,17 @@ def t_test(differences: Sequence[float]) -> float:
     """Two-sided p of a paired t-test; 1 where all differences are equal to 0."""
     from scipy.stats import ttest_1samp
 
-    return float(ttest_1samp(differences, 0.0).pvalue) if len(differences) > 1 and np.any(differences) else 1.0
+    return (
+        float(ttest_1samp(differences, 0.0).pvalue)
+        if len(differences) > 1 and np.any(differences)
+        else 1.0
+    )
 
 
-TESTS = {"randomisation": lambda differences, seed: randomisation_test(differences, seed=seed), "t": lambda differences, _seed: t_test(differences)}
+TESTS = {
+    "randomisation": lambda differences, seed: randomisation_test(differences, seed=seed),
+    "t": lambda differences, _seed: t_test(differences),
+}
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -123,14 +150,18 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m core.evaluate", description="scores a TREC run against TREC judgments")
+    parser = argparse.ArgumentParser(
+        prog="python -m core.evaluate", description="scores a TREC run against TREC judgments"
+    )
     parser.add_argument("run", type=Path)
     parser.add_argument("qrels", type=Path)
     options = parser.parse_args()
     qrels = read_qrels(options.qrels)
     run = read_run(options.run)
     if not run.keys() & qrels.keys():
-        raise InputError(f"{options.run}: answers none of the {len(qrels)} judged queries (its first is {next(iter(run))}, theirs {next(iter(qrels), 'none')}); is it of this language and split?")
+        raise InputError(
+            f"{options.run}: answers none of the {len(qrels)} judged queries (its first is {next(iter(run))}, theirs {next(iter(qrels), 'none')}); is it of this language and split?"
+        )
     for metric, value in means(evaluate(run, qrels)).items():
         print(f"{metric}\t{value:.4f}")
     print(f"queries\t{len(qrels)} judged, {len(qrels.keys() & run.keys())} answered")

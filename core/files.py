@@ -1,4 +1,5 @@
 """Files that are whole or absent, locks that end with their process, and digests."""
+
 import contextlib
 import fcntl
 import hashlib
@@ -15,7 +16,9 @@ from core.errors import InputError
 
 def digest(value: Any) -> str:
     """Of anything that JSON can hold."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        json.dumps(value, sort_keys=True, ensure_ascii=False).encode()
+    ).hexdigest()[:16]
 
 
 def file_digest(path: Path, cache: Path) -> str:
@@ -39,7 +42,9 @@ def finished_file(path: Path, mode: str = "w") -> Iterator[Any]:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with part.open(mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": "\n"})) as file:
+        with part.open(
+            mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": "\n"})
+        ) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -93,7 +98,9 @@ def require_room(path: Path, needed: float, what: str) -> None:
     """Raises InputError if the disk of ``path`` has less than ``needed`` bytes free."""
     free = shutil.disk_usage(path).free
     if free < needed:
-        raise InputError(f"{path}: {what} need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; make room or set work=… to another disk")
+        raise InputError(
+            f"{path}: {what} need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; make room or set work=… to another disk"
+        )
 
 
 def size_on_disk(path: Path) -> int:

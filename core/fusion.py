@@ -3,6 +3,7 @@
 All work on arrays [run, query, passage] in which NaN marks a passage that a run lacks. The passages of a query lie by docid, descending,
 so that a stable sort by score breaks ties in the one order.
 """
+
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
@@ -11,13 +12,14 @@ import numpy as np
 
 from core.records import Run
 
-RRF_K = 60          # Cormack et al. 2009
-FLOOR = 1e-6        # the least factor of a geometric mean, so that one zero is no veto
+RRF_K = 60  # Cormack et al. 2009
+FLOOR = 1e-6  # the least factor of a geometric mean, so that one zero is no veto
 
 
 @dataclass(frozen=True)
 class Aligned:
     """Runs over one list of queries. ``scores`` is [run, query, passage], padded with NaN to the longest query."""
+
     names: tuple[str, ...]
     queries: tuple[Hashable, ...]
     docids: list[list[str]]
@@ -30,18 +32,28 @@ class Aligned:
 
     def run(self, values: np.ndarray) -> Run:
         """``values`` [query, passage] as a run."""
-        return {q: dict(zip(docids, row[:len(docids)].tolist())) for q, docids, row in zip(self.queries, self.docids, values)}
+        return {
+            q: dict(zip(docids, row[: len(docids)].tolist()))
+            for q, docids, row in zip(self.queries, self.docids, values)
+        }
 
 
 def align(runs: Mapping[str, Run], queries: Sequence[Hashable] | None = None) -> Aligned:
     """``queries``: those to hold, in this order; without it all that some run answers, in first-seen order."""
-    queries = tuple(dict.fromkeys(q for run in runs.values() for q in run)) if queries is None else tuple(queries)
-    docids = [sorted(set().union(*(run.get(q, ()) for run in runs.values())), reverse=True) for q in queries]
+    queries = (
+        tuple(dict.fromkeys(q for run in runs.values() for q in run))
+        if queries is None
+        else tuple(queries)
+    )
+    docids = [
+        sorted(set().union(*(run.get(q, ()) for run in runs.values())), reverse=True)
+        for q in queries
+    ]
     scores = np.full((len(runs), len(queries), max(map(len, docids), default=0)), np.nan)
     for layer, run in zip(scores, runs.values()):
         for row, q, names in zip(layer, queries, docids):
             if found := run.get(q):
-                row[:len(names)] = list(map(found.get, names, repeat(np.nan)))
+                row[: len(names)] = list(map(found.get, names, repeat(np.nan)))
     return Aligned(tuple(runs), queries, docids, scores)
 
 
@@ -65,7 +77,9 @@ def ranks(values: np.ndarray) -> np.ndarray:
     """1 for the best of a query; what a run lacks comes last."""
     order = np.argsort(-values, -1, kind="stable")
     found = np.empty(values.shape, np.int64)
-    np.put_along_axis(found, order, np.broadcast_to(np.arange(1, values.shape[-1] + 1), values.shape), -1)
+    np.put_along_axis(
+        found, order, np.broadcast_to(np.arange(1, values.shape[-1] + 1), values.shape), -1
+    )
     return found
 
 
@@ -83,8 +97,13 @@ def zscore(values: np.ndarray) -> np.ndarray:
     """(s - mean) / standard deviation; all 0 where they are equal."""
     n = np.maximum(count(values), 1)
     centred = values - total(values) / n
-    deviation = np.sqrt(total(centred ** 2) / n)
-    return np.divide(centred, deviation, out=np.zeros_like(values), where=(deviation > 0) & (highest(values) > lowest(values)))
+    deviation = np.sqrt(total(centred**2) / n)
+    return np.divide(
+        centred,
+        deviation,
+        out=np.zeros_like(values),
+        where=(deviation > 0) & (highest(values) > lowest(values)),
+    )
 
 
 def rank(values: np.ndarray) -> np.ndarray:
@@ -107,7 +126,14 @@ def softmax(values: np.ndarray) -> np.ndarray:
 
 
 NORMALISERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "none": none, "minmax": minmax, "zscore": zscore, "rank": rank, "rrf": reciprocal_rank, "sigmoid": sigmoid, "softmax": softmax}
+    "none": none,
+    "minmax": minmax,
+    "zscore": zscore,
+    "rank": rank,
+    "rrf": reciprocal_rank,
+    "sigmoid": sigmoid,
+    "softmax": softmax,
+}
 
 
 def normalised(scores: np.ndarray, normalise: str) -> np.ndarray:
@@ -168,36 +194,63 @@ def borda(scores: np.ndarray, weights: Sequence[float], _missing: str) -> np.nda
 def geometric(scores: np.ndarray, weights: Sequence[float], missing: str) -> np.ndarray:
     """prod_i max(s_i, 1e-6)^(w_i / sum w): for normalised scores, which are not negative."""
     share = np.asarray(weights, float) / max(float(np.sum(weights)), 1e-300)
-    return np.exp(sum(w * np.log(np.maximum(filled(s, missing), FLOOR)) for w, s in zip(share, scores)))
+    return np.exp(
+        sum(w * np.log(np.maximum(filled(s, missing), FLOOR)) for w, s in zip(share, scores))
+    )
 
 
 FUSIONS: dict[str, Callable[[np.ndarray, Sequence[float], str], np.ndarray]] = {
-    "weighted_sum": weighted_sum, "combmnz": combmnz, "combanz": combanz, "rrf": rrf, "isr": isr, "borda": borda, "geometric": geometric}
+    "weighted_sum": weighted_sum,
+    "combmnz": combmnz,
+    "combanz": combanz,
+    "rrf": rrf,
+    "isr": isr,
+    "borda": borda,
+    "geometric": geometric,
+}
 
 
 @dataclass(frozen=True)
 class Preset:
     normalise: str
     missing: str
-    weights: dict[str, float] | None = None     # fixed ones; otherwise the configuration's
-    alpha: bool = False                         # the first run counts 1, the second a tuned alpha
+    weights: dict[str, float] | None = None  # fixed ones; otherwise the configuration's
+    alpha: bool = False  # the first run counts 1, the second a tuned alpha
 
 
 PRESETS = {
     "minmax": Preset("minmax", "zero"),
     "zscore": Preset("zscore", "minimum"),
     "rrf": Preset("rrf", "zero"),
-    "sparse-dense": Preset("minmax", "minimum", alpha=True),                  # s_sparse + alpha s_dense (mHFN 2022, 4.2; Pyserini's HybridSearcher)
-    "miracl-baseline": Preset("none", "zero", {"bm25": 0.5, "dense": 0.5}),   # the published hybrid (Pyserini's interpolation)
+    "sparse-dense": Preset(
+        "minmax", "minimum", alpha=True
+    ),  # s_sparse + alpha s_dense (mHFN 2022, 4.2; Pyserini's HybridSearcher)
+    "miracl-baseline": Preset(
+        "none", "zero", {"bm25": 0.5, "dense": 0.5}
+    ),  # the published hybrid (Pyserini's interpolation)
 }
 
 
-def shrunk(own: Mapping[str, float], overall: Mapping[str, float], count: int, strength: float) -> dict[str, float]:
+def shrunk(
+    own: Mapping[str, float], overall: Mapping[str, float], count: int, strength: float
+) -> dict[str, float]:
     """(n v + strength w) / (n + strength): weights v from n queries, drawn to the overall w as if those were ``strength`` queries."""
-    return {name: (count * own[name] + strength * overall[name]) / (count + strength) for name in own}
+    return {
+        name: (count * own[name] + strength * overall[name]) / (count + strength) for name in own
+    }
 
 
-def fuse(runs: Mapping[str, Run], weights: Mapping[str, float], normalise: str, missing: str, fusion: str = "weighted_sum") -> Run:
+def fuse(
+    runs: Mapping[str, Run],
+    weights: Mapping[str, float],
+    normalise: str,
+    missing: str,
+    fusion: str = "weighted_sum",
+) -> Run:
     """Normalised runs under one of FUSIONS; a query that some run lacks is fused from the others. Queries in first-seen order."""
     aligned = align(runs)
-    return aligned.run(FUSIONS[fusion](normalised(aligned.scores, normalise), [weights[n] for n in aligned.names], missing))
+    return aligned.run(
+        FUSIONS[fusion](
+            normalised(aligned.scores, normalise), [weights[n] for n in aligned.names], missing
+        )
+    )

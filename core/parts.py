@@ -1,4 +1,5 @@
 """What the settings are made of: checked parts that know no other keys, and the kinds of numbers."""
+
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field

@@ -1,4 +1,5 @@
 """Passages of a language by docid, in a memory-mapped store."""
+
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -49,11 +50,17 @@ class Passages:
         rows = np.asarray(self.order[places])
         rows = np.where(self.docids[rows] == keys, rows, -1)
         if strict and (rows < 0).any():
-            raise InputError(f"{self.folder}: no passage {docids[int(np.argmax(rows < 0))]}; the docid is of another collection")
+            raise InputError(
+                f"{self.folder}: no passage {docids[int(np.argmax(rows < 0))]}; the docid is of another collection"
+            )
         return rows
 
     def document(self, row: int) -> Document:
-        title, text = bytes(self.texts[self.offsets[row]:self.offsets[row + 1]]).decode("utf-8").split("\0", 1)
+        title, text = (
+            bytes(self.texts[self.offsets[row] : self.offsets[row + 1]])
+            .decode("utf-8")
+            .split("\0", 1)
+        )
         return Document(self.docid(row), title, text)
 
     def text(self, docid: str) -> str:
@@ -83,8 +90,14 @@ def build_passages(documents: Iterable[Document], folder: Path) -> int:
     same = np.flatnonzero(docids[order[1:]] == docids[order[:-1]])
     if len(same):
         first = [docids[order[i]].decode() for i in same[:5]]
-        raise InputError(f"passages {folder.name}: docids given twice: {len(same)}, first {', '.join(first)}; a docid names one passage of a language")
-    for name, values in (("docids", docids), ("order", order), ("offsets", np.array(offsets, np.int64))):
+        raise InputError(
+            f"passages {folder.name}: docids given twice: {len(same)}, first {', '.join(first)}; a docid names one passage of a language"
+        )
+    for name, values in (
+        ("docids", docids),
+        ("order", order),
+        ("offsets", np.array(offsets, np.int64)),
+    ):
         np.save(folder / f"{name}.npy", values)
     write_json(folder / "count.json", {"passages": len(lengths), "text_bytes": offsets[-1]})
     return len(lengths)

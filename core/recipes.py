@@ -1,4 +1,5 @@
 """The settings of training groups: how a recipe selects, filters and augments."""
+
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -8,60 +9,79 @@ from core.parts import Count, Part, Share, Whole
 
 class Select(Part):
     """Which candidates may be negatives. The thresholds are on the scores of one first-stage system."""
-    draw: Literal["random", "top"] = "random"      # NS-k; or the k best (Top-K)
-    shift: Whole = 0                # best candidates that are passed over (Top-K shifted by N)
-    scores: str = "hybrid"          # or a source of retrieval
-    below: float | None = None      # Abs: a threshold
-    margin: Annotated[float, Field(ge=0)] | None = None     # MarginPos: the best relevant passage's score minus this
-    share: Share | None = None      # PercPos: this share of the best relevant passage's score
+
+    draw: Literal["random", "top"] = "random"  # NS-k; or the k best (Top-K)
+    shift: Whole = 0  # best candidates that are passed over (Top-K shifted by N)
+    scores: str = "hybrid"  # or a source of retrieval
+    below: float | None = None  # Abs: a threshold
+    margin: Annotated[float, Field(ge=0)] | None = (
+        None  # MarginPos: the best relevant passage's score minus this
+    )
+    share: Share | None = None  # PercPos: this share of the best relevant passage's score
 
 
 class Filters(Part):
     """Negatives that are left out, each kind counted."""
-    near_duplicates: Share | None = None    # from this share of trigrams in common with a relevant passage
-    same_article: bool = False      # as a relevant passage
-    teacher: str | None = None      # a folder of LANG-train.trec: those that it puts above a relevant passage
+
+    near_duplicates: Share | None = (
+        None  # from this share of trigrams in common with a relevant passage
+    )
+    same_article: bool = False  # as a relevant passage
+    teacher: str | None = (
+        None  # a folder of LANG-train.trec: those that it puts above a relevant passage
+    )
 
 
 class Q2Q2D(Part):
     """Judged passages of similar training queries for unlabelled queries (paper, 4.4.1)."""
-    split: str = "testA"            # the unlabelled queries: those of this split
-    backbone: str = "embedded"      # a sentence encoder: sentence-transformers/paraphrase-multilingual-mpnet-base-v2 in the paper
-    neighbours: Count = 3           # training queries an unlabelled one
-    threshold: float = 0.8          # of their cosine
+
+    split: str = "testA"  # the unlabelled queries: those of this split
+    backbone: str = "embedded"  # a sentence encoder: sentence-transformers/paraphrase-multilingual-mpnet-base-v2 in the paper
+    neighbours: Count = 3  # training queries an unlabelled one
+    threshold: float = 0.8  # of their cosine
     alpha: Share = 0.9
-    languages: Literal["same", "any"] = "same"      # any: surprise languages have no training queries of their own
+    languages: Literal["same", "any"] = (
+        "same"  # any: surprise languages have no training queries of their own
+    )
 
 
 class PseudoLabel(Part):
     """A trained system's scores as labels of unlabelled queries (paper, 4.4.2)."""
-    teacher: str                    # a system of the round before, or a folder of LANG-SPLIT.trec
+
+    teacher: str  # a system of the round before, or a folder of LANG-SPLIT.trec
     split: str = "testA"
-    depth: Count = 20               # best passages a query that may be taken
-    share: Share = 0.5              # of them, drawn at random
-    number: Count | None = None     # most of them a query, drawn at random
+    depth: Count = 20  # best passages a query that may be taken
+    share: Share = 0.5  # of them, drawn at random
+    number: Count | None = None  # most of them a query, drawn at random
     labels: Literal["soft", "hard"] = "soft"
-    threshold: Share = 0.5          # of hard labels
-    calibrate: Literal["sigmoid", "minmax", "none"] = "sigmoid"     # logits; any scores, by query; scores that lie in [0, 1]
+    threshold: Share = 0.5  # of hard labels
+    calibrate: Literal["sigmoid", "minmax", "none"] = (
+        "sigmoid"  # logits; any scores, by query; scores that lie in [0, 1]
+    )
     alpha: Share = 0.9
 
 
 class Recipe(Part):
-    judged_negatives: Whole | None = None   # judged 0, a query; all without it
-    negatives: Whole = 100                  # NS-k: drawn from the candidates, a query and draw
-    draws: Count = 1                        # 1: once; n: n different draws, used by the epochs in turn
+    judged_negatives: Whole | None = None  # judged 0, a query; all without it
+    negatives: Whole = 100  # NS-k: drawn from the candidates, a query and draw
+    draws: Count = 1  # 1: once; n: n different draws, used by the epochs in turn
     select: Select = Select()
     filters: Filters = Filters()
-    corpus_negatives: Whole = 0             # drawn from the whole corpus, a query
+    corpus_negatives: Whole = 0  # drawn from the whole corpus, a query
     q2q2d: Q2Q2D | None = None
     pseudo_label: PseudoLabel | None = None
-    caps: dict[str, Count] = {}             # most pairs a draw of an ORIGIN, a LANGUAGE, or a "LANGUAGE ORIGIN", drawn at random
+    caps: dict[
+        str, Count
+    ] = {}  # most pairs a draw of an ORIGIN, a LANGUAGE, or a "LANGUAGE ORIGIN", drawn at random
 
     @property
     def recipe_settings(self) -> dict:
         """What decides the groups; what is not set is as in recipes that knew nothing of it."""
         first = {"judged_negatives", "negatives", "draws"}
-        return {**self.model_dump(include=first), **self.model_dump(exclude=first, exclude_defaults=True)}
+        return {
+            **self.model_dump(include=first),
+            **self.model_dump(exclude=first, exclude_defaults=True),
+        }
 
     @property
     def targets(self) -> list[str]:

@@ -1,4 +1,5 @@
 """What the stages talk about. Ids are strings; they repeat across languages, so a key is always (language, id)."""
+
 from typing import NamedTuple
 
 
@@ -21,6 +22,7 @@ class ScoredDocument(NamedTuple):
 class TrainingPair(NamedTuple):
     """A row of a training-group file; ``label`` in [0, 1], ``origin`` names the augmentation that made it. ``passage_language`` where the
     passage is of another language than the query."""
+
     language: str
     qid: str
     docid: str
@@ -32,5 +34,5 @@ class TrainingPair(NamedTuple):
     passage_language: str = ""
 
 
-Run = dict[str, dict[str, float]]      # one language and split: query id -> docid -> score
-Qrels = dict[str, dict[str, int]]      # one language and split: query id -> docid -> relevance
+Run = dict[str, dict[str, float]]  # one language and split: query id -> docid -> score
+Qrels = dict[str, dict[str, int]]  # one language and split: query id -> docid -> relevance

@@ -1,4 +1,5 @@
 """TREC runs: the strict reader, the atomic writer, and the one order of ties."""
+
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +11,9 @@ from core.records import Run, ScoredDocument
 
 def ranked(scores: Mapping[str, float]) -> list[ScoredDocument]:
     """Score descending, ties by docid descending, as trec_eval breaks them."""
-    return [ScoredDocument(d, s) for s, d in sorted(((s, d) for d, s in scores.items()), reverse=True)]
+    return [
+        ScoredDocument(d, s) for s, d in sorted(((s, d) for d, s in scores.items()), reverse=True)
+    ]
 
 
 def top_k(scores: Mapping[str, float], k: int) -> dict[str, float]:
@@ -40,14 +43,23 @@ def read_run(path: Path) -> Run:
     for number, line in enumerate(text_lines(path), 1):
         columns = line.split()
         if len(columns) != 6:
-            raise at_line(path, number, f"{len(columns)} columns", "6: query-id Q0 docid rank score tag")
+            raise at_line(
+                path, number, f"{len(columns)} columns", "6: query-id Q0 docid rank score tag"
+            )
         qid, _, docid, _, text, _ = columns
         score = finite(path, number, text)
         if docid in run.setdefault(qid, {}):
-            raise at_line(path, number, f"passage {docid} a second time for query {qid}", "each passage once a query")
+            raise at_line(
+                path,
+                number,
+                f"passage {docid} a second time for query {qid}",
+                "each passage once a query",
+            )
         run[qid][docid] = score
     if not run:
-        raise InputError(f"{path}: the run is empty, expected lines of query-id Q0 docid rank score tag")
+        raise InputError(
+            f"{path}: the run is empty, expected lines of query-id Q0 docid rank score tag"
+        )
     return run
 
 
@@ -87,4 +99,9 @@ def text_lines(path: Path) -> Iterable[str]:
             try:
                 yield raw.decode("utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
-                raise at_line(path, number, f"byte 0x{raw[error.start]:02x} at column {error.start + 1}", "UTF-8 text") from None
+                raise at_line(
+                    path,
+                    number,
+                    f"byte 0x{raw[error.start]:02x} at column {error.start + 1}",
+                    "UTF-8 text",
+                ) from None

@@ -1,4 +1,5 @@
 """The settings and their defaults, which are those of a real collection; ``core.config`` reads and checks them."""
+
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,14 +10,14 @@ from core.recipes import Recipe
 
 
 class Atlas(Part):
-    countries: Count = 250          # at most; by population
-    cities: Whole = 0               # city passages a language, for benchmarks of size
-    queries: Count = 150            # a language, over all splits
+    countries: Count = 250  # at most; by population
+    cities: Whole = 0  # city passages a language, for benchmarks of size
+    queries: Count = 150  # a language, over all splits
 
 
 class CollectionPart(Part):
     source: Literal["atlas", "disk"] = "disk"
-    path: str | None = None         # a folder in MIRACL's format
+    path: str | None = None  # a folder in MIRACL's format
     allow: list[Literal["unknown_passages", "empty_passages"]] = []
     atlas: Atlas = Atlas()
 
@@ -24,7 +25,7 @@ class CollectionPart(Part):
 class Splits(Part):
     train: str = "train"
     dev: str = "dev"
-    test: str = "testA"             # evaluated and submitted
+    test: str = "testA"  # evaluated and submitted
 
 
 class BM25Parameters(Part):
@@ -35,60 +36,74 @@ class BM25Parameters(Part):
 class BM25(Part):
     k1: Annotated[float, Field(ge=0)] = 0.9
     b: Share = 0.4
-    per_language: dict[str, BM25Parameters] = {}       # python -m retrieval.tune finds them
-    heap: Annotated[str, Field(pattern=r"^\d+[mMgG]$")] = "2g"     # of the JVM
-    threads: Whole = 0              # 0: all cores
+    per_language: dict[str, BM25Parameters] = {}  # python -m retrieval.tune finds them
+    heap: Annotated[str, Field(pattern=r"^\d+[mMgG]$")] = "2g"  # of the JVM
+    threads: Whole = 0  # 0: all cores
 
 
 class Index(Part):
     """Of the vectors; ``exact`` searches them in blocks without one."""
+
     kind: Literal["exact", "flat", "sq", "ivf", "ivfpq", "hnsw"] = "exact"
-    lists: Count | None = None      # of an inverted file; four times the root of the passages without it
-    probes: Count = 32              # lists looked into
-    code_bytes: Count = 48          # of a product-quantised vector
-    links: Count = 32               # of a node of the graph
-    ef: Count = 256                 # nodes kept while searching the graph; at least the depth is sensible
+    lists: Count | None = (
+        None  # of an inverted file; four times the root of the passages without it
+    )
+    probes: Count = 32  # lists looked into
+    code_bytes: Count = 48  # of a product-quantised vector
+    links: Count = 32  # of a node of the graph
+    ef: Count = 256  # nodes kept while searching the graph; at least the depth is sensible
 
 
 class Dense(Part):
     backbone: str = "embedded"
-    layers: Count | None = None     # the first n layers; all without it
+    layers: Count | None = None  # the first n layers; all without it
     max_length: Count = 256
     batch_tokens: Count = 8192
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    pooling: Literal["mean", "cls"] | None = None       # these four: what the backbone's entry or its sentence-transformers files say
+    pooling: Literal["mean", "cls"] | None = (
+        None  # these four: what the backbone's entry or its sentence-transformers files say
+    )
     normalise: bool | None = None
     query_prefix: str | None = None
     passage_prefix: str | None = None
     index: Index = Index()
-    backend: Literal["torch", "openvino"] = "torch"     # the latter on a CPU, in fp32
+    backend: Literal["torch", "openvino"] = "torch"  # the latter on a CPU, in fp32
 
     @property
     def overrides(self) -> dict:
         """Of the backbone's own ways, those that are set."""
-        return {name: value for name in ("pooling", "normalise", "query_prefix", "passage_prefix") if (value := getattr(self, name)) is not None}
+        return {
+            name: value
+            for name in ("pooling", "normalise", "query_prefix", "passage_prefix")
+            if (value := getattr(self, name)) is not None
+        }
 
 
 class Hybrid(Part):
     preset: Literal["minmax", "miracl-baseline", "zscore", "rrf", "sparse-dense"] = "minmax"
     weights: dict[str, Annotated[float, Field(ge=0)]] | Literal["tuned", "equal"] = "tuned"
-    shrink: Positive | None = None  # weights a language too, shrunk to the global ones as if those were this many queries
+    shrink: Positive | None = (
+        None  # weights a language too, shrunk to the global ones as if those were this many queries
+    )
 
 
 class Retrieval(Part):
-    sources: Annotated[list[Literal["bm25", "dense", "run"]], Field(min_length=1)] = ["bm25", "dense"]
+    sources: Annotated[list[Literal["bm25", "dense", "run"]], Field(min_length=1)] = [
+        "bm25",
+        "dense",
+    ]
     bm25: BM25 = BM25()
     dense: Dense = Dense()
-    run: str | None = None          # a folder of LANG-SPLIT.trec files for the source 'run'
+    run: str | None = None  # a folder of LANG-SPLIT.trec files for the source 'run'
     hybrid: Hybrid = Hybrid()
-    depth: Count = 1000             # stored
+    depth: Count = 1000  # stored
 
 
 class Fgm(Part):
-    epsilon: Annotated[float, Field(ge=0)] = 1.0    # 0: no adversarial step
+    epsilon: Annotated[float, Field(ge=0)] = 1.0  # 0: no adversarial step
     norm: Literal["example", "batch"] = "example"
-    start: Whole = 0                # steps without it at the beginning
-    share: Share = 1.0              # of the steps after that, drawn at random
+    start: Whole = 0  # steps without it at the beginning
+    share: Share = 1.0  # of the steps after that, drawn at random
 
 
 class Ranker(Part):
@@ -97,60 +112,97 @@ class Ranker(Part):
     prune_vocabulary: bool = False
     freeze_embeddings: bool = False
     recipe: str = "default"
-    languages: list[str] = []               # of the training pairs; all without it
+    languages: list[str] = []  # of the training pairs; all without it
     query_length: Count = 64
     max_length: Annotated[int, Field(ge=16)] = 256
-    steps: Count = 2000                     # optimizer steps
-    batch_size: Count = 32                  # pairs a micro-batch and process
+    steps: Count = 2000  # optimizer steps
+    batch_size: Count = 32  # pairs a micro-batch and process
     accumulation: Count = 1
     learning_rate: Positive = 2e-5
     head_learning_rate: Positive | None = None
     warmup: Share = 0.1
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip: Positive = 1.0
-    dropouts: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)] = [0.1, 0.2, 0.3, 0.4, 0.5]
-    positive_weight: Positive = 1.0         # of pairs with label >= .5 in the loss
+    dropouts: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)] = [
+        0.1,
+        0.2,
+        0.3,
+        0.4,
+        0.5,
+    ]
+    positive_weight: Positive = 1.0  # of pairs with label >= .5 in the loss
     fgm: Fgm = Fgm()
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     deepspeed: str = "configs/deepspeed/zero0.json"
-    evaluate_every: Count = 500             # steps
-    dev_queries: Count = 20                 # a language, for choosing the best checkpoint
+    evaluate_every: Count = 500  # steps
+    dev_queries: Count = 20  # a language, for choosing the best checkpoint
     dev_depth: Count = 20
     seed: Whole = 0
-    start: str | None = None                # a step of ranking.chain or a ranker whose weights it starts from, instead of a backbone
-    data: str | None = None                 # a configuration whose collection and groups it is trained on; this one without it
-    loss: Literal["binary_cross_entropy", "listwise_softmax", "pairwise_logistic", "margin_mse", "kl_divergence"] = "binary_cross_entropy"
-    group_size: Annotated[int, Field(ge=2)] = 8         # passages of a query that any loss but binary_cross_entropy sees together
-    teacher: str | None = None              # a ranker whose scores margin_mse and kl_divergence follow
-    temperature: Positive = 1.0             # of kl_divergence
+    start: str | None = (
+        None  # a step of ranking.chain or a ranker whose weights it starts from, instead of a backbone
+    )
+    data: str | None = (
+        None  # a configuration whose collection and groups it is trained on; this one without it
+    )
+    loss: Literal[
+        "binary_cross_entropy",
+        "listwise_softmax",
+        "pairwise_logistic",
+        "margin_mse",
+        "kl_divergence",
+    ] = "binary_cross_entropy"
+    group_size: Annotated[int, Field(ge=2)] = (
+        8  # passages of a query that any loss but binary_cross_entropy sees together
+    )
+    teacher: str | None = None  # a ranker whose scores margin_mse and kl_divergence follow
+    temperature: Positive = 1.0  # of kl_divergence
     gradient_checkpointing: bool = False
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
-    tensorboard: bool = False               # event files beside the training log
-    depth: Count | None = None              # candidates that it scores; ranking.rerank.depth without it
-    after: str | None = None                # the ranker whose best it scores, instead of the hybrid's: a cascade
-    round: Whole = 0                        # of pseudo-labels: its recipe learns from the systems of the round before
+    tensorboard: bool = False  # event files beside the training log
+    depth: Count | None = None  # candidates that it scores; ranking.rerank.depth without it
+    after: str | None = None  # the ranker whose best it scores, instead of the hybrid's: a cascade
+    round: Whole = 0  # of pseudo-labels: its recipe learns from the systems of the round before
 
     @property
     def recipe_settings(self) -> dict:
         """What decides the weights. Settings younger than the first trainings count where they are set, so that those trainings stand."""
-        young = {"start", "data", "loss", "group_size", "teacher", "temperature", "gradient_checkpointing", "attention"}
+        young = {
+            "start",
+            "data",
+            "loss",
+            "group_size",
+            "teacher",
+            "temperature",
+            "gradient_checkpointing",
+            "attention",
+        }
         other = {"deepspeed", "tensorboard", "depth", "after", "round", "fgm"}
-        return {**self.model_dump(exclude=young | other), **self.model_dump(include=young, exclude_defaults=True),
-                "fgm": {**self.fgm.model_dump(include={"epsilon", "norm"}), **self.fgm.model_dump(include={"start", "share"}, exclude_defaults=True)}}
+        return {
+            **self.model_dump(exclude=young | other),
+            **self.model_dump(include=young, exclude_defaults=True),
+            "fgm": {
+                **self.fgm.model_dump(include={"epsilon", "norm"}),
+                **self.fgm.model_dump(include={"start", "share"}, exclude_defaults=True),
+            },
+        }
 
 
 class Rerank(Part):
-    depth: Count = 200              # of the block that the ensemble fuses; a ranker may score fewer
+    depth: Count = 200  # of the block that the ensemble fuses; a ranker may score fewer
     batch_tokens: Count = 16384
-    backend: Literal["torch", "openvino", "int8"] = "torch"       # the last two on a CPU; openvino in fp32, or bf16 for a ranker with that precision
-    dev_queries: Count = 50         # a language, by which int8 and what a cascade loses are judged
-    tolerance: Positive = 0.002     # of nDCG@10 on them, within which int8 is taken
+    backend: Literal["torch", "openvino", "int8"] = (
+        "torch"  # the last two on a CPU; openvino in fp32, or bf16 for a ranker with that precision
+    )
+    dev_queries: Count = 50  # a language, by which int8 and what a cascade loses are judged
+    tolerance: Positive = 0.002  # of nDCG@10 on them, within which int8 is taken
 
 
 class Ranking(Part):
-    chain: dict[str, Ranker] = {}           # trainings that others start from: they score nothing
+    chain: dict[str, Ranker] = {}  # trainings that others start from: they score nothing
     rankers: Annotated[dict[str, Ranker], Field(min_length=1)] = {"base": Ranker()}
-    other_world: Literal["refuse", "weights"] = "refuse"    # a training begun with another number of processes: go on from its weights
+    other_world: Literal["refuse", "weights"] = (
+        "refuse"  # a training begun with another number of processes: go on from its weights
+    )
     rerank: Rerank = Rerank()
 
     @property
@@ -160,32 +212,43 @@ class Ranking(Part):
 
 class Folds(Part):
     count: Annotated[int, Field(ge=2)] = 5
-    duplicates: Share = 0.8         # share of trigrams in common from which two queries are near-duplicates
-    by_article: bool = False        # also those with a relevant passage of one article in one fold
-    file: str | None = None         # a given one: LANGUAGE QID FOLD, separated by tabs
+    duplicates: Share = (
+        0.8  # share of trigrams in common from which two queries are near-duplicates
+    )
+    by_article: bool = False  # also those with a relevant passage of one article in one fold
+    file: str | None = None  # a given one: LANGUAGE QID FOLD, separated by tabs
 
 
 class Stacking(Part):
     """LambdaMART over the scores of members and sources; the number of trees is chosen within the training folds."""
-    trees: Count = 300              # at most
+
+    trees: Count = 300  # at most
     learning_rate: Positive = 0.03
     leaves: Annotated[int, Field(ge=2)] = 4
-    min_leaf: Count = 80            # rows of a leaf
-    out_of_fold: str | None = None  # a folder MEMBER/LANG-train.trec of out-of-fold scores to train on, in place of dev
+    min_leaf: Count = 80  # rows of a leaf
+    out_of_fold: str | None = (
+        None  # a folder MEMBER/LANG-train.trec of out-of-fold scores to train on, in place of dev
+    )
 
 
 class Ensemble(Part):
     normalise: Literal["none", "minmax", "zscore", "rank", "rrf", "sigmoid", "softmax"] = "minmax"
     missing: Literal["zero", "minimum"] = "zero"
-    fusion: Literal["weighted_sum", "combmnz", "combanz", "rrf", "isr", "borda", "geometric"] = "weighted_sum"
-    weights: Literal["uniform", "score", "paper", "greedy", "coordinate"] | dict[str, Share] = "paper"
-    shrink: Positive | None = None  # weights a language too, shrunk to the global ones as if those were this many queries
-    runs: dict[str, str] = {}       # more members: NAME: a folder of LANG-SPLIT.trec files
-    stacking: Stacking | None = Stacking()      # null: none
+    fusion: Literal["weighted_sum", "combmnz", "combanz", "rrf", "isr", "borda", "geometric"] = (
+        "weighted_sum"
+    )
+    weights: Literal["uniform", "score", "paper", "greedy", "coordinate"] | dict[str, Share] = (
+        "paper"
+    )
+    shrink: Positive | None = (
+        None  # weights a language too, shrunk to the global ones as if those were this many queries
+    )
+    runs: dict[str, str] = {}  # more members: NAME: a folder of LANG-SPLIT.trec files
+    stacking: Stacking | None = Stacking()  # null: none
 
 
 class Submission(Part):
-    system: str = "ensemble"        # what is handed in
+    system: str = "ensemble"  # what is handed in
     profile: Literal["miracl", "trec", "csv"] = "miracl"
     depth: Annotated[int, Field(ge=1, le=1000)] = 100
     tag: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "continuum"
@@ -195,15 +258,17 @@ class Config(Part):
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     work: str = "work"
     seed: Whole = 0
-    languages: list[str] = []               # all of the collection without it
-    round: Whole | None = None              # rankers of this round and those before; of all without it
-    limit: Count | dict[str, Count] | None = None   # queries a language and split, a sample fixed by the seed
+    languages: list[str] = []  # all of the collection without it
+    round: Whole | None = None  # rankers of this round and those before; of all without it
+    limit: Count | dict[str, Count] | None = (
+        None  # queries a language and split, a sample fixed by the seed
+    )
     collection: CollectionPart = CollectionPart()
     splits: Splits = Splits()
     retrieval: Retrieval = Retrieval()
     data_aug: dict[str, Recipe] = {"default": Recipe()}
     folds: Folds = Folds()
-    candidates: Count = 200                 # of the hybrid, handed to the rankers
+    candidates: Count = 200  # of the hybrid, handed to the rankers
     ranking: Ranking = Ranking()
     ensemble: Ensemble = Ensemble()
     submission: Submission = Submission()

@@ -7,6 +7,7 @@ and nothing half-written is ever taken for whole.
     python -m core.store --du [WORK]       what lies under WORK, by collection and kind
     python -m core.store --clean [WORK]    removes the outputs that no configuration's last run refers to
 """
+
 import argparse
 import contextlib
 import json
@@ -29,6 +30,7 @@ STAGES = ("retrieval", "data_aug", "ranking", "ensemble")
 @dataclass(frozen=True)
 class Files:
     """Input from outside the pipeline, known by its content."""
+
     name: str
     fingerprint: str
 
@@ -37,6 +39,7 @@ class Files:
 class Step:
     """A named output with its recipe. ``build`` writes into the folder it is given; ``resumes`` says that it can go on with
     partial work found there. ``seconds`` (two cores), ``disk`` and ``memory`` (bytes) are estimates for the plan."""
+
     stage: str
     name: str
     version: int
@@ -52,8 +55,12 @@ class Step:
     @cached_property
     def recipe(self) -> dict:
         inputs: dict[str, str] = {}
-        for i in self.inputs:       # two of one name: of two collections
-            inputs[i.name] = i.fingerprint if inputs.get(i.name, i.fingerprint) == i.fingerprint else digest([inputs[i.name], i.fingerprint])
+        for i in self.inputs:  # two of one name: of two collections
+            inputs[i.name] = (
+                i.fingerprint
+                if inputs.get(i.name, i.fingerprint) == i.fingerprint
+                else digest([inputs[i.name], i.fingerprint])
+            )
         return {"version": self.version, "settings": self.settings, "inputs": inputs}
 
     @cached_property
@@ -62,7 +69,9 @@ class Step:
 
     @property
     def path(self) -> Path:
-        return self.root / "shared" / self.stage / f"{self.name.replace('/', '-')}-{self.fingerprint}"
+        return (
+            self.root / "shared" / self.stage / f"{self.name.replace('/', '-')}-{self.fingerprint}"
+        )
 
     @property
     def done(self) -> bool:
@@ -76,8 +85,18 @@ class Plan(dict):
         super().__init__()
         self.stage, self.root = stage, root
 
-    def add(self, name: str, version: int, settings: dict, inputs: Iterable, build: Callable[[Path], None], **estimates) -> Step:
-        self[name] = Step(self.stage, name, version, settings, tuple(inputs), build, self.root, **estimates)
+    def add(
+        self,
+        name: str,
+        version: int,
+        settings: dict,
+        inputs: Iterable,
+        build: Callable[[Path], None],
+        **estimates,
+    ) -> Step:
+        self[name] = Step(
+            self.stage, name, version, settings, tuple(inputs), build, self.root, **estimates
+        )
         return self[name]
 
 
@@ -92,19 +111,32 @@ def changes(before: dict | None, after: dict) -> str:
         old, new = flat(before[part]), flat(after[part])
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
-                found.append(f"{key}: {old.get(key)} -> {new.get(key)}" if part == "settings" else f"{key} changed")
-    return "; ".join(found[:3]) + ("; …" if len(found) > 3 else "") if found else "stopped before its end, or removed"
+                found.append(
+                    f"{key}: {old.get(key)} -> {new.get(key)}"
+                    if part == "settings"
+                    else f"{key} changed"
+                )
+    return (
+        "; ".join(found[:3]) + ("; …" if len(found) > 3 else "")
+        if found
+        else "stopped before its end, or removed"
+    )
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(value, dict):
-        return {k: v for name, child in value.items() for k, v in flat(child, f"{prefix}.{name}" if prefix else str(name)).items()}
+        return {
+            k: v
+            for name, child in value.items()
+            for k, v in flat(child, f"{prefix}.{name}" if prefix else str(name)).items()
+        }
     return {prefix: value}
 
 
 @dataclass
 class Journal:
     """What a configuration's folder remembers: the recipe of each step at its last run, and the times."""
+
     folder: Path
     recipes: dict = field(default_factory=dict)
 
@@ -126,12 +158,19 @@ class Journal:
         steps = list(steps)
         stages = set() if some else {s.stage for s in steps}
         kept = {n: r for n, r in self.recipes.items() if r["stage"] not in stages}
-        self.recipes = kept | {s.name: {"stage": s.stage, "recipe": s.recipe, "path": s.path.name} for s in steps}
+        self.recipes = kept | {
+            s.name: {"stage": s.stage, "recipe": s.recipe, "path": s.path.name} for s in steps
+        }
         write_json(self.file, self.recipes)
 
     def log(self, **entry) -> None:
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S"), **entry}, ensure_ascii=False) + "\n")
+            file.write(
+                json.dumps(
+                    {"time": time.strftime("%Y-%m-%dT%H:%M:%S"), **entry}, ensure_ascii=False
+                )
+                + "\n"
+            )
 
 
 def needed(targets: Iterable[Step]) -> list[Step]:
@@ -160,7 +199,7 @@ def run_steps(steps: Iterable[Step], folder: Path, some: bool = False) -> None:
         stale = [(step, journal.why(step)) for step in steps if not step.done]
         distributed.barrier()
         if main:
-            journal.record(steps, some)     # first, so that --clean keeps what this run makes
+            journal.record(steps, some)  # first, so that --clean keeps what this run makes
         for step, why in stale:
             build(step, why, journal)
 
@@ -168,7 +207,9 @@ def run_steps(steps: Iterable[Step], folder: Path, some: bool = False) -> None:
 def build(step: Step, why: str, journal: Journal) -> None:
     for source in step.inputs:
         if isinstance(source, Step) and not source.done:
-            raise InputError(f"{step.name}: its input {source.name} is not made; run ./{source.stage}/run.sh with the same configuration first")
+            raise InputError(
+                f"{step.name}: its input {source.name} is not made; run ./{source.stage}/run.sh with the same configuration first"
+            )
     if step.seconds > 10:
         say(f"[{step.stage}] {step.name}: begins ({why}), about {step.seconds:.0f} s on two cores")
     start = time.monotonic()
@@ -182,7 +223,10 @@ def build(step: Step, why: str, journal: Journal) -> None:
             if distributed.rank() == 0:
                 write_json(part / "recipe.json", step.recipe)
     if distributed.rank() == 0:
-        seconds, peak = time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        seconds, peak = (
+            time.monotonic() - start,
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        )
         journal.log(stage=step.stage, step=step.name, seconds=round(seconds, 2), peak_bytes=peak)
         say(f"[{step.stage}] {step.name}: {seconds:.1f} s, peak memory {peak / 1e9:.1f} GB ({why})")
 
@@ -200,16 +244,28 @@ def kept_beside(path: Path) -> Path:
 def outputs(work: Path) -> Iterator[tuple[Path, bool]]:
     """(an output or partial folder, whether some configuration's last run refers to it), by collection."""
     for collection in sorted(p for p in work.glob("*") if (p / "shared").is_dir()):
-        kept = {r["path"] for file in collection.glob("*/recipes.json") for r in json.loads(file.read_text("utf-8")).values()}
-        for path in sorted(p for p in (collection / "shared").glob("*/*") if p.is_dir() and p.name != ".locks"):
+        kept = {
+            r["path"]
+            for file in collection.glob("*/recipes.json")
+            for r in json.loads(file.read_text("utf-8")).values()
+        }
+        for path in sorted(
+            p for p in (collection / "shared").glob("*/*") if p.is_dir() and p.name != ".locks"
+        ):
             yield path, path.name.removesuffix(".part") in kept
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m core.store", description="disk use of the work folder")
+    parser = argparse.ArgumentParser(
+        prog="python -m core.store", description="disk use of the work folder"
+    )
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--du", action="store_true", help="list sizes; unused ones are marked")
-    action.add_argument("--clean", action="store_true", help="remove outputs that no configuration's last run refers to")
+    action.add_argument(
+        "--clean",
+        action="store_true",
+        help="remove outputs that no configuration's last run refers to",
+    )
     parser.add_argument("work", nargs="?", default="work", type=Path)
     options = parser.parse_args()
     if not options.work.is_dir():
@@ -219,9 +275,13 @@ def main() -> None:
         size = size_on_disk(path)
         if options.du or not used:
             total += size
-            print(f"{size / 1e6:10.1f} MB  {path.relative_to(options.work)}{'' if used else '  (unused)'}")
+            print(
+                f"{size / 1e6:10.1f} MB  {path.relative_to(options.work)}{'' if used else '  (unused)'}"
+            )
         if options.clean and not used:
-            with locked(lock_of(path.with_name(path.name.removesuffix(".part"))), f"{path}: is being made"):
+            with locked(
+                lock_of(path.with_name(path.name.removesuffix(".part"))), f"{path}: is being made"
+            ):
                 shutil.rmtree(path)
     print(f"{total / 1e6:10.1f} MB  {'removed' if options.clean else 'in all'}")
 

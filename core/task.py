@@ -1,4 +1,5 @@
 """What a configuration works on: its collection, languages, queries and the fingerprints of its files."""
+
 from collections.abc import Callable
 from functools import cached_property, wraps
 
@@ -15,6 +16,7 @@ from core.store import Files
 def once(function: Callable) -> Callable:
     """``function(task, …)`` is computed once and kept as long as the task is: many configurations in one process, as in an ablation, must
     not keep each other's models."""
+
     @wraps(function)
     def kept(task: "Task", *arguments):
         key = function, *arguments
@@ -34,7 +36,11 @@ class Task:
     def collection(self) -> Collection:
         """The collection's folder; the embedded one is unpacked on first use."""
         c = self.config.collection
-        root = atlas.folder(self.config.home / "collection", c.atlas) if c.source == "atlas" else c.path
+        root = (
+            atlas.folder(self.config.home / "collection", c.atlas)
+            if c.source == "atlas"
+            else c.path
+        )
         return Collection(root, self.config.languages, c.allow)
 
     @property
@@ -47,29 +53,45 @@ class Task:
     def splits(self, language: str) -> list[str]:
         """Those of train, dev and test that the language has topics for."""
         s = self.config.splits
-        found = [split for split in (s.train, s.dev, s.test) if self.collection.has(language, split)]
+        found = [
+            split for split in (s.train, s.dev, s.test) if self.collection.has(language, split)
+        ]
         if not found:
-            raise InputError(f"{self.collection.root}: {language} has no topics for any of {s.train}, {s.dev}, {s.test}")
+            raise InputError(
+                f"{self.collection.root}: {language} has no topics for any of {s.train}, {s.dev}, {s.test}"
+            )
         return found
 
     def pairs(self, *splits: str) -> list[tuple[str, str]]:
         """(language, split) for every language that has the split; all three splits without an argument."""
-        return [(la, s) for la in self.languages for s in self.splits(la) if not splits or s in splits]
+        return [
+            (la, s) for la in self.languages for s in self.splits(la) if not splits or s in splits
+        ]
 
     @once
     def queries(self, language: str, split: str) -> list[Query]:
         """The split's queries, or the sample of ``limit`` of them that (seed, language, split) fixes, in the file's order."""
         queries = self.collection.queries(language, split)
-        limit = self.config.limit.get(split) if isinstance(self.config.limit, dict) else self.config.limit
+        limit = (
+            self.config.limit.get(split)
+            if isinstance(self.config.limit, dict)
+            else self.config.limit
+        )
         if limit is None or limit >= len(queries):
             return queries
-        chosen = distributed.generator(self.config.seed, 0, "limit", language, split).permutation(len(queries))[:limit]
+        chosen = distributed.generator(self.config.seed, 0, "limit", language, split).permutation(
+            len(queries)
+        )[:limit]
         return [queries[i] for i in sorted(chosen)]
 
     def judgments(self, language: str, split: str) -> Qrels:
         """Of train or dev, for the queries in use."""
         wanted = {q.qid for q in self.queries(language, split)}
-        return {qid: judged for qid, judged in self.collection.judgments(language, split).items() if qid in wanted}
+        return {
+            qid: judged
+            for qid, judged in self.collection.judgments(language, split).items()
+            if qid in wanted
+        }
 
     def file_input(self, name: str, *paths) -> Files:
         cache = self.config.home / "digests"
@@ -80,7 +102,11 @@ class Task:
 
     def topics_input(self, language: str, split: str) -> Files:
         """The queries in use; a change of ``limit`` or of the sampling seed is a change of this input."""
-        return Files(f"topics/{language}-{split}", digest([list(q) for q in self.queries(language, split)]))
+        return Files(
+            f"topics/{language}-{split}", digest([list(q) for q in self.queries(language, split)])
+        )
 
     def qrels_input(self, language: str, split: str) -> Files:
-        return self.file_input(f"qrels/{language}-{split}", self.collection.qrels_file(language, split))
+        return self.file_input(
+            f"qrels/{language}-{split}", self.collection.qrels_file(language, split)
+        )

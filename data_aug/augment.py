@@ -3,6 +3,7 @@
 No method reads judgments of any split but train. Unlabelled queries of other splits are used by q2q2d and pseudo_label alone, which name
 the split in the recipe.
 """
+
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from retrieval.retrievers import given_run
 class Mix:
     """The pairs of one language and draw as they come together, each (query, passage) once: of two that differ in their label the earlier
     stands, in the order of AUGMENTATIONS, so that judgments come before guesses."""
+
     task: Task
     recipe: Recipe
     draw: int
@@ -39,7 +41,9 @@ class Mix:
             if key not in self.pairs:
                 self.pairs[key] = pair
             else:
-                self.counts["conflicts" if self.pairs[key].label != pair.label else "duplicates"] += 1
+                self.counts[
+                    "conflicts" if self.pairs[key].label != pair.label else "duplicates"
+                ] += 1
 
     def random(self, what: str):
         return generator(self.task.config.seed, self.draw, what, self.language)
@@ -66,26 +70,40 @@ class Mix:
     def keep(self):
         """The recipe's filters for negatives."""
         s = self.recipe.filters
-        teacher = self.taught(teacher_file(s.teacher, self.language, self.train), self.train) if s.teacher else {}
-        return filters.keeper(s, self.qrels, search.passages(self.task, self.language).text, teacher, self.counts)
+        teacher = (
+            self.taught(teacher_file(s.teacher, self.language, self.train), self.train)
+            if s.teacher
+            else {}
+        )
+        return filters.keeper(
+            s, self.qrels, search.passages(self.task, self.language).text, teacher, self.counts
+        )
 
     def taught(self, path: Path, split: str) -> Run:
         """A teacher's run, checked like any that is given."""
-        return given_run(self.task, search.passages(self.task, self.language), path, self.language, split)
+        return given_run(
+            self.task, search.passages(self.task, self.language), path, self.language, split
+        )
 
 
 def add_judged(mix: Mix) -> Iterator[TrainingPair]:
-    yield from judged.judged(mix.language, mix.qrels, mix.recipe.judged_negatives, mix.random("judged"))
+    yield from judged.judged(
+        mix.language, mix.qrels, mix.recipe.judged_negatives, mix.random("judged")
+    )
 
 
 def add_q2q2d(mix: Mix) -> Iterator[TrainingPair]:
     task, s = mix.task, mix.recipe.q2q2d
     if s is None or (mix.language, s.split) not in task.pairs(s.split):
         return
-    languages = [la for la, _ in task.pairs(mix.train) if s.languages == "any" or la == mix.language]
+    languages = [
+        la for la, _ in task.pairs(mix.train) if s.languages == "any" or la == mix.language
+    ]
     if not languages:
         return
-    judgments = {(la, q): found for la in languages for q, found in train_judgments(task, la).items()}
+    judgments = {
+        (la, q): found for la in languages for q, found in train_judgments(task, la).items()
+    }
     known, vectors = [], []
     for la in languages:
         queries, encoded = query_vectors(task, s.backbone, la, mix.train)
@@ -93,34 +111,67 @@ def add_q2q2d(mix: Mix) -> Iterator[TrainingPair]:
         known += [(la, queries[i].qid) for i in rows]
         vectors.append(encoded[rows])
     targets, encoded = query_vectors(task, s.backbone, mix.language, s.split)
-    yield from q2q2d.q2q2d(mix.language, targets, encoded, known, np.concatenate(vectors), judgments, s)
+    yield from q2q2d.q2q2d(
+        mix.language, targets, encoded, known, np.concatenate(vectors), judgments, s
+    )
 
 
 def add_pseudo_label(mix: Mix) -> Iterator[TrainingPair]:
     s = mix.recipe.pseudo_label
     if s and (mix.language, s.split) in mix.task.pairs(s.split):
         wanted = {q.qid for q in mix.task.queries(mix.language, s.split)}
-        found = mix.taught(teacher_run(mix.task, s.teacher, mix.language, s.split, mix.round), s.split)
-        run: Run = {q: scores for q, scores in found.items() if q in wanted}        # a folder's run may be of all queries
-        yield from pseudo_label.pseudo_label(mix.language, run, s, mix.round, mix.random("pseudo_label"))
+        found = mix.taught(
+            teacher_run(mix.task, s.teacher, mix.language, s.split, mix.round), s.split
+        )
+        run: Run = {
+            q: scores for q, scores in found.items() if q in wanted
+        }  # a folder's run may be of all queries
+        yield from pseudo_label.pseudo_label(
+            mix.language, run, s, mix.round, mix.random("pseudo_label")
+        )
 
 
 def add_top_negatives(mix: Mix) -> Iterator[TrainingPair]:
     if mix.known and mix.recipe.negatives:
         select, plan = mix.recipe.select, search.plan(mix.task)
-        run, scores = (search.run_of(plan[f"{system}/{mix.language}-{mix.train}"]) for system in ("hybrid", select.scores))
-        yield from top_negatives.top_negatives(mix.language, run, mix.qrels, mix.taken(), mix.recipe.negatives, mix.task.config.candidates, mix.random("top_negatives"),
-                                               select, scores, mix.keep())
+        run, scores = (
+            search.run_of(plan[f"{system}/{mix.language}-{mix.train}"])
+            for system in ("hybrid", select.scores)
+        )
+        yield from top_negatives.top_negatives(
+            mix.language,
+            run,
+            mix.qrels,
+            mix.taken(),
+            mix.recipe.negatives,
+            mix.task.config.candidates,
+            mix.random("top_negatives"),
+            select,
+            scores,
+            mix.keep(),
+        )
 
 
 def add_corpus_negatives(mix: Mix) -> Iterator[TrainingPair]:
     if mix.known and mix.recipe.corpus_negatives:
-        yield from corpus_negatives.corpus_negatives(mix.language, search.passages(mix.task, mix.language), mix.qrels, mix.taken(), mix.recipe.corpus_negatives,
-                                                     mix.random("corpus_negatives"), mix.keep())
+        yield from corpus_negatives.corpus_negatives(
+            mix.language,
+            search.passages(mix.task, mix.language),
+            mix.qrels,
+            mix.taken(),
+            mix.recipe.corpus_negatives,
+            mix.random("corpus_negatives"),
+            mix.keep(),
+        )
 
 
-AUGMENTATIONS = {"judged": add_judged, "q2q2d": add_q2q2d, "pseudo_label": add_pseudo_label, "top_negatives": add_top_negatives,
-                 "corpus_negatives": add_corpus_negatives}
+AUGMENTATIONS = {
+    "judged": add_judged,
+    "q2q2d": add_q2q2d,
+    "pseudo_label": add_pseudo_label,
+    "top_negatives": add_top_negatives,
+    "corpus_negatives": add_corpus_negatives,
+}
 
 
 def mixed(task: Task, recipe: Recipe, draw: int, language: str, round_: int) -> Mix:
@@ -130,7 +181,9 @@ def mixed(task: Task, recipe: Recipe, draw: int, language: str, round_: int) -> 
     return mix
 
 
-def capped(pairs: list[TrainingPair], caps: dict[str, int], seed: int, draw: int) -> list[TrainingPair]:
+def capped(
+    pairs: list[TrainingPair], caps: dict[str, int], seed: int, draw: int
+) -> list[TrainingPair]:
     """At most ``caps`` of each ORIGIN, LANGUAGE, or "LANGUAGE ORIGIN", in their order. Queries are drawn at random and keep their pairs, so
     that a relevant passage is not left without negatives; the last one may lose some."""
     for cap, most in caps.items():
@@ -139,7 +192,9 @@ def capped(pairs: list[TrainingPair], caps: dict[str, int], seed: int, draw: int
             if cap in (p.origin, p.language, f"{p.language} {p.origin}"):
                 queries.setdefault((p.language, p.qid), []).append(i)
         rows = list(queries.values())
-        drawn = [i for k in generator(seed, draw, "caps", cap).permutation(len(rows)) for i in rows[k]]
+        drawn = [
+            i for k in generator(seed, draw, "caps", cap).permutation(len(rows)) for i in rows[k]
+        ]
         out = set(drawn[most:])
         pairs = [p for i, p in enumerate(pairs) if i not in out]
     return pairs
@@ -152,7 +207,9 @@ def train_judgments(task: Task, language: str) -> Qrels:
 
 
 @once
-def query_vectors(task: Task, backbone: str, language: str, split: str) -> tuple[list[Query], np.ndarray]:
+def query_vectors(
+    task: Task, backbone: str, language: str, split: str
+) -> tuple[list[Query], np.ndarray]:
     """A split's queries and their vectors of length 1."""
     queries = task.queries(language, split)
     return queries, encoder(task, backbone).encode_queries([q.text for q in queries])
@@ -164,15 +221,22 @@ def encoder(task: Task, backbone: str) -> dense.Encoder:
 
 
 def teacher_file(folder: str | Path, language: str, split: str) -> Path:
-    return run_file(folder, language, split, "a teacher's runs are LANG-SPLIT.trec for each language")
+    return run_file(
+        folder, language, split, "a teacher's runs are LANG-SPLIT.trec for each language"
+    )
 
 
 def teacher_run(task: Task, teacher: str, language: str, split: str, round_: int) -> Path:
     """Of a folder, or of a system of the round before as the ensemble stage left it."""
     if Path(teacher).is_dir():
         return teacher_file(teacher, language, split)
-    return run_file(round_folder(task.config, round_ - 1) / teacher, language, split, f"pseudo-labels of round {round_} come from the systems of round {round_ - 1}: "
-                    f"run ./run_all.sh with this configuration, or the stages with round={round_ - 1} first")
+    return run_file(
+        round_folder(task.config, round_ - 1) / teacher,
+        language,
+        split,
+        f"pseudo-labels of round {round_} come from the systems of round {round_ - 1}: "
+        f"run ./run_all.sh with this configuration, or the stages with round={round_ - 1} first",
+    )
 
 
 def round_folder(config: Config, round_: int) -> Path:

@@ -1,4 +1,5 @@
 """Negatives from the whole corpus: the paper's weaker variant (4.3 and 5)."""
+
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from core.passages import Passages
@@ -7,8 +8,15 @@ from core.records import Qrels, TrainingPair
 ORIGIN = "corpus_negatives"
 
 
-def corpus_negatives(language: str, passages: Passages, qrels: Qrels, taken: Mapping[str, Collection[str]], k: int, random,
-                     keep: Callable[[str, str], bool] = lambda qid, docid: True) -> Iterator[TrainingPair]:
+def corpus_negatives(
+    language: str,
+    passages: Passages,
+    qrels: Qrels,
+    taken: Mapping[str, Collection[str]],
+    k: int,
+    random,
+    keep: Callable[[str, str], bool] = lambda qid, docid: True,
+) -> Iterator[TrainingPair]:
     """``k`` passages a judged query, each once, neither judged relevant nor ``taken``; fewer where the corpus has no more."""
     for qid, relevance in qrels.items():
         out = {d for d, r in relevance.items() if r > 0} | set(taken.get(qid, ()))

@@ -1,4 +1,5 @@
 """The judged pairs of training queries."""
+
 from collections.abc import Iterator
 
 from core.records import Qrels, TrainingPair
@@ -14,4 +15,6 @@ def judged(language: str, qrels: Qrels, keep: int | None, random) -> Iterator[Tr
             chosen = random.permutation(len(wrong))[:keep]
             wrong = [wrong[i] for i in sorted(chosen)]
         for docid in [d for d, r in relevance.items() if r > 0] + wrong:
-            yield TrainingPair(language, qid, docid, float(relevance[docid] > 0), ORIGIN, 0, "", "judgment")
+            yield TrainingPair(
+                language, qid, docid, float(relevance[docid] > 0), ORIGIN, 0, "", "judgment"
+            )

@@ -6,6 +6,7 @@ Every row and seed is a configuration of its own, NAME-ROW-SEED; what they share
 and those that they are on or beside, and the table has no others. ``--table`` only prints what is there. A file may name another with
 ``extends:``, as configurations do; it has that one's rows, too.
 """
+
 import argparse
 import csv
 import gc
@@ -19,7 +20,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from core.config import argument_layer, checked, from_layers, last_round, layers_of, merged, until_round, with_data
+from core.config import (
+    argument_layer,
+    checked,
+    from_layers,
+    last_round,
+    layers_of,
+    merged,
+    until_round,
+    with_data,
+)
 from core.errors import InputError, exit_with_message
 from core.evaluate import evaluate, holm, randomisation_test, split_judgments
 from core.files import finished_file, write_json
@@ -39,22 +49,23 @@ from retrieval.retrievers import RETRIEVERS
 class Row(Part):
     """A change to the row that it is ``on``: of its ranker, or (``set``) of anything else. ``beside``: rows whose rankers are there, too,
     as teachers of pseudo-labels or members of an ensemble. ``system``: what is measured, the row's own ranker without it."""
+
     on: str | None = None
     ranker: dict = {}
     set: dict = {}
     beside: list[str] = []
     system: str | None = None
-    paper: dict[Literal["known", "surprise"], float] = {}      # the paper's figures, shown beside ours
-    x: float | None = None              # its place on the curve of the rows that have one
+    paper: dict[Literal["known", "surprise"], float] = {}  # the paper's figures, shown beside ours
+    x: float | None = None  # its place on the curve of the rows that have one
 
 
 class Ablation(Part):
-    base: str                           # a configuration, beside this file
-    set: dict = {}                      # over the base, for all rows
-    ranker: dict = {}                   # over the defaults, for all rows
+    base: str  # a configuration, beside this file
+    set: dict = {}  # over the base, for all rows
+    ranker: dict = {}  # over the defaults, for all rows
     seeds: list[int] = Field([0, 1, 2], min_length=1)
-    split: str | None = None            # that is measured; splits.test without it
-    languages: list[str] = []           # that are measured; all without it
+    split: str | None = None  # that is measured; splits.test without it
+    languages: list[str] = []  # that are measured; all without it
     rows: dict[str, Row] = Field(min_length=1)
 
 
@@ -65,39 +76,67 @@ def read(path: Path, only: Sequence[str] = ()) -> Ablation:
     for name, row in found.rows.items():
         for other in (*([row.on] if row.on else []), *row.beside):
             if other not in found.rows:
-                raise InputError(f"{path}: rows.{name}: found the row {other!r}, expected one of {', '.join(found.rows)}")
+                raise InputError(
+                    f"{path}: rows.{name}: found the row {other!r}, expected one of {', '.join(found.rows)}"
+                )
         lineage(found, name, path)
     if unknown := [name for name in only if name not in found.rows]:
-        raise InputError(f"--rows: found {', '.join(unknown)}, expected some of {', '.join(found.rows)}")
+        raise InputError(
+            f"--rows: found {', '.join(unknown)}, expected some of {', '.join(found.rows)}"
+        )
     kept = {row for name in only or found.rows for row in involved(found, name, path)}
-    return found.model_copy(update={"rows": {name: row for name, row in found.rows.items() if name in kept}})
+    return found.model_copy(
+        update={"rows": {name: row for name, row in found.rows.items() if name in kept}}
+    )
 
 
 def lineage(ablation: Ablation, name: str, path: Path) -> list[str]:
     """The row and those that it is built on, the first one first."""
     names = [name]
-    while (on := ablation.rows[names[0]].on):
+    while on := ablation.rows[names[0]].on:
         if on in names:
-            raise InputError(f"{path}: rows {' on '.join([*names, on])}: built on each other in a ring")
+            raise InputError(
+                f"{path}: rows {' on '.join([*names, on])}: built on each other in a ring"
+            )
         names.insert(0, on)
     return names
 
 
 def involved(ablation: Ablation, name: str, path: Path) -> list[str]:
     """The row, those beside it, and all that these are built on."""
-    return list(dict.fromkeys(ancestor for n in [*ablation.rows[name].beside, name] for ancestor in lineage(ablation, n, path)))
+    return list(
+        dict.fromkeys(
+            ancestor
+            for n in [*ablation.rows[name].beside, name]
+            for ancestor in lineage(ablation, n, path)
+        )
+    )
 
 
-def configuration(ablation: Ablation, path: Path, name: str, seed: int, arguments: Sequence[str]) -> Config:
+def configuration(
+    ablation: Ablation, path: Path, name: str, seed: int, arguments: Sequence[str]
+) -> Config:
     """The base, the layers of the row's lineage, and the rankers of the row and of those beside it, each with the seed."""
+
     def ranker(row: str) -> dict:
-        return reduce(merged, (ablation.rows[ancestor].ranker for ancestor in lineage(ablation, row, path)), {"seed": seed, **ablation.ranker})
+        return reduce(
+            merged,
+            (ablation.rows[ancestor].ranker for ancestor in lineage(ablation, row, path)),
+            {"seed": seed, **ablation.ranker},
+        )
 
     row = ablation.rows[name]
     rows = [*row.beside, *([] if row.system else [name])]
-    above = [ablation.set, *(ablation.rows[n].set for n in involved(ablation, name, path)), *(v for _, v in map(argument_layer, arguments))]
+    above = [
+        ablation.set,
+        *(ablation.rows[n].set for n in involved(ablation, name, path)),
+        *(v for _, v in map(argument_layer, arguments)),
+    ]
     whole = reduce(merged, [*(v for _, v in layers_of(path.parent / ablation.base)), *above])
-    whole["ranking"] = {**whole.get("ranking", {}), "rankers": {n: ranker(n) for n in rows} or {"untrained": {}}}
+    whole["ranking"] = {
+        **whole.get("ranking", {}),
+        "rankers": {n: ranker(n) for n in rows} or {"untrained": {}},
+    }
     return from_layers([(f"{path}: row {name}", whole)], path, f"{path.stem}-{name}-{seed}")
 
 
@@ -110,14 +149,21 @@ def trained(ablation: Ablation, name: str) -> bool:
     return ablation.rows[name].system not in (*RETRIEVERS, "hybrid")
 
 
-def make(config: Config, system: str, split: str, languages: Sequence[str]) -> tuple[Task, dict[str, Step]]:
+def make(
+    config: Config, system: str, split: str, languages: Sequence[str]
+) -> tuple[Task, dict[str, Step]]:
     """Language -> the run that is measured, made with what it needs and no more; of earlier rounds everything, for pseudo-labels."""
     for round_ in range(last_round(config)):
         part = until_round(config, round_, config.name)
-        build_needed(part, [step for stage in (build, rank, fuse) for step in stage.plan(Task(part)).values()])
+        build_needed(
+            part,
+            [step for stage in (build, rank, fuse) for step in stage.plan(Task(part)).values()],
+        )
         ensemble_stage.run(part)
     task = Task(config)
-    runs = {la: results.run_step(task, system, la, split) for la in measured(task, split, languages)}
+    runs = {
+        la: results.run_step(task, system, la, split) for la in measured(task, split, languages)
+    }
     build_needed(config, runs.values())
     return task, runs
 
@@ -133,7 +179,9 @@ def measured(task: Task, split: str, languages: Sequence[str]) -> list[str]:
     judged = [la for la, _ in results.judged_pairs(task, split)]
     wrong = [la for la in languages if la not in judged]
     if wrong:
-        raise InputError(f"languages: {', '.join(wrong)} have no judged {split} queries; those with are {', '.join(judged)}")
+        raise InputError(
+            f"languages: {', '.join(wrong)} have no judged {split} queries; those with are {', '.join(judged)}"
+        )
     return list(languages or judged)
 
 
@@ -141,7 +189,9 @@ def seconds(config: Config, name: str) -> float:
     """Of the row's own training, as it was last made."""
     log = config.folder / "log.jsonl"
     entries = map(json.loads, log.read_text("utf-8").splitlines()) if log.exists() else ()
-    return next((e["seconds"] for e in reversed(list(entries)) if e["step"] == f"ranker/{name}"), 0.0)
+    return next(
+        (e["seconds"] for e in reversed(list(entries)) if e["step"] == f"ranker/{name}"), 0.0
+    )
 
 
 def check(ablation: Ablation, path: Path, arguments: Sequence[str]) -> None:
@@ -149,7 +199,9 @@ def check(ablation: Ablation, path: Path, arguments: Sequence[str]) -> None:
     for name in ablation.rows:
         task = Task(configuration(ablation, path, name, ablation.seeds[0], arguments))
         if system_of(ablation, name) not in (known := results.systems(task)):
-            raise InputError(f"{path}: rows.{name}.system: found {system_of(ablation, name)!r}, expected one of {', '.join(known)}")
+            raise InputError(
+                f"{path}: rows.{name}.system: found {system_of(ablation, name)!r}, expected one of {', '.join(known)}"
+            )
         measured(task, split_of(ablation, task.config), ablation.languages)
 
 
@@ -161,18 +213,34 @@ def run(path: Path, arguments: Sequence[str], only: Sequence[str] = ()) -> dict:
     """Every row with every seed; ``rows`` -> name -> figures, as the table and the JSON file have them."""
     ablation, rows = read(path, only), {}
     check(ablation, path, arguments)
-    for seed in ablation.seeds:         # all rows with the first seed, then with the next: an early look at the whole table
+    for seed in (
+        ablation.seeds
+    ):  # all rows with the first seed, then with the next: an early look at the whole table
         for name in (n for n in ablation.rows if trained(ablation, n) or seed == ablation.seeds[0]):
             config = configuration(ablation, path, name, seed, arguments)
             split = split_of(ablation, config)
             say(f"row {name}, seed {seed}")
             task, runs = make(config, system_of(ablation, name), split, ablation.languages)
-            entry = rows.setdefault(name, {"seeds": {}, "transductive": system_of(ablation, name) in results.transductive(task), "seconds": 0.0,
-                                           "pairs": sum(r.steps * r.batch_size * r.accumulation for n, r in config.ranking.rankers.items() if n == name)})
-            entry["seeds"][seed] = {la: evaluate(search.run_of(run), split_judgments(task, la, split))["nDCG@10"] for la, run in runs.items()}
+            entry = rows.setdefault(
+                name,
+                {
+                    "seeds": {},
+                    "transductive": system_of(ablation, name) in results.transductive(task),
+                    "seconds": 0.0,
+                    "pairs": sum(
+                        r.steps * r.batch_size * r.accumulation
+                        for n, r in config.ranking.rankers.items()
+                        if n == name
+                    ),
+                },
+            )
+            entry["seeds"][seed] = {
+                la: evaluate(search.run_of(run), split_judgments(task, la, split))["nDCG@10"]
+                for la, run in runs.items()
+            }
             entry["seconds"] += seconds(config, name)
             write(path, ablation, config, split, rows, results.groups(task, list(runs)))
-            del task, runs              # with its models; they refer to each other, so they are looked for
+            del task, runs  # with its models; they refer to each other, so they are looked for
             gc.collect()
     return rows
 
@@ -180,6 +248,7 @@ def run(path: Path, arguments: Sequence[str], only: Sequence[str] = ()) -> dict:
 def compare(ablation: Ablation, rows: dict, groups: dict[str, list[str]]) -> list[dict]:
     """A line a row and group: mean and spread over seeds, and against the row it is on the difference of means over seeds, by query, with
     p of a paired randomisation test, Holm-corrected for the rows of the group."""
+
     def by_query(name: str, languages: list[str]) -> dict:
         seeds = list(rows[name]["seeds"].values())
         return {(la, q): fmean(s[la][q] for s in seeds) for la in languages for q in seeds[0][la]}
@@ -188,12 +257,30 @@ def compare(ablation: Ablation, rows: dict, groups: dict[str, list[str]]) -> lis
     for group, languages in groups.items():
         lines = []
         for name in rows:
-            own = [fmean(fmean(s[la].values()) for la in languages) for s in rows[name]["seeds"].values()]
-            line = {"row": name, "group": group, "on": ablation.rows[name].on, "mean": fmean(own), "spread": pstdev(own), "seeds": len(own), "by_seed": own, "paper": ablation.rows[name].paper.get(group),
-                    "pairs": rows[name]["pairs"], "seconds": rows[name]["seconds"], "transductive": rows[name]["transductive"]}
+            own = [
+                fmean(fmean(s[la].values()) for la in languages)
+                for s in rows[name]["seeds"].values()
+            ]
+            line = {
+                "row": name,
+                "group": group,
+                "on": ablation.rows[name].on,
+                "mean": fmean(own),
+                "spread": pstdev(own),
+                "seeds": len(own),
+                "by_seed": own,
+                "paper": ablation.rows[name].paper.get(group),
+                "pairs": rows[name]["pairs"],
+                "seconds": rows[name]["seconds"],
+                "transductive": rows[name]["transductive"],
+            }
             if line["on"] in rows:
                 before, after = by_query(line["on"], languages), by_query(name, languages)
-                line |= {"difference": line["mean"] - next(x["mean"] for x in lines if x["row"] == line["on"]), "p": randomisation_test([after[k] - before[k] for k in before])}
+                line |= {
+                    "difference": line["mean"]
+                    - next(x["mean"] for x in lines if x["row"] == line["on"]),
+                    "p": randomisation_test([after[k] - before[k] for k in before]),
+                }
             lines.append(line)
         tested = [line for line in lines if "p" in line]
         for line, corrected in zip(tested, holm([line["p"] for line in tested])):
@@ -203,17 +290,57 @@ def compare(ablation: Ablation, rows: dict, groups: dict[str, list[str]]) -> lis
 
 
 def table(lines: list[dict], split: str) -> list[list[str]]:
-    return [["row", "on", "languages", f"nDCG@10 {split}", "spread", "seeds", "difference", "p", "p (Holm)", "pairs", "seconds", "paper", ""], *([
-        line["row"], line["on"] or "", line["group"], f"{line['mean']:.4f}", f"{line['spread']:.4f}" if line["seeds"] > 1 else "", str(line["seeds"]),
-        *((f"{line['difference']:+.4f}", f"{line['p']:.4f}", f"{line['holm']:.4f}") if "p" in line else ("", "", "")), str(line["pairs"] or ""),
-        f"{line['seconds']:.0f}" if line["seconds"] else "", f"{line['paper']:.3f}" if line["paper"] else "", "transductive" if line["transductive"] else ""] for line in lines)]
+    return [
+        [
+            "row",
+            "on",
+            "languages",
+            f"nDCG@10 {split}",
+            "spread",
+            "seeds",
+            "difference",
+            "p",
+            "p (Holm)",
+            "pairs",
+            "seconds",
+            "paper",
+            "",
+        ],
+        *(
+            [
+                line["row"],
+                line["on"] or "",
+                line["group"],
+                f"{line['mean']:.4f}",
+                f"{line['spread']:.4f}" if line["seeds"] > 1 else "",
+                str(line["seeds"]),
+                *(
+                    (f"{line['difference']:+.4f}", f"{line['p']:.4f}", f"{line['holm']:.4f}")
+                    if "p" in line
+                    else ("", "", "")
+                ),
+                str(line["pairs"] or ""),
+                f"{line['seconds']:.0f}" if line["seconds"] else "",
+                f"{line['paper']:.3f}" if line["paper"] else "",
+                "transductive" if line["transductive"] else "",
+            ]
+            for line in lines
+        ),
+    ]
 
 
 def folder_of(config: Config, path: Path) -> Path:
     return config.home / path.stem
 
 
-def write(path: Path, ablation: Ablation, config: Config, split: str, rows: dict, groups: dict[str, list[str]]) -> None:
+def write(
+    path: Path,
+    ablation: Ablation,
+    config: Config,
+    split: str,
+    rows: dict,
+    groups: dict[str, list[str]],
+) -> None:
     """ablation.json, .csv, .txt and .html of what there is so far."""
     folder, lines = folder_of(config, path), compare(ablation, rows, groups)
     cells = table(lines, split)
@@ -221,9 +348,24 @@ def write(path: Path, ablation: Ablation, config: Config, split: str, rows: dict
     write_json(folder / "ablation.json", lines)
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(cells)
-    curve = {f"{row}, {group}": points for group in groups for row, points in curves(ablation, [line for line in lines if line["group"] == group]).items()}
-    page = PAGE.get_template("ablation.html").render(title=f"{config.collection_name}: {path.stem}", split=split, rows=cells, chart=charts.lines(f"nDCG@10 on {split}", "", curve))
-    for name, content in (("csv", text.getvalue()), ("txt", results.text_table(cells, left=3) + "\n"), ("html", page + "\n")):
+    curve = {
+        f"{row}, {group}": points
+        for group in groups
+        for row, points in curves(
+            ablation, [line for line in lines if line["group"] == group]
+        ).items()
+    }
+    page = PAGE.get_template("ablation.html").render(
+        title=f"{config.collection_name}: {path.stem}",
+        split=split,
+        rows=cells,
+        chart=charts.lines(f"nDCG@10 on {split}", "", curve),
+    )
+    for name, content in (
+        ("csv", text.getvalue()),
+        ("txt", results.text_table(cells, left=3) + "\n"),
+        ("html", page + "\n"),
+    ):
         with finished_file(folder / f"ablation.{name}") as file:
             file.write(content)
 
@@ -239,19 +381,39 @@ def curves(ablation: Ablation, lines: list[dict]) -> dict[str, dict[float, float
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m ensemble.ablate", description="rows that each change one thing, in one table")
+    parser = argparse.ArgumentParser(
+        prog="python -m ensemble.ablate",
+        description="rows that each change one thing, in one table",
+    )
     parser.add_argument("ablation", type=Path)
     parser.add_argument("settings", nargs="*", metavar="key=value")
-    parser.add_argument("--rows", type=lambda text: text.split(","), default=[], metavar="ROW,ROW", help="only these, and those that they are on or beside")
+    parser.add_argument(
+        "--rows",
+        type=lambda text: text.split(","),
+        default=[],
+        metavar="ROW,ROW",
+        help="only these, and those that they are on or beside",
+    )
     parser.add_argument("--table", action="store_true", help="only print what is there")
     options = parser.parse_intermixed_args()
     ablation = read(options.ablation, options.rows)
     if not options.table:
         run(options.ablation, options.settings, options.rows)
-    folder = folder_of(configuration(ablation, options.ablation, next(iter(ablation.rows)), ablation.seeds[0], options.settings), options.ablation)
+    folder = folder_of(
+        configuration(
+            ablation,
+            options.ablation,
+            next(iter(ablation.rows)),
+            ablation.seeds[0],
+            options.settings,
+        ),
+        options.ablation,
+    )
     if not (folder / "ablation.txt").is_file():
         raise InputError(f"{folder}: no table yet; run without --table")
-    say(f"\n{(folder / 'ablation.txt').read_text('utf-8')}\ntable  {folder / 'ablation.csv'}\nreport {folder / 'ablation.html'}")
+    say(
+        f"\n{(folder / 'ablation.txt').read_text('utf-8')}\ntable  {folder / 'ablation.csv'}\nreport {folder / 'ablation.html'}"
+    )
 
 
 if __name__ == "__main__":

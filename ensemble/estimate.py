@@ -3,6 +3,7 @@
 Every method is fitted on all folds but one and measured on that one, in turn; what it chooses inside (a number of trees) it chooses by
 folds within the training folds. The best single member is chosen in the same way, so that the gain over it is fair.
 """
+
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -12,8 +13,10 @@ from core.settings import Ensemble
 from ensemble import weights
 from ensemble.weights import Judged, Key
 
-Method = Callable[[np.ndarray, np.ndarray], np.ndarray]     # masks of the queries to learn from and to fuse -> values [query, passage]
-SHRINK = 50.0           # of the row "coordinate, by language", where the settings name no other
+Method = Callable[
+    [np.ndarray, np.ndarray], np.ndarray
+]  # masks of the queries to learn from and to fuse -> values [query, passage]
+SHRINK = 50.0  # of the row "coordinate, by language", where the settings name no other
 
 
 def plain(s: Ensemble) -> Ensemble:
@@ -24,11 +27,15 @@ def plain(s: Ensemble) -> Ensemble:
 def rules(s: Ensemble, languages: int) -> dict[str, tuple[str, float | None]]:
     """Method -> weighting rule and shrinkage of weights by language, which makes sense from two languages on."""
     found: dict[str, tuple[str, float | None]] = {rule: (rule, None) for rule in weights.RULES}
-    return found | ({"coordinate, by language": ("coordinate", s.shrink or SHRINK)} if languages > 1 else {})
+    return found | (
+        {"coordinate, by language": ("coordinate", s.shrink or SHRINK)} if languages > 1 else {}
+    )
 
 
 def rule_method(judged: Judged, s: Ensemble, rule: str, shrink: float | None = None) -> Method:
-    return lambda learn, rows: weights.apply(judged.part(rows).members, weights.fit(judged.part(learn), plain(s), rule, shrink), plain(s))
+    return lambda learn, rows: weights.apply(
+        judged.part(rows).members, weights.fit(judged.part(learn), plain(s), rule, shrink), plain(s)
+    )
 
 
 def single_method(judged: Judged) -> Method:
@@ -41,8 +48,15 @@ def single_method(judged: Judged) -> Method:
 
 
 def methods(judged: Judged, s: Ensemble, stacked: Method | None) -> dict[str, Method]:
-    found = {name: rule_method(judged, s, *rule) for name, rule in rules(s, len(set(judged.languages.tolist()))).items()}
-    return {"best single": single_method(judged), **found, **({"stacking": stacked} if stacked else {})}
+    found = {
+        name: rule_method(judged, s, *rule)
+        for name, rule in rules(s, len(set(judged.languages.tolist()))).items()
+    }
+    return {
+        "best single": single_method(judged),
+        **found,
+        **({"stacking": stacked} if stacked else {}),
+    }
 
 
 def nested(judged: Judged, method: Method, folds: np.ndarray) -> np.ndarray:
@@ -54,7 +68,9 @@ def nested(judged: Judged, method: Method, folds: np.ndarray) -> np.ndarray:
     return found
 
 
-def estimates(judged: Judged, folds: Mapping[Key, int], s: Ensemble, stacked: Method | None, seed: int) -> list[dict]:
+def estimates(
+    judged: Judged, folds: Mapping[Key, int], s: Ensemble, stacked: Method | None, seed: int
+) -> list[dict]:
     """A row a method: ``same`` (learnt and measured on all queries), ``nested``, and the nested gain over the best single member."""
     fold = np.array([folds[key] for key in judged.members.queries])
     everything = np.ones(len(fold), bool)
@@ -62,19 +78,56 @@ def estimates(judged: Judged, folds: Mapping[Key, int], s: Ensemble, stacked: Me
     base = nested(judged, single_method(judged), fold)
     for name, method in methods(judged, s, stacked).items():
         honest = nested(judged, method, fold)
-        found.append({"method": name, "same": judged.macro(judged.per_query(method(everything, everything))), "nested": judged.macro(honest),
-                      "gain": judged.macro(honest) - judged.macro(base), **tested(honest - base, seed)})
+        found.append(
+            {
+                "method": name,
+                "same": judged.macro(judged.per_query(method(everything, everything))),
+                "nested": judged.macro(honest),
+                "gain": judged.macro(honest) - judged.macro(base),
+                **tested(honest - base, seed),
+            }
+        )
     return found
 
 
 def tested(differences: np.ndarray, seed: int) -> dict:
-    return {"wins": int((differences > 1e-12).sum()), "losses": int((differences < -1e-12).sum()), "queries": len(differences),
-            "p": randomisation_test(differences.tolist(), seed=seed)}
+    return {
+        "wins": int((differences > 1e-12).sum()),
+        "losses": int((differences < -1e-12).sum()),
+        "queries": len(differences),
+        "p": randomisation_test(differences.tolist(), seed=seed),
+    }
 
 
-def rows(found: Sequence[Mapping], elsewhere: Mapping[str, Mapping[str, float]] | None = None) -> list[list[str]]:
+def rows(
+    found: Sequence[Mapping], elsewhere: Mapping[str, Mapping[str, float]] | None = None
+) -> list[list[str]]:
     """A table; ``elsewhere``: column -> method -> nDCG@10 of what was fitted on all of dev."""
     elsewhere = elsewhere or {}
-    return [["method", "same queries", "nested", "gain over the best single", "won", "lost", "of", "p", *elsewhere], *(
-        [v["method"], f"{v['same']:.4f}", f"{v['nested']:.4f}", f"{v['gain']:+.4f}", str(v["wins"]), str(v["losses"]), str(v["queries"]), f"{v['p']:.4f}",
-         *(f"{by_method[v['method']]:.4f}" for by_method in elsewhere.values())] for v in found)]
+    return [
+        [
+            "method",
+            "same queries",
+            "nested",
+            "gain over the best single",
+            "won",
+            "lost",
+            "of",
+            "p",
+            *elsewhere,
+        ],
+        *(
+            [
+                v["method"],
+                f"{v['same']:.4f}",
+                f"{v['nested']:.4f}",
+                f"{v['gain']:+.4f}",
+                str(v["wins"]),
+                str(v["losses"]),
+                str(v["queries"]),
+                f"{v['p']:.4f}",
+                *(f"{by_method[v['method']]:.4f}" for by_method in elsewhere.values()),
+            ]
+            for v in found
+        ),
+    ]

@@ -1,7 +1,8 @@
 """What a run would do: done, stale and why, and what the rest will take; and what to forget before it.
 
-    python -m ensemble.plan CONFIG [key=value …] [--from STAGE] [--until STAGE] [--force STAGE]
+python -m ensemble.plan CONFIG [key=value …] [--from STAGE] [--until STAGE] [--force STAGE]
 """
+
 import shutil
 
 from core.config import from_arguments, last_round, until_round
@@ -15,7 +16,12 @@ from ensemble import fuse
 from ranking import rank
 from retrieval import search
 
-PLANS = {"retrieval": search.plan, "data_aug": build.plan, "ranking": rank.plan, "ensemble": fuse.plan}
+PLANS = {
+    "retrieval": search.plan,
+    "data_aug": build.plan,
+    "ranking": rank.plan,
+    "ensemble": fuse.plan,
+}
 
 
 def depends(step: Step, stage: str) -> bool:
@@ -29,7 +35,11 @@ def discard(plans: dict[str, Plan], stage: str) -> int:
     for plan in plans.values():
         for step in plan.values():
             if depends(step, stage):
-                for path in (step.path, step.path.with_name(step.path.name + ".part"), kept_beside(step.path)):
+                for path in (
+                    step.path,
+                    step.path.with_name(step.path.name + ".part"),
+                    kept_beside(step.path),
+                ):
                     if path.exists():
                         shutil.rmtree(path)
                         count += 1
@@ -42,7 +52,9 @@ def lines(plans: dict[str, Plan], journal: Journal, stages: tuple[str, ...]):
     for stage in stages:
         kinds: dict[str, list[Step]] = {}
         for step in plans[stage].values():
-            kinds.setdefault(step.name if step.name.startswith("ranker/") else step.name.split("/")[0], []).append(step)
+            kinds.setdefault(
+                step.name if step.name.startswith("ranker/") else step.name.split("/")[0], []
+            ).append(step)
         yield stage
         for kind, steps in kinds.items():
             stale = [s for s in steps if not s.done]
@@ -52,8 +64,14 @@ def lines(plans: dict[str, Plan], journal: Journal, stages: tuple[str, ...]):
                 continue
             begun = sum(s.path.with_name(s.path.name + ".part").exists() for s in stale)
             yield f"  {kind:24} {len(stale)} of {len(steps)} to make{f', {begun} begun' if begun else ''}, about {minutes(sum(s.seconds for s in stale))}: {journal.why(stale[0])}"
-    yield (f"\nto make: {len(rest)} outputs, about {minutes(sum(s.seconds for s in rest))} on two cores, {sum(s.disk for s in rest) / 1e9:.1f} GB of disk, "
-           f"up to {max((s.memory for s in rest), default=0) / 1e9:.1f} GB of memory") if rest else "\nall done"
+    yield (
+        (
+            f"\nto make: {len(rest)} outputs, about {minutes(sum(s.seconds for s in rest))} on two cores, {sum(s.disk for s in rest) / 1e9:.1f} GB of disk, "
+            f"up to {max((s.memory for s in rest), default=0) / 1e9:.1f} GB of memory"
+        )
+        if rest
+        else "\nall done"
+    )
 
 
 def plannable(config: Config) -> tuple[Config, int | None]:
@@ -66,13 +84,21 @@ def plannable(config: Config) -> tuple[Config, int | None]:
 
 
 def minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
 
 
 def arguments(parser) -> None:
     parser.add_argument("--from", dest="first", choices=STAGES, default=STAGES[0])
     parser.add_argument("--until", choices=STAGES, default=STAGES[-1])
-    parser.add_argument("--force", choices=STAGES, help="forget this stage's outputs and all that depends on them")
+    parser.add_argument(
+        "--force", choices=STAGES, help="forget this stage's outputs and all that depends on them"
+    )
 
 
 def main() -> None:
@@ -81,12 +107,16 @@ def main() -> None:
     task = Task(config)
     plans = {stage: plan(task) for stage, plan in PLANS.items()}
     if options.force:
-        say(f"forgot {discard(plans, options.force)} outputs of {options.force} and of what depends on it")
+        say(
+            f"forgot {discard(plans, options.force)} outputs of {options.force} and of what depends on it"
+        )
         return
-    stages = STAGES[STAGES.index(options.first):STAGES.index(options.until) + 1]
+    stages = STAGES[STAGES.index(options.first) : STAGES.index(options.until) + 1]
     say("\n".join(lines(plans, Journal(config.folder), stages)))
     if later:
-        say(f"\nand then round {later}: what its pseudo-labels come from is made in round {later - 1}, so it is not planned yet")
+        say(
+            f"\nand then round {later}: what its pseudo-labels come from is made in round {later - 1}, so it is not planned yet"
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 """What a submission looks like: PROFILES, one short entry a competition's format. How hits are written, and how they are read back."""
+
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,23 +14,28 @@ from core.runs import finite, ranked
 @dataclass(frozen=True)
 class Entry:
     """A language's part of a submission."""
+
     language: str
-    track: str              # known or surprise
+    track: str  # known or surprise
     run: Run
     queries: Sequence[str]
     passages: Passages
 
 
-Hit = tuple[str, str, str | None, str | None]     # query id, docid, rank and score as written; None where the format has none
+Hit = tuple[
+    str, str, str | None, str | None
+]  # query id, docid, rank and score as written; None where the format has none
 
 
 @dataclass(frozen=True)
 class Profile:
     suffix: str
-    depth: int              # at most
-    tracks: bool            # a folder known/ and one surprise/
+    depth: int  # at most
+    tracks: bool  # a folder known/ and one surprise/
     lines: Callable[[Entry, int, str], Iterator[str]]
-    hits: Callable[[str, int, str], list[Hit]]          # (file, number, line) -> what the line says; raises InputError
+    hits: Callable[
+        [str, int, str], list[Hit]
+    ]  # (file, number, line) -> what the line says; raises InputError
     head: str | None = None
 
     def name(self, language: str, split: str, track: str) -> str:
@@ -50,14 +56,18 @@ def strictly_decreasing(scores: Sequence[float]) -> list[float]:
 def trec_lines(entry: Entry, depth: int, tag: str) -> Iterator[str]:
     for qid in entry.queries:
         best = ranked(entry.run.get(qid, {}))[:depth]
-        for rank, (hit, score) in enumerate(zip(best, strictly_decreasing([s for _, s in best])), 1):
+        for rank, (hit, score) in enumerate(
+            zip(best, strictly_decreasing([s for _, s in best])), 1
+        ):
             yield f"{qid} Q0 {hit.docid} {rank} {score!r} {tag}"
 
 
 def trec_hits(where: str, number: int, line: str) -> list[Hit]:
     columns = line.split()
     if len(columns) != 6:
-        raise at_line(where, number, f"{len(columns)} columns", "6: query-id Q0 docid rank score tag")
+        raise at_line(
+            where, number, f"{len(columns)} columns", "6: query-id Q0 docid rank score tag"
+        )
     finite(where, number, columns[4])
     return [(columns[0], columns[2], columns[3], columns[4])]
 
@@ -70,7 +80,9 @@ def csv_lines(entry: Entry, depth: int, _tag: str) -> Iterator[str]:
 def csv_hits(where: str, number: int, line: str) -> list[Hit]:
     columns = line.split(",")
     if len(columns) != 2 or not columns[1].split():
-        raise at_line(where, number, repr(line[:60]), "a query id, a comma, and docids separated by spaces")
+        raise at_line(
+            where, number, repr(line[:60]), "a query id, a comma, and docids separated by spaces"
+        )
     return [(columns[0], docid, None, None) for docid in columns[1].split()]
 
 

@@ -1,7 +1,8 @@
 """The ensemble stage: weights, stacking, fused runs, submission, results, report.
 
-    python -m ensemble.run CONFIG [key=value …]
+python -m ensemble.run CONFIG [key=value …]
 """
+
 import os
 import shutil
 
@@ -35,9 +36,14 @@ def link_runs(task: Task) -> None:
         for system in results.systems(task):
             (target / system).mkdir(parents=True)
             for la, split in task.pairs(task.config.splits.dev, task.config.splits.test):
-                os.link(results.run_step(task, system, la, split).path / "run.trec", target / system / f"{la}-{split}.trec")
+                os.link(
+                    results.run_step(task, system, la, split).path / "run.trec",
+                    target / system / f"{la}-{split}.trec",
+                )
     if "submission" in fuse.plan(task):
-        shutil.copy(fuse.plan(task)["submission"].path / "submission.zip", folder / "submission.zip")
+        shutil.copy(
+            fuse.plan(task)["submission"].path / "submission.zip", folder / "submission.zip"
+        )
 
 
 def enter(task: Task, found: dict) -> None:
@@ -46,8 +52,15 @@ def enter(task: Task, found: dict) -> None:
     if step:
         dev = found.get(c.splits.dev, {}).get(c.submission.system, {})
         name = {"ensemble": c.ensemble.weights, "stacking": "stacking"}.get(c.submission.system)
-        honest = next((row["nested"] for row in results.estimates(task) if row["method"] == name), None)
-        number = ledger.note(c, step.path / "submission.zip", {la: v["nDCG@10"] for la, v in dev.items() if la in task.languages}, honest)
+        honest = next(
+            (row["nested"] for row in results.estimates(task) if row["method"] == name), None
+        )
+        number = ledger.note(
+            c,
+            step.path / "submission.zip",
+            {la: v["nDCG@10"] for la, v in dev.items() if la in task.languages},
+            honest,
+        )
         say(f"submission {number} is in the ledger {ledger.path_of(c)}")
 
 
@@ -56,14 +69,28 @@ def tell(task: Task, found: dict, compared: dict, elsewhere: dict) -> None:
     c, split = task.config, results.report_split(task)
     if split:
         head, *_ = results.table(found, split)
-        rows = [[metric, *row] for metric in results.TABLE for row in results.table(found, split, metric)[1:]]
-        say(f"\n{c.collection_name}, {split}\n{results.text_table([['metric', 'system', *head[1:]], *rows], left=2)}")
-        say(f"\nnDCG@10 on {split} against the stage before\n{results.text_table(results.comparison_rows(compared, split), left=3)}")
+        rows = [
+            [metric, *row]
+            for metric in results.TABLE
+            for row in results.table(found, split, metric)[1:]
+        ]
+        say(
+            f"\n{c.collection_name}, {split}\n{results.text_table([['metric', 'system', *head[1:]], *rows], left=2)}"
+        )
+        say(
+            f"\nnDCG@10 on {split} against the stage before\n{results.text_table(results.comparison_rows(compared, split), left=3)}"
+        )
     if names := results.transductive(task):
-        say(f"\ntransductive, trained on unlabelled {' and '.join(results.target_splits(task))} queries: {', '.join(names)}")
+        say(
+            f"\ntransductive, trained on unlabelled {' and '.join(results.target_splits(task))} queries: {', '.join(names)}"
+        )
     if values := results.estimates(task):
-        say(f"\nways of fusing on {c.splits.dev}, nDCG@10\n{results.text_table(estimate.rows(values, elsewhere))}")
-    say(f"\nresults     {c.folder / 'results.json'}\nreport      {c.folder / 'report' / 'index.html'}")
+        say(
+            f"\nways of fusing on {c.splits.dev}, nDCG@10\n{results.text_table(estimate.rows(values, elsewhere))}"
+        )
+    say(
+        f"\nresults     {c.folder / 'results.json'}\nreport      {c.folder / 'report' / 'index.html'}"
+    )
     if (c.folder / "submission.zip").exists():
         say(f"submission  {c.folder / 'submission.zip'}")
 

@@ -2,6 +2,7 @@
 
 Higher scores of a member never lower a passage (monotone constraints): on a few hundred queries that is worth more than freedom.
 """
+
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,14 +16,20 @@ from core.fusion import Aligned, count, highest, minmax, ranks
 from core.settings import Stacking
 from ensemble.weights import Judged, Key, query_correlations
 
-Texts = Callable[[Key, Sequence[str]], tuple[str, list[str]]]     # (query, docids) -> its text, their texts
-STEP = 10       # trees between two looks at the inner folds
+Texts = Callable[
+    [Key, Sequence[str]], tuple[str, list[str]]
+]  # (query, docids) -> its text, their texts
+STEP = 10  # trees between two looks at the inner folds
 
 
 def member_features(name: str, scores: np.ndarray) -> dict[str, tuple[np.ndarray, int]]:
     """Feature name -> ([query, passage], monotone direction)."""
-    return {f"{name} score": (scores, 1), f"{name} rank": (np.where(np.isnan(scores), np.nan, ranks(scores)), -1),
-            f"{name} margin": (highest(scores) - scores, -1), f"{name} share": (np.where(np.isnan(scores), np.nan, minmax(scores)), 1)}
+    return {
+        f"{name} score": (scores, 1),
+        f"{name} rank": (np.where(np.isnan(scores), np.nan, ranks(scores)), -1),
+        f"{name} margin": (highest(scores) - scores, -1),
+        f"{name} share": (np.where(np.isnan(scores), np.nan, minmax(scores)), 1),
+    }
 
 
 def agreement_features(scores: np.ndarray) -> dict[str, tuple[np.ndarray, int]]:
@@ -32,9 +39,18 @@ def agreement_features(scores: np.ndarray) -> dict[str, tuple[np.ndarray, int]]:
     pairs = [query_correlations(a, b) for i, a in enumerate(scores) for b in scores[:i]]
     alike = np.stack(pairs) if pairs else np.zeros((1, scores.shape[1]))
     known = (~np.isnan(alike)).sum(0)
-    return {"mean share": (shares.mean(0), 1), "spread of shares": (shares.std(0), 0), "members with it in their ten": (top.astype(float), 1),
-            "agreement on the query": (np.broadcast_to((np.nansum(alike, 0) / np.maximum(known, 1))[:, None], scores.shape[1:]), 0),
-            "candidates": (np.broadcast_to(count(shares.mean(0)) * 1.0, scores.shape[1:]), 0)}
+    return {
+        "mean share": (shares.mean(0), 1),
+        "spread of shares": (shares.std(0), 0),
+        "members with it in their ten": (top.astype(float), 1),
+        "agreement on the query": (
+            np.broadcast_to(
+                (np.nansum(alike, 0) / np.maximum(known, 1))[:, None], scores.shape[1:]
+            ),
+            0,
+        ),
+        "candidates": (np.broadcast_to(count(shares.mean(0)) * 1.0, scores.shape[1:]), 0),
+    }
 
 
 def text_features(members: Aligned, texts: Texts) -> dict[str, tuple[np.ndarray, int]]:
@@ -48,27 +64,39 @@ def text_features(members: Aligned, texts: Texts) -> dict[str, tuple[np.ndarray,
     return dict(zip(("query length", "passage length", "overlap"), ((layer, 0) for layer in found)))
 
 
-def features(members: Aligned, texts: Texts, languages: Sequence[str]) -> dict[str, tuple[np.ndarray, int]]:
+def features(
+    members: Aligned, texts: Texts, languages: Sequence[str]
+) -> dict[str, tuple[np.ndarray, int]]:
     """All features by name. ``language`` is the place in ``languages``; one that was not trained on is missing (NaN)."""
     place = {la: float(i) for i, la in enumerate(languages)}
     language = np.array([place.get(la, np.nan) for la, _ in members.queries])
     found: dict = {}
     for name, scores in zip(members.names, members.scores):
         found |= member_features(name, scores)
-    return {**found, **agreement_features(members.scores), **text_features(members, texts),
-            "language": (np.broadcast_to(language[:, None], members.scores.shape[1:]), 0)}
+    return {
+        **found,
+        **agreement_features(members.scores),
+        **text_features(members, texts),
+        "language": (np.broadcast_to(language[:, None], members.scores.shape[1:]), 0),
+    }
 
 
 class Stack:
     """Features and labels of judged queries in LightGBM's layout: rows by query, every group with at least one row."""
 
-    def __init__(self, judged: Judged, texts: Texts, languages: Sequence[str], settings: Stacking, seed: int):
+    def __init__(
+        self, judged: Judged, texts: Texts, languages: Sequence[str], settings: Stacking, seed: int
+    ):
         self.judged, self.s, self.seed, self.languages = judged, settings, seed, list(languages)
         table = features(judged.members, texts, languages)
         self.names, self.monotone = list(table), [direction for _, direction in table.values()]
-        self.values = np.stack([values for values, _ in table.values()], -1)       # [query, passage, feature]
+        self.values = np.stack(
+            [values for values, _ in table.values()], -1
+        )  # [query, passage, feature]
         if not judged.gains.any():
-            raise InputError("stacking: no relevant passage among the reranked candidates of the judged queries; raise ranking.rerank.depth")
+            raise InputError(
+                "stacking: no relevant passage among the reranked candidates of the judged queries; raise ranking.rerank.depth"
+            )
 
     def train(self, rows: np.ndarray, trees: int):
         """A booster from the queries of the mask ``rows``."""
@@ -78,12 +106,28 @@ class Stack:
         chosen = np.flatnonzero(rows)[present.any(1)]
         mask = self.judged.members.present[chosen]
         labels = self.judged.gains[chosen][mask].astype(int)
-        data = lightgbm.Dataset(self.values[chosen][mask], labels, group=mask.sum(1), feature_name=[n.replace(" ", "_") for n in self.names],
-                                categorical_feature=[self.names.index("language")], params={"verbosity": -1})
+        data = lightgbm.Dataset(
+            self.values[chosen][mask],
+            labels,
+            group=mask.sum(1),
+            feature_name=[n.replace(" ", "_") for n in self.names],
+            categorical_feature=[self.names.index("language")],
+            params={"verbosity": -1},
+        )
         parameters = {
-            "objective": "lambdarank", "label_gain": list(range(max(labels.max(), 1) + 1)), "lambdarank_truncation_level": 12,
-            "learning_rate": self.s.learning_rate, "num_leaves": self.s.leaves, "min_data_in_leaf": self.s.min_leaf, "feature_fraction": 0.6,
-            "monotone_constraints": self.monotone, "seed": self.seed, "deterministic": True, "force_row_wise": True, "verbosity": -1}
+            "objective": "lambdarank",
+            "label_gain": list(range(max(labels.max(), 1) + 1)),
+            "lambdarank_truncation_level": 12,
+            "learning_rate": self.s.learning_rate,
+            "num_leaves": self.s.leaves,
+            "min_data_in_leaf": self.s.min_leaf,
+            "feature_fraction": 0.6,
+            "monotone_constraints": self.monotone,
+            "seed": self.seed,
+            "deterministic": True,
+            "force_row_wise": True,
+            "verbosity": -1,
+        }
         return lightgbm.train(parameters, data, trees)
 
     def predict(self, booster, rows: np.ndarray, trees: int | None = None) -> np.ndarray:
@@ -99,7 +143,9 @@ class Stack:
             held = rows & (folds == fold)
             booster = self.train(rows & (folds != fold), self.s.trees)
             for i, trees in enumerate(steps):
-                found[i, inner == fold] = self.judged.part(held).per_query(self.predict(booster, held, trees))
+                found[i, inner == fold] = self.judged.part(held).per_query(
+                    self.predict(booster, held, trees)
+                )
         part = self.judged.part(rows)
         return steps[int(np.argmax([part.macro(per_query) for per_query in found]))]
 
@@ -107,19 +153,25 @@ class Stack:
         return self.train(rows, self.best_trees(rows, folds))
 
 
-def predicted(booster, values: np.ndarray, present: np.ndarray, trees: int | None = None) -> np.ndarray:
+def predicted(
+    booster, values: np.ndarray, present: np.ndarray, trees: int | None = None
+) -> np.ndarray:
     found = np.full(present.shape, np.nan)
     if present.any():
         found[present] = booster.predict(values[present], num_iteration=trees)
     return found
 
 
-def importance(booster, names: Sequence[str], values: np.ndarray, present: np.ndarray, languages: np.ndarray) -> dict[str, dict[str, float]]:
+def importance(
+    booster, names: Sequence[str], values: np.ndarray, present: np.ndarray, languages: np.ndarray
+) -> dict[str, dict[str, float]]:
     """Language -> feature -> share of what moves the scores: mean absolute contribution (TreeSHAP, which LightGBM computes)."""
     found = {}
     for la in dict.fromkeys(languages.tolist()):
         rows = languages == la
-        parts = np.abs(booster.predict(values[rows][present[rows]], pred_contrib=True)[:, :-1]).mean(0)
+        parts = np.abs(
+            booster.predict(values[rows][present[rows]], pred_contrib=True)[:, :-1]
+        ).mean(0)
         shares = parts / max(parts.sum(), 1e-300)
         found[la] = {names[i]: float(shares[i]) for i in np.argsort(-shares, kind="stable")}
     return found
@@ -128,10 +180,21 @@ def importance(booster, names: Sequence[str], values: np.ndarray, present: np.nd
 def save(folder: Path, booster, stack: Stack, note: Mapping) -> None:
     """The model as text, and what is needed to make its features again."""
     (folder / "model.txt").write_text(booster.model_to_string(), "utf-8")
-    shares = importance(booster, stack.names, stack.values, stack.judged.members.present, stack.judged.languages)
-    write_json(folder / "stacking.json", {
-        **note, "members": list(stack.judged.members.names), "features": stack.names, "languages": stack.languages, "trees": booster.num_trees(),
-        "queries": len(stack.values), "importance": shares})
+    shares = importance(
+        booster, stack.names, stack.values, stack.judged.members.present, stack.judged.languages
+    )
+    write_json(
+        folder / "stacking.json",
+        {
+            **note,
+            "members": list(stack.judged.members.names),
+            "features": stack.names,
+            "languages": stack.languages,
+            "trees": booster.num_trees(),
+            "queries": len(stack.values),
+            "importance": shares,
+        },
+    )
 
 
 def apply(folder: Path, members: Aligned, texts: Texts) -> np.ndarray:
@@ -140,6 +203,12 @@ def apply(folder: Path, members: Aligned, texts: Texts) -> np.ndarray:
 
     note = json.loads((folder / "stacking.json").read_text("utf-8"))
     if note["members"] != list(members.names):
-        raise InputError(f"{folder}: the model was trained with the members {', '.join(note['members'])}, found {', '.join(members.names)}")
+        raise InputError(
+            f"{folder}: the model was trained with the members {', '.join(note['members'])}, found {', '.join(members.names)}"
+        )
     table = features(members, texts, note["languages"])
-    return predicted(lightgbm.Booster(model_str=(folder / "model.txt").read_text("utf-8")), np.stack([v for v, _ in table.values()], -1), members.present)
+    return predicted(
+        lightgbm.Booster(model_str=(folder / "model.txt").read_text("utf-8")),
+        np.stack([v for v, _ in table.values()], -1),
+        members.present,
+    )

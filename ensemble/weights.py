@@ -1,4 +1,5 @@
 """Weights of an ensemble's members, from judged queries. RULES is a table of functions from a Problem to a weight a member."""
+
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,20 +11,29 @@ from core.fusion import FUSIONS, Aligned, align, normalised, shrunk
 from core.records import Run
 from core.settings import Ensemble
 
-Key = tuple[str, str]               # (language, query id)
+Key = tuple[str, str]  # (language, query id)
 Table = Mapping[str, Mapping[str, float]]
-GRID = np.linspace(0.0, 1.0, 21)    # of a coordinate's weight
-ROUNDS = 30                         # of greedy selection
+GRID = np.linspace(0.0, 1.0, 21)  # of a coordinate's weight
+ROUNDS = 30  # of greedy selection
 
 
-def aligned_members(runs: Mapping[str, Mapping[str, Run]], queries: Sequence[Key] | None = None) -> Aligned:
+def aligned_members(
+    runs: Mapping[str, Mapping[str, Run]], queries: Sequence[Key] | None = None
+) -> Aligned:
     """``runs``: member -> language -> run; queries become (language, query id)."""
-    return align({name: {(la, q): scores for la, run in by_language.items() for q, scores in run.items()} for name, by_language in runs.items()}, queries)
+    return align(
+        {
+            name: {(la, q): scores for la, run in by_language.items() for q, scores in run.items()}
+            for name, by_language in runs.items()
+        },
+        queries,
+    )
 
 
 @dataclass(frozen=True)
 class Judged:
     """Members' raw scores on judged queries."""
+
     members: Aligned
     qrels: Mapping[Hashable, Mapping[str, int]]
 
@@ -45,7 +55,15 @@ class Judged:
     def part(self, rows: np.ndarray) -> "Judged":
         """Some of the queries; ``rows``: a mask."""
         m, chosen = self.members, np.flatnonzero(rows)
-        return Judged(Aligned(m.names, tuple(m.queries[i] for i in chosen), [m.docids[i] for i in chosen], m.scores[:, chosen]), self.qrels)
+        return Judged(
+            Aligned(
+                m.names,
+                tuple(m.queries[i] for i in chosen),
+                [m.docids[i] for i in chosen],
+                m.scores[:, chosen],
+            ),
+            self.qrels,
+        )
 
     def per_query(self, values: np.ndarray) -> np.ndarray:
         """nDCG@10 of fused values [query, passage]."""
@@ -53,24 +71,34 @@ class Judged:
 
     def macro(self, per_query: np.ndarray) -> float:
         """Mean over languages of the mean over queries."""
-        return float(np.mean([per_query[self.languages == la].mean() for la in dict.fromkeys(self.languages)]))
+        return float(
+            np.mean(
+                [per_query[self.languages == la].mean() for la in dict.fromkeys(self.languages)]
+            )
+        )
 
 
 @dataclass(frozen=True)
 class Problem:
     """What a rule sees: normalised scores, their worth alone and together."""
+
     judged: Judged
-    scores: np.ndarray      # [member, query, passage], NaN where absent
+    scores: np.ndarray  # [member, query, passage], NaN where absent
     missing: str
     fusion: str
 
     def value(self, weights: Sequence[float]) -> float:
         """nDCG@10 of a fusion, mean over languages."""
-        return self.judged.macro(self.judged.per_query(FUSIONS[self.fusion](self.scores, weights, self.missing)))
+        return self.judged.macro(
+            self.judged.per_query(FUSIONS[self.fusion](self.scores, weights, self.missing))
+        )
 
     @cached_property
     def alone(self) -> dict[str, float]:
-        return {name: self.judged.macro(self.judged.per_query(scores)) for name, scores in zip(self.judged.members.names, self.scores)}
+        return {
+            name: self.judged.macro(self.judged.per_query(scores))
+            for name, scores in zip(self.judged.members.names, self.scores)
+        }
 
     @cached_property
     def table(self) -> Table:
@@ -84,7 +112,9 @@ def correlations(names: Sequence[str], scores: np.ndarray) -> dict[str, dict[str
     for i, a in enumerate(names):
         for j, b in enumerate(names[:i]):
             found = query_correlations(scores[i], scores[j])
-            table[a][b] = table[b][a] = float(np.nanmean(found)) if np.isfinite(found).any() else 0.0
+            table[a][b] = table[b][a] = (
+                float(np.nanmean(found)) if np.isfinite(found).any() else 0.0
+            )
     return table
 
 
@@ -92,9 +122,17 @@ def query_correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Pearson's r of each query; NaN where it is not defined."""
     shared = ~np.isnan(x) & ~np.isnan(y)
     n = np.maximum(shared.sum(1, keepdims=True), 1)
-    x, y = (np.where(shared, values - np.where(shared, values, 0.0).sum(1, keepdims=True) / n, 0.0) for values in (x, y))
-    spread = np.sqrt((x ** 2).sum(1) * (y ** 2).sum(1))
-    return np.divide((x * y).sum(1), spread, out=np.full(len(x), np.nan), where=(shared.sum(1) >= 3) & (spread > 1e-12))
+    x, y = (
+        np.where(shared, values - np.where(shared, values, 0.0).sum(1, keepdims=True) / n, 0.0)
+        for values in (x, y)
+    )
+    spread = np.sqrt((x**2).sum(1) * (y**2).sum(1))
+    return np.divide(
+        (x * y).sum(1),
+        spread,
+        out=np.full(len(x), np.nan),
+        where=(shared.sum(1) >= 3) & (spread > 1e-12),
+    )
 
 
 def uniform(names: Sequence[str]) -> dict[str, float]:
@@ -116,7 +154,11 @@ def paper(scores: Mapping[str, float], table: Table) -> dict[str, float]:
     """
     low, names = min(scores.values()), list(scores)
     spread = max(scores.values()) - low
-    raw = {n: (scores[n] - low if spread > 0 else 1.0) * (1 - max(0.0, float(np.mean([table[n][m] for m in names if m != n] or [0.0])))) for n in names}
+    raw = {
+        n: (scores[n] - low if spread > 0 else 1.0)
+        * (1 - max(0.0, float(np.mean([table[n][m] for m in names if m != n] or [0.0]))))
+        for n in names
+    }
     total = sum(raw.values())
     return {n: value / total for n, value in raw.items()} if total > 0 else uniform(names)
 
@@ -142,7 +184,10 @@ def coordinate(value: Callable[[Sequence[float]], float], count: int) -> np.ndar
         for i in range(count):
             rest = np.delete(weights, i)
             rest = rest / rest.sum() if rest.sum() > 0 else np.full(count - 1, 1 / (count - 1))
-            tried = [np.insert(rest * (1 - w), i, w) for w in sorted(GRID, key=lambda w: abs(w - weights[i]))]
+            tried = [
+                np.insert(rest * (1 - w), i, w)
+                for w in sorted(GRID, key=lambda w: abs(w - weights[i]))
+            ]
             values = [value(t) for t in tried]
             if max(values) > best + 1e-9:
                 weights, best, gained = tried[int(np.argmax(values))], max(values), True
@@ -176,9 +221,13 @@ def calibration(scores: np.ndarray, gains: np.ndarray) -> list[float]:
     def loss(p):
         logits = p[0] * z + p[1]
         wrong = 1 / (1 + np.exp(-np.clip(logits, -500, 500))) - y
-        return np.mean(np.logaddexp(0, logits) - y * logits), np.array([np.mean(wrong * z), np.mean(wrong)])
+        return np.mean(np.logaddexp(0, logits) - y * logits), np.array(
+            [np.mean(wrong * z), np.mean(wrong)]
+        )
 
-    slope, shift = minimize(loss, [1.0, 0.0], jac=True, bounds=[(0.0, 50.0), (-50.0, 50.0)], method="L-BFGS-B").x
+    slope, shift = minimize(
+        loss, [1.0, 0.0], jac=True, bounds=[(0.0, 50.0), (-50.0, 50.0)], method="L-BFGS-B"
+    ).x
     return [float(slope / s.std()), float(shift - slope * s.mean() / s.std())]
 
 
@@ -195,20 +244,34 @@ def fit(judged: Judged, s: Ensemble, rule: str | None = None, shrink: float | No
     rule, names = rule or s.weights, judged.members.names
     chosen: dict = {"rule": rule}
     if s.normalise == "sigmoid":
-        chosen["calibration"] = {n: calibration(scores, judged.gains) for n, scores in zip(names, judged.members.scores)}
-    problem = Problem(judged, prepared(judged.members.scores, names, chosen, s), s.missing, s.fusion)
-    chosen |= {"weights": RULES[rule](problem), "dev nDCG@10": problem.alone, "correlations": problem.table}
+        chosen["calibration"] = {
+            n: calibration(scores, judged.gains) for n, scores in zip(names, judged.members.scores)
+        }
+    problem = Problem(
+        judged, prepared(judged.members.scores, names, chosen, s), s.missing, s.fusion
+    )
+    chosen |= {
+        "weights": RULES[rule](problem),
+        "dev nDCG@10": problem.alone,
+        "correlations": problem.table,
+    }
     if shrink := shrink or s.shrink:
         chosen["by_language"] = by_language(problem, chosen["weights"], rule, shrink)
     return chosen
 
 
-def by_language(problem: Problem, overall: Mapping[str, float], rule: str, shrink: float) -> dict[str, dict[str, float]]:
+def by_language(
+    problem: Problem, overall: Mapping[str, float], rule: str, shrink: float
+) -> dict[str, dict[str, float]]:
     """The rule's choice on the queries of each language alone, shrunk to the global weights."""
     found = {}
     for la in dict.fromkeys(problem.judged.languages.tolist()):
         rows = problem.judged.languages == la
-        own = RULES[rule](Problem(problem.judged.part(rows), problem.scores[:, rows], problem.missing, problem.fusion))
+        own = RULES[rule](
+            Problem(
+                problem.judged.part(rows), problem.scores[:, rows], problem.missing, problem.fusion
+            )
+        )
         found[la] = shrunk(own, overall, int(rows.sum()), shrink)
     return found
 
@@ -220,7 +283,9 @@ def apply(members: Aligned, chosen: Mapping, s: Ensemble) -> np.ndarray:
     languages = np.array([la for la, _ in members.queries])
     for la in dict.fromkeys(languages.tolist()):
         rows, weights = languages == la, chosen.get("by_language", {}).get(la, chosen["weights"])
-        values[rows] = FUSIONS[s.fusion](scores[:, rows], [weights[n] for n in members.names], s.missing)
+        values[rows] = FUSIONS[s.fusion](
+            scores[:, rows], [weights[n] for n in members.names], s.missing
+        )
     return values
 
 

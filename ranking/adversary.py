@@ -3,6 +3,7 @@
 The perturbation is put on the OUTPUT of the embedding by a hook. Editing the weight and reading ``weight.grad`` does nothing under
 DeepSpeed, where that gradient is None after ``backward`` at ZeRO 2 and 3.
 """
+
 import contextlib
 from collections.abc import Iterator
 
@@ -30,7 +31,9 @@ class FGM:
             yield
 
     def _watch(self, _module, _inputs, output):
-        output = output if output.requires_grad else output.detach().requires_grad_()     # frozen embeddings
+        output = (
+            output if output.requires_grad else output.detach().requires_grad_()
+        )  # frozen embeddings
         output.register_hook(self._take)
         return output
 
@@ -48,15 +51,25 @@ class FGM:
         with self.hooked(add):
             yield
         if not fired:
-            raise InputError("FGM: the model did not pass through its input embeddings, so the perturbation had no effect; set fgm.epsilon=0 to train without it")
+            raise InputError(
+                "FGM: the model did not pass through its input embeddings, so the perturbation had no effect; set fgm.epsilon=0 to train without it"
+            )
 
     def delta(self) -> torch.Tensor:
         """Raises InputError where the clean pass left no gradient: training must not go on without its adversary unnoticed."""
         if self.gradient is None or not self.gradient.any():
-            raise InputError("FGM: no gradient reached the input embeddings, so the perturbation would do nothing; set fgm.epsilon=0 to train without it")
-        g = torch.nan_to_num(self.gradient.float(), 0.0, 0.0, 0.0)     # an fp16 overflow: the step is skipped anyway
+            raise InputError(
+                "FGM: no gradient reached the input embeddings, so the perturbation would do nothing; set fgm.epsilon=0 to train without it"
+            )
+        g = torch.nan_to_num(
+            self.gradient.float(), 0.0, 0.0, 0.0
+        )  # an fp16 overflow: the step is skipped anyway
         size = g.flatten(1).norm(dim=1).view(-1, 1, 1) if self.norm == "example" else g.norm()
-        return torch.where(size > 0, self.epsilon * g / size.clamp_min(torch.finfo(g.dtype).tiny), torch.zeros_like(g))
+        return torch.where(
+            size > 0,
+            self.epsilon * g / size.clamp_min(torch.finfo(g.dtype).tiny),
+            torch.zeros_like(g),
+        )
 
     @contextlib.contextmanager
     def hooked(self, hook) -> Iterator[None]:

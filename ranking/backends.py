@@ -1,5 +1,6 @@
 """What runs a trained cross-encoder while scoring. BACKENDS is the table: each takes a folder and a number format and gives a function
 from padded inputs to logits [pairs], its device, and what its scores are known by in the store."""
+
 import contextlib
 import io
 from collections.abc import Callable, Sequence
@@ -17,7 +18,12 @@ INT8 = "int8.xml"
 def load_model(folder: Path, number_format: str):
     from transformers import AutoModelForSequenceClassification
 
-    return backbones.loading(folder, lambda: AutoModelForSequenceClassification.from_pretrained(folder, dtype=backbones.dtype(number_format), use_safetensors=True)).eval()
+    return backbones.loading(
+        folder,
+        lambda: AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=backbones.dtype(number_format), use_safetensors=True
+        ),
+    ).eval()
 
 
 def torch_backend(folder: Path, number_format: str) -> Backend:
@@ -34,14 +40,21 @@ def openvino_backend(folder: Path, number_format: str) -> Backend:
 def int8_backend(folder: Path, _number_format: str) -> Backend:
     """What ``quantise`` wrote."""
     read = package("openvino").Core().read_model(folder / INT8)
-    return logits(read), "cpu", "int8 " + digest([(folder / INT8).with_suffix(s).read_bytes().hex() for s in (".xml", ".bin")])
+    return (
+        logits(read),
+        "cpu",
+        "int8 "
+        + digest([(folder / INT8).with_suffix(s).read_bytes().hex() for s in (".xml", ".bin")]),
+    )
 
 
 BACKENDS = {"torch": torch_backend, "openvino": openvino_backend, "int8": int8_backend}
 
 
 def of_folder(folder: Path):
-    return converted(load_model(folder, "fp32"), backbones.load_tokenizer(str(folder)).model_input_names)
+    return converted(
+        load_model(folder, "fp32"), backbones.load_tokenizer(str(folder)).model_input_names
+    )
 
 
 def logits(model, number_format: str = "fp32") -> Callable[[dict], "torch.Tensor"]:  # noqa: F821
@@ -54,7 +67,15 @@ def quantise(folder: Path, sample: Sequence[dict], target: Path) -> None:
     padded inputs of ``sample``."""
     ov, nncf = package("openvino"), package("nncf")
     nncf.set_log_level("ERROR")
-    data = nncf.Dataset([{name: values.numpy() for name, values in inputs.items()} for inputs in sample])
-    with contextlib.redirect_stdout(io.StringIO()):     # bars
-        made = nncf.quantize(of_folder(folder), data, model_type=nncf.ModelType.TRANSFORMER, preset=nncf.QuantizationPreset.MIXED, subset_size=len(sample))
+    data = nncf.Dataset(
+        [{name: values.numpy() for name, values in inputs.items()} for inputs in sample]
+    )
+    with contextlib.redirect_stdout(io.StringIO()):  # bars
+        made = nncf.quantize(
+            of_folder(folder),
+            data,
+            model_type=nncf.ModelType.TRANSFORMER,
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(sample),
+        )
     ov.save_model(made, target / INT8, compress_to_fp16=False)

@@ -1,4 +1,5 @@
 """DeepSpeed: started once a process, an engine a training."""
+
 import json
 import logging
 import os
@@ -6,8 +7,17 @@ from pathlib import Path
 
 from core.errors import InputError
 
-OURS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping", "bf16", "fp16", "optimizer",
-        "scheduler", "managed_gradient_accumulation")
+OURS = (
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "gradient_accumulation_steps",
+    "gradient_clipping",
+    "bf16",
+    "fp16",
+    "optimizer",
+    "scheduler",
+    "managed_gradient_accumulation",
+)
 
 
 def start() -> None:
@@ -25,10 +35,17 @@ def start() -> None:
     if torch.distributed.is_initialized():
         return
     alone = "RANK" not in os.environ
-    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}.items():
+    for name, value in {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1",
+    }.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("MASTER_PORT", str(free_port()) if alone else "29500")
-    deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", auto_mpi_discovery=False)
+    deepspeed.init_distributed(
+        dist_backend="nccl" if torch.cuda.is_available() else "gloo", auto_mpi_discovery=False
+    )
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
 
@@ -48,9 +65,13 @@ def precision(wanted: str, half: bool = True) -> str:
 
     gpu = torch.cuda.is_available()
     if wanted == "fp16" and not gpu:
-        raise InputError("precision: found fp16, expected fp32 or bf16: DeepSpeed has no fp16 on a CPU")
+        raise InputError(
+            "precision: found fp16, expected fp32 or bf16: DeepSpeed has no fp16 on a CPU"
+        )
     if wanted == "fp16" and not half:
-        raise InputError("precision: found fp16, expected bf16 or fp32: this backbone overflows in fp16 (core.backbones.BACKBONES)")
+        raise InputError(
+            "precision: found fp16, expected bf16 or fp32: this backbone overflows in fp16 (core.backbones.BACKBONES)"
+        )
     if wanted != "auto":
         return wanted
     if not gpu:
@@ -58,19 +79,32 @@ def precision(wanted: str, half: bool = True) -> str:
     return "bf16" if torch.cuda.is_bf16_supported() else "fp16" if half else "fp32"
 
 
-def settings(path: str | Path, batch_size: int, accumulation: int, clip: float, number_format: str) -> dict:
+def settings(
+    path: str | Path, batch_size: int, accumulation: int, clip: float, number_format: str
+) -> dict:
     """The JSON file with what the ranker's own settings decide; a file that sets one of those keys itself is an InputError."""
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such DeepSpeed configuration; configs/deepspeed/ holds zero0.json to zero3.json")
+        raise InputError(
+            f"{path}: no such DeepSpeed configuration; configs/deepspeed/ holds zero0.json to zero3.json"
+        )
     values = json.loads(path.read_text("utf-8"))
     clash = sorted(set(values) & set(OURS))
     if clash:
-        raise InputError(f"{path}: sets {', '.join(clash)}, which the ranker's settings decide (batch_size, accumulation, clip, precision, learning_rate); take them out of the file")
+        raise InputError(
+            f"{path}: sets {', '.join(clash)}, which the ranker's settings decide (batch_size, accumulation, clip, precision, learning_rate); take them out of the file"
+        )
     return {
-        **values, "train_micro_batch_size_per_gpu": batch_size, "gradient_accumulation_steps": accumulation, "gradient_clipping": clip,
-        "managed_gradient_accumulation": False, "zero_allow_untested_optimizer": True, "steps_per_print": 10**9,
-        "bf16": {"enabled": number_format == "bf16"}, "fp16": {"enabled": number_format == "fp16"}}
+        **values,
+        "train_micro_batch_size_per_gpu": batch_size,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": clip,
+        "managed_gradient_accumulation": False,
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**9,
+        "bf16": {"enabled": number_format == "bf16"},
+        "fp16": {"enabled": number_format == "fp16"},
+    }
 
 
 def make(model, optimizer, config: dict):
@@ -101,8 +135,10 @@ def saved_weights(folder: Path, tag: str) -> dict:
     import torch
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
-    if not list((folder / tag).glob("*optim_states.pt")):       # stage 0 holds all in one file
-        return torch.load(folder / tag / "mp_rank_00_model_states.pt", map_location="cpu", weights_only=True)["module"]
+    if not list((folder / tag).glob("*optim_states.pt")):  # stage 0 holds all in one file
+        return torch.load(
+            folder / tag / "mp_rank_00_model_states.pt", map_location="cpu", weights_only=True
+        )["module"]
     return get_fp32_state_dict_from_zero_checkpoint(str(folder), tag)
 
 
@@ -115,4 +151,6 @@ def load_state(engine, folder: Path, tag: str) -> None:
     else:
         reason = ""
     if found is None:
-        raise InputError(f"{folder / tag}: cannot be read: remove {folder.parent} to train anew{reason}")
+        raise InputError(
+            f"{folder / tag}: cannot be read: remove {folder.parent} to train anew{reason}"
+        )

@@ -1,5 +1,6 @@
 """What keeps a training honest: the step and layer of a loss that is not finite, scores that collapse, and the closing table of first
 stage, base and tuned model; and the training log."""
+
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -13,21 +14,28 @@ from core.errors import InputError
 from core.records import TrainingPair
 from core.store import say
 
-CONSTANT = 1e-4         # standard deviation of the logits of a query's candidates below which nothing is ranked
+CONSTANT = (
+    1e-4  # standard deviation of the logits of a query's candidates below which nothing is ranked
+)
 
 
 class Dev(Protocol):
     """Dev queries with their candidates: called with a scoring ``forward`` it gives nDCG@10 and the mean standard deviation of a query's logits."""
-    first_stage: float      # nDCG@10 of the candidates in their own order
+
+    first_stage: float  # nDCG@10 of the candidates in their own order
 
     def __call__(self, forward: Callable[[dict], torch.Tensor]) -> tuple[float, float]: ...
 
 
-def not_finite(name: str, step: int, losses: dict, pairs: Sequence[TrainingPair], model, inputs: dict) -> str:
+def not_finite(
+    name: str, step: int, losses: dict, pairs: Sequence[TrainingPair], model, inputs: dict
+) -> str:
     """The message for a loss that is not finite: the step, the pairs of the micro-batch, and the first layer whose output is not finite."""
     keys = ", ".join(f"{p.language}/{p.qid}/{p.docid}" for p in pairs[:8])
-    return (f"{name}: the loss is {losses} at step {step} (pairs {keys}{', …' if len(pairs) > 8 else ''}; first {culprit(model, inputs)}); "
-            "lower learning_rate or fgm.epsilon, set precision=fp32, or look at these texts")
+    return (
+        f"{name}: the loss is {losses} at step {step} (pairs {keys}{', …' if len(pairs) > 8 else ''}; first {culprit(model, inputs)}); "
+        "lower learning_rate or fgm.epsilon, set precision=fp32, or look at these texts"
+    )
 
 
 def culprit(model, inputs: dict) -> str:
@@ -38,20 +46,29 @@ def culprit(model, inputs: dict) -> str:
         def hook(_module, _inputs, output):
             if torch.is_tensor(output) and not found and not output.isfinite().all():
                 found.append(name)
+
         return hook
 
     with contextlib.ExitStack() as hooks, torch.no_grad():
         for name, module in model.named_modules():
             if not any(True for _ in module.children()):
-                hooks.callback(module.register_forward_hook(look(name.removeprefix("module."))).remove)
+                hooks.callback(
+                    module.register_forward_hook(look(name.removeprefix("module."))).remove
+                )
         model(**inputs)
-    return f"not finite in the layer {found[0]}" if found else "in the loss itself: every layer's output is finite"
+    return (
+        f"not finite in the layer {found[0]}"
+        if found
+        else "in the loss itself: every layer's output is finite"
+    )
 
 
 def collapsed(name: str, step: int, spread: float) -> None:
     if spread < CONSTANT:
-        say(f"  note: {name} gives all passages of a query one score at step {step} (their standard deviation is {spread:.1e}): it has collapsed or not begun to learn; "
-            "lower learning_rate, lengthen warmup, take more steps, or set fgm.start past the first of them")
+        say(
+            f"  note: {name} gives all passages of a query one score at step {step} (their standard deviation is {spread:.1e}): it has collapsed or not begun to learn; "
+            "lower learning_rate, lengthen warmup, take more steps, or set fgm.start past the first of them"
+        )
 
 
 def tell(name: str, state: dict) -> None:
@@ -59,11 +76,17 @@ def tell(name: str, state: dict) -> None:
     if state.get("base") is None:
         return
     first, base, tuned = state["first_stage"], state["base"], state["best"]
-    say(f"  {name}, dev nDCG@10:  first stage {first:.4f}   base {base:.4f}   tuned {tuned:.4f} (step {state['best_step']})")
+    say(
+        f"  {name}, dev nDCG@10:  first stage {first:.4f}   base {base:.4f}   tuned {tuned:.4f} (step {state['best_step']})"
+    )
     if tuned <= base:
-        say(f"  note: {name} is no better than before its training: raise steps or learning_rate, and look at the training groups")
+        say(
+            f"  note: {name} is no better than before its training: raise steps or learning_rate, and look at the training groups"
+        )
     elif tuned < first:
-        say(f"  note: {name} ranks worse than the first stage: more steps, more layers, or a start in ranking.chain; the ensemble may still gain by it")
+        say(
+            f"  note: {name} ranks worse than the first stage: more steps, more layers, or a start in ranking.chain; the ensemble may still gain by it"
+        )
 
 
 @contextlib.contextmanager
@@ -72,13 +95,18 @@ def log(folder: Path, step: int, tensorboard: bool) -> Iterator[Callable[[dict],
     if distributed.rank():
         yield lambda entry: None
         return
-    with (folder / "training.jsonl").open("a", encoding="utf-8") as file, board(folder, step) if tensorboard else contextlib.nullcontext() as writer:
+    with (
+        (folder / "training.jsonl").open("a", encoding="utf-8") as file,
+        board(folder, step) if tensorboard else contextlib.nullcontext() as writer,
+    ):
+
         def note(entry: dict) -> None:
             file.write(json.dumps(entry) + "\n")
             file.flush()
             for key, value in entry.items() if writer else ():
                 if key != "step" and value is not None:
                     writer.add_scalar(key, value, entry["step"])
+
         yield note
 
 
@@ -86,5 +114,7 @@ def board(folder: Path, step: int):
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise InputError("tensorboard=true needs the package tensorboard, which is not installed: pip install tensorboard, or take the setting away") from None
+        raise InputError(
+            "tensorboard=true needs the package tensorboard, which is not installed: pip install tensorboard, or take the setting away"
+        ) from None
     return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)

@@ -1,5 +1,6 @@
 """Losses of a cross-encoder. LOSSES is the table: each takes logits [samples, groups, size] (the samples of multi-sample dropout) and
 the Groups that they belong to, and gives the mean over samples and groups."""
+
 from typing import NamedTuple
 
 import torch
@@ -8,6 +9,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, s
 
 class Groups(NamedTuple):
     """A row a group, the passages of one query, fp32 [groups, size]; ``mask`` is 0 where a group has fewer. ``teacher``: its logits."""
+
     labels: torch.Tensor
     mask: torch.Tensor
     teacher: torch.Tensor | None = None
@@ -23,8 +25,15 @@ def mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 def binary_cross_entropy(logits: torch.Tensor, g: Groups) -> torch.Tensor:
     """The paper's: each pair by itself, labels may be soft. ``positive_weight`` weighs the positive part."""
-    weight = None if g.positive_weight == 1.0 else torch.tensor(g.positive_weight, device=logits.device)
-    return mean(binary_cross_entropy_with_logits(logits, g.labels.expand_as(logits), pos_weight=weight, reduction="none"), g.mask)
+    weight = (
+        None if g.positive_weight == 1.0 else torch.tensor(g.positive_weight, device=logits.device)
+    )
+    return mean(
+        binary_cross_entropy_with_logits(
+            logits, g.labels.expand_as(logits), pos_weight=weight, reduction="none"
+        ),
+        g.mask,
+    )
 
 
 def listwise_softmax(logits: torch.Tensor, g: Groups) -> torch.Tensor:
@@ -47,7 +56,7 @@ def margin_mse(logits: torch.Tensor, g: Groups) -> torch.Tensor:
 def kl_divergence(logits: torch.Tensor, g: Groups) -> torch.Tensor:
     """KL(teacher ‖ ranker) of the softmaxes over a group at a temperature, times its square (Hinton et al. 2015)."""
     teacher, own = (log_softmax(masked(x, g.mask) / g.temperature, -1) for x in (g.teacher, logits))
-    return g.temperature ** 2 * (teacher.exp() * (teacher - own) * g.mask).sum(2).mean()
+    return g.temperature**2 * (teacher.exp() * (teacher - own) * g.mask).sum(2).mean()
 
 
 def masked(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -65,4 +74,13 @@ def above(g: Groups) -> torch.Tensor:
     return (differences(g.labels) > 0) * g.mask.unsqueeze(-1) * g.mask.unsqueeze(-2)
 
 
-LOSSES = {loss.__name__: loss for loss in (binary_cross_entropy, listwise_softmax, pairwise_logistic, margin_mse, kl_divergence)}
+LOSSES = {
+    loss.__name__: loss
+    for loss in (
+        binary_cross_entropy,
+        listwise_softmax,
+        pairwise_logistic,
+        margin_mse,
+        kl_divergence,
+    )
+}

@@ -1,4 +1,5 @@
 """The cross-encoder: an architecture's own sequence-classification head, with multi-sample dropout before its last linear layer."""
+
 import torch
 from torch import nn
 from torch.nn.functional import dropout
@@ -7,8 +8,11 @@ from core.errors import InputError
 
 # model type -> (the dropout whose last input are the features, the last linear layer)
 HEADS = {
-    "bert": ("dropout", "classifier"), "rembert": ("dropout", "classifier"), "deberta-v2": ("dropout", "classifier"),
-    "xlm-roberta": ("classifier.dropout", "classifier.out_proj"), "roberta": ("classifier.dropout", "classifier.out_proj"),
+    "bert": ("dropout", "classifier"),
+    "rembert": ("dropout", "classifier"),
+    "deberta-v2": ("dropout", "classifier"),
+    "xlm-roberta": ("classifier.dropout", "classifier.out_proj"),
+    "roberta": ("classifier.dropout", "classifier.out_proj"),
 }
 
 
@@ -33,18 +37,30 @@ class CrossEncoder(nn.Module):
         logits = self.body(**inputs).logits
         if not self.training:
             return logits.T
-        return torch.stack([self._last[0](dropout(self._features, rate)).squeeze(-1) for rate in self.rates])
+        return torch.stack(
+            [self._last[0](dropout(self._features, rate)).squeeze(-1) for rate in self.rates]
+        )
 
 
 def found_head(body) -> tuple[str, str]:
     """The head of an architecture without a line in HEADS: the one linear layer to a single logit, whose input is dropped; the dropout that
     the head has itself is switched off, as multi-sample dropout stands in its place."""
     base = body.base_model_prefix + "."
-    head = {name: module for name, module in body.named_modules() if name and not (name + ".").startswith(base)}
-    last = [name for name, module in head.items() if isinstance(module, nn.Linear) and module.out_features == 1]
+    head = {
+        name: module
+        for name, module in body.named_modules()
+        if name and not (name + ".").startswith(base)
+    }
+    last = [
+        name
+        for name, module in head.items()
+        if isinstance(module, nn.Linear) and module.out_features == 1
+    ]
     if len(last) != 1:
-        raise InputError(f"no multi-sample dropout for the architecture {body.config.model_type!r}: found {len(last)} linear layers to one logit outside {base[:-1]}, expected one "
-                         f"(a line in ranking.model.HEADS tells where; it has {', '.join(HEADS)})")
+        raise InputError(
+            f"no multi-sample dropout for the architecture {body.config.model_type!r}: found {len(last)} linear layers to one logit outside {base[:-1]}, expected one "
+            f"(a line in ranking.model.HEADS tells where; it has {', '.join(HEADS)})"
+        )
     for module in head.values():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

@@ -1,4 +1,5 @@
 """One ranker: what it starts from, its data, its dev queries, its training, and the trained model as a scorer."""
+
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,7 +22,7 @@ from ranking.rerank import Scorer, Texts, candidate_pairs, reranked, score_pairs
 from ranking.scores import Scores
 from retrieval import search
 
-TAUGHT = ("margin_mse", "kl_divergence")    # losses that follow a teacher's scores
+TAUGHT = ("margin_mse", "kl_divergence")  # losses that follow a teacher's scores
 
 
 @once
@@ -33,7 +34,9 @@ def task_of(task: Task, ranker: Ranker) -> Task:
     """Whose collection and groups a ranker is trained on."""
     found = data_task(task, ranker.data) if ranker.data else task
     if ranker.recipe not in found.config.data_aug:
-        raise InputError(f"{ranker.data}: data_aug has no recipe {ranker.recipe!r}, which a ranker asks for; it has {', '.join(found.config.data_aug)}")
+        raise InputError(
+            f"{ranker.data}: data_aug has no recipe {ranker.recipe!r}, which a ranker asks for; it has {', '.join(found.config.data_aug)}"
+        )
     return found
 
 
@@ -41,10 +44,14 @@ def origin(task: Task, name: str, seen: tuple = ()) -> Ranker:
     """The first training of a ranker's chain: its backbone, and whether its vocabulary is pruned, hold for all."""
     known, r = task.config.ranking.trainings, task.config.ranking.trainings[name]
     if name in seen:
-        raise InputError(f"ranking: {' starts from '.join([*seen[seen.index(name):], name])}; a chain has a beginning")
+        raise InputError(
+            f"ranking: {' starts from '.join([*seen[seen.index(name) :], name])}; a chain has a beginning"
+        )
     if r.start is None or r.start not in known:
         if r.start and not Path(r.start).is_dir():
-            raise InputError(f"ranking: {name} starts from {r.start!r}, expected one of {', '.join(n for n in known if n != name)}, or a folder with a cross-encoder")
+            raise InputError(
+                f"ranking: {name} starts from {r.start!r}, expected one of {', '.join(n for n in known if n != name)}, or a folder with a cross-encoder"
+            )
         return r
     return origin(task, r.start, (*seen, name))
 
@@ -53,18 +60,36 @@ def check(task: Task, name: str) -> None:
     """Settings of a ranker that contradict each other or name nothing."""
     r, where, first = task.config.ranking.trainings[name], f"ranking: {name}", origin(task, name)
     if r.start and "backbone" in r.model_fields_set and r.backbone != first.backbone:
-        raise InputError(f"{where} has start={r.start} and backbone={r.backbone}; a start brings its own backbone, take the setting away")
+        raise InputError(
+            f"{where} has start={r.start} and backbone={r.backbone}; a start brings its own backbone, take the setting away"
+        )
     if (r.loss in TAUGHT) != (r.teacher is not None):
-        raise InputError(f"{where}: loss={r.loss} " + ("needs a teacher (teacher=NAME of a ranker)" if r.loss in TAUGHT else f"has no use for teacher={r.teacher}; {' and '.join(TAUGHT)} have"))
+        raise InputError(
+            f"{where}: loss={r.loss} "
+            + (
+                "needs a teacher (teacher=NAME of a ranker)"
+                if r.loss in TAUGHT
+                else f"has no use for teacher={r.teacher}; {' and '.join(TAUGHT)} have"
+            )
+        )
     others = [n for n in task.config.ranking.trainings if n != name]
-    for key, value, known in (("teacher", r.teacher, others), ("after", r.after, [n for n in task.config.ranking.rankers if n != name])):
+    for key, value, known in (
+        ("teacher", r.teacher, others),
+        ("after", r.after, [n for n in task.config.ranking.rankers if n != name]),
+    ):
         if value is not None and value not in known:
-            raise InputError(f"{where}: {key}: found {value!r}, expected one of {', '.join(known) or 'nothing: there is no other ranker'}")
+            raise InputError(
+                f"{where}: {key}: found {value!r}, expected one of {', '.join(known) or 'nothing: there is no other ranker'}"
+            )
     if r.loss != "binary_cross_entropy" and r.batch_size % r.group_size:
-        raise InputError(f"{where}: batch_size {r.batch_size} is not a multiple of group_size {r.group_size}, and loss={r.loss} sees whole groups")
+        raise InputError(
+            f"{where}: batch_size {r.batch_size} is not a multiple of group_size {r.group_size}, and loss={r.loss} sees whole groups"
+        )
     block = task.config.ranking.rerank.depth
     if (r.depth or 0) > block:
-        raise InputError(f"{where}: depth {r.depth} is below the block that the ensemble fuses; raise ranking.rerank.depth, now {block}")
+        raise InputError(
+            f"{where}: depth {r.depth} is below the block that the ensemble fuses; raise ranking.rerank.depth, now {block}"
+        )
 
 
 def depth(task: Task) -> int:
@@ -79,18 +104,27 @@ def own_depth(task: Task, ranker: Ranker) -> int:
 def training_languages(task: Task, ranker: Ranker) -> list[str]:
     """Of a ranker's pairs: those with training topics, and with Q2Q2D and pseudo-labels those with unlabelled queries."""
     train = [la for la, _ in task.pairs(task.config.splits.train)]
-    targets = task.config.data_aug[ranker.recipe].targets if ranker.recipe in task.config.data_aug else []
-    known = [*train, *(la for la, _ in (task.pairs(*targets) if targets else []) if la not in train)]
+    targets = (
+        task.config.data_aug[ranker.recipe].targets if ranker.recipe in task.config.data_aug else []
+    )
+    known = [
+        *train,
+        *(la for la, _ in (task.pairs(*targets) if targets else []) if la not in train),
+    ]
     wrong = [la for la in ranker.languages if la not in known]
     if wrong:
-        raise InputError(f"a ranker's languages: {', '.join(wrong)} have no training topics; those with are {', '.join(train)}")
+        raise InputError(
+            f"a ranker's languages: {', '.join(wrong)} have no training topics; those with are {', '.join(train)}"
+        )
     return ranker.languages or train
 
 
 def dev_languages(task: Task, ranker: Ranker) -> list[str]:
     """Of the dev queries that a ranker is chosen by: none that has no training topics."""
     with_dev = [la for la, _ in task.pairs(task.config.splits.dev)]
-    return [la for la in training_languages(task, ranker) if la in with_dev and not task.surprise(la)]
+    return [
+        la for la in training_languages(task, ranker) if la in with_dev and not task.surprise(la)
+    ]
 
 
 def at_home(ranker: Ranker) -> Ranker:
@@ -112,10 +146,15 @@ class DevSample:
         for la in dev_languages(task, ranker):
             qrels = task.judgments(la, self.split)
             qids = sorted(qrels)
-            sample = [qids[i] for i in sorted(generator(ranker.seed, 0, "dev", la).permutation(len(qids))[:count])]
+            sample = [
+                qids[i]
+                for i in sorted(generator(ranker.seed, 0, "dev", la).permutation(len(qids))[:count])
+            ]
             run = search.run_of(search.plan(task)[f"hybrid/{la}-{self.split}"])
             self.chosen[la] = ({q: run.get(q, {}) for q in sample}, {q: qrels[q] for q in sample})
-        self.first_stage = self.mean({la: run for la, (run, _) in self.chosen.items()}) if self.chosen else 0.0
+        self.first_stage = (
+            self.mean({la: run for la, (run, _) in self.chosen.items()}) if self.chosen else 0.0
+        )
 
     def mean(self, runs: dict[str, Run]) -> float:
         """nDCG@10, a mean over languages."""
@@ -130,14 +169,20 @@ class DevSample:
 
     def blocks(self, runs: dict[str, Run]) -> list[dict[str, float]]:
         """The scores of each query's reranked candidates."""
-        return [{d: found[q][d] for _, d in candidate_pairs({q: candidates}, self.depth)}
-                for la, found in runs.items() for q, candidates in self.chosen[la][0].items() if candidates]
+        return [
+            {d: found[q][d] for _, d in candidate_pairs({q: candidates}, self.depth)}
+            for la, found in runs.items()
+            for q, candidates in self.chosen[la][0].items()
+            if candidates
+        ]
 
 
 class LoopDev(DevSample):
     """The sample that a training chooses its best weights by; see ``ranking.guards.Dev``."""
 
-    def __init__(self, task: Task, ranker: Ranker, tokenize: PairTokenizer, batch_tokens: int, device: str):
+    def __init__(
+        self, task: Task, ranker: Ranker, tokenize: PairTokenizer, batch_tokens: int, device: str
+    ):
         super().__init__(task, ranker, ranker.dev_queries, ranker.dev_depth)
         self.ways = tokenize, batch_tokens, device
 
@@ -148,14 +193,23 @@ class LoopDev(DevSample):
 
 def tokenizer_of(task: Task, name: str, where: str | Path) -> PairTokenizer:
     r = task.config.ranking.trainings[name]
-    return PairTokenizer(backbones.load_tokenizer(str(where)), r.query_length, r.max_length, origin(task, name).prune_vocabulary)
+    return PairTokenizer(
+        backbones.load_tokenizer(str(where)),
+        r.query_length,
+        r.max_length,
+        origin(task, name).prune_vocabulary,
+    )
 
 
 def body_of(task: Task, name: str, steps) -> tuple:
     """(model, where its tokenizer is) that a training starts from."""
     r = task.config.ranking.trainings[name]
     if r.start:
-        where = steps[f"ranker/{r.start}"].path / "model" if r.start in task.config.ranking.trainings else Path(r.start)
+        where = (
+            steps[f"ranker/{r.start}"].path / "model"
+            if r.start in task.config.ranking.trainings
+            else Path(r.start)
+        )
         return backbones.load_cross_encoder(str(where), r.layers, r.attention), where
     where = backbones.source(r.backbone, task.config.models)
     body = backbones.load_cross_encoder(where, r.layers, r.attention)
@@ -180,26 +234,54 @@ def train(task: Task, name: str, steps, folder: Path) -> None:
     body, where = body_of(task, name, steps)
     if r.gradient_checkpointing:
         body.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    training_languages(source, r)       # an unknown one is an error
+    training_languages(source, r)  # an unknown one is an error
     recipe = groups.plan(source)[f"groups/{r.recipe}"].path
-    draws = [[p for p in read_groups(path) if not r.languages or p.language in r.languages] for path in sorted(recipe.glob("draw-*.parquet"), key=lambda p: int(p.stem[5:]))]
+    draws = [
+        [p for p in read_groups(path) if not r.languages or p.language in r.languages]
+        for path in sorted(recipe.glob("draw-*.parquet"), key=lambda p: int(p.stem[5:]))
+    ]
     size = 1 if r.loss == "binary_cross_entropy" else r.group_size
     per_step = r.batch_size // size * r.accumulation * distributed.world_size()
     tokenize = tokenizer_of(task, name, where)
     dev = LoopDev(source, r, tokenize, batch_tokens, distributed.device())
-    Loop(Training(name, r, CrossEncoder(body, r.dropouts), tokenize, TrainingData(draws, pair_texts(source), r.seed, per_step, size),
-                  dev if dev.chosen else None, r.teacher and teacher_scores(task, name, source, steps[f"ranker/{r.teacher}"], {p for draw in draws for p in draw}),
-                  backbones.backbone(origin(task, name).backbone).half, task.config.ranking.other_world), folder).run()
+    Loop(
+        Training(
+            name,
+            r,
+            CrossEncoder(body, r.dropouts),
+            tokenize,
+            TrainingData(draws, pair_texts(source), r.seed, per_step, size),
+            dev if dev.chosen else None,
+            r.teacher
+            and teacher_scores(
+                task,
+                name,
+                source,
+                steps[f"ranker/{r.teacher}"],
+                {p for draw in draws for p in draw},
+            ),
+            backbones.backbone(origin(task, name).backbone).half,
+            task.config.ranking.other_world,
+        ),
+        folder,
+    ).run()
 
 
 def pair_texts(task: Task):
     """(query text, passage text) of a training pair."""
-    queries = {(la, q.qid): q.text for la, s in reversed(task.pairs()) for q in task.queries(la, s)}      # train, which comes first, last: it stands
+    queries = {
+        (la, q.qid): q.text for la, s in reversed(task.pairs()) for q in task.queries(la, s)
+    }  # train, which comes first, last: it stands
     stores = {la: search.passages(task, la) for la in task.languages}
-    return lambda pair: (queries[pair.language, pair.qid], stores[pair.passage_language or pair.language].text(pair.docid))
+    return lambda pair: (
+        queries[pair.language, pair.qid],
+        stores[pair.passage_language or pair.language].text(pair.docid),
+    )
 
 
-def teacher_scores(task: Task, name: str, source: Task, teacher: Step, pairs: Iterable[TrainingPair]):
+def teacher_scores(
+    task: Task, name: str, source: Task, teacher: Step, pairs: Iterable[TrainingPair]
+):
     """A function from a training pair to its teacher's logit; they are scored before the training begins."""
     teacher_name, found = task.config.ranking.trainings[name].teacher, {}
     scorer, by_language = load(task, teacher_name, teacher), {}
@@ -208,22 +290,43 @@ def teacher_scores(task: Task, name: str, source: Task, teacher: Step, pairs: It
         by_language.setdefault(p.language, {})[p.passage_language, p.qid, p.docid] = p
     for la, chosen in sorted(by_language.items()):
         ordered = [chosen[key] for key in sorted(chosen)]
-        scores = score_pairs(scorer, scores_of(task, teacher, scorer), ordered, lambda part: tuple(map(list, zip(*map(text, part)))), f"{teacher_name} teaches {name}, {la}")
+        scores = score_pairs(
+            scorer,
+            scores_of(task, teacher, scorer),
+            ordered,
+            lambda part: tuple(map(list, zip(*map(text, part)))),
+            f"{teacher_name} teaches {name}, {la}",
+        )
         found |= {(la, *key): value for key, value in zip(sorted(chosen), scores.tolist())}
     return lambda pair: found[pair.language, pair.passage_language, pair.qid, pair.docid]
 
 
-def load(task: Task, name: str, trained: Step, backend: str = "torch", where: Path | None = None, number_format: str | None = None) -> Scorer:
+def load(
+    task: Task,
+    name: str,
+    trained: Step,
+    backend: str = "torch",
+    where: Path | None = None,
+    number_format: str | None = None,
+) -> Scorer:
     """A trained ranker, in the ``number_format`` of its training if no other is given; ``where``: the folder that the ``backend`` made of it."""
     from ranking import backends
     from ranking.engine import precision
 
-    number_format = number_format or precision(task.config.ranking.trainings[name].precision, backbones.backbone(origin(task, name).backbone).half)
+    number_format = number_format or precision(
+        task.config.ranking.trainings[name].precision,
+        backbones.backbone(origin(task, name).backbone).half,
+    )
     model = trained.path / "model"
     forward, device, made = backends.BACKENDS[backend](where or model, number_format)
     tokenize = tokenizer_of(task, name, model)
-    files = [file_digest(p, task.config.home / "digests") for p in sorted({*model.glob("*.safetensors"), model / "config.json"})]
-    identity = digest([files, tokenize.identity, tokenize.query_length, tokenize.max_length, made, device])
+    files = [
+        file_digest(p, task.config.home / "digests")
+        for p in sorted({*model.glob("*.safetensors"), model / "config.json"})
+    ]
+    identity = digest(
+        [files, tokenize.identity, tokenize.query_length, tokenize.max_length, made, device]
+    )
     return Scorer(forward, tokenize, task.config.ranking.rerank.batch_tokens, device, identity)
 
 
@@ -237,7 +340,9 @@ def transductive(task: Task, name: str) -> bool:
     """Whether a ranker, or one that it starts from or learns from, was trained on unlabelled queries of a split that is evaluated."""
     r, known = task.config.ranking.trainings[name], task.config.ranking.trainings
     own = r.data is None and task.config.data_aug[r.recipe].targets
-    return bool(own) or any(transductive(task, other) for other in (r.start, r.teacher) if other in known)
+    return bool(own) or any(
+        transductive(task, other) for other in (r.start, r.teacher) if other in known
+    )
 
 
 def note_chain(task: Task, name: str) -> str:

@@ -3,6 +3,7 @@
 A folder a model and way of scoring, in it any number of segments that are written once and never changed, so many processes write
 without locks, a stopped run leaves what it has, and a changed model never meets old scores.
 """
+
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +13,18 @@ import numpy as np
 from core.errors import InputError
 from core.files import finished_file
 
-KEY = np.dtype("S16")       # numpy cuts closing zero bytes where it hands one out, but compares all 16
+KEY = np.dtype("S16")  # numpy cuts closing zero bytes where it hands one out, but compares all 16
 SEGMENT = np.dtype([("key", KEY), ("score", "<f4")])
 
 
 def keys(queries: Sequence[str], passages: Sequence[str]) -> np.ndarray:
     """128 bits a pair of texts."""
-    found = (hashlib.blake2b(f"{len(q)} {q}{p}".encode("utf-8", "surrogatepass"), digest_size=16).digest() for q, p in zip(queries, passages))
+    found = (
+        hashlib.blake2b(
+            f"{len(q)} {q}{p}".encode("utf-8", "surrogatepass"), digest_size=16
+        ).digest()
+        for q, p in zip(queries, passages)
+    )
     return np.frombuffer(b"".join(found), KEY)
 
 
@@ -67,7 +73,11 @@ def read_segment(path: Path) -> np.ndarray:
     try:
         found = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
-        raise InputError(f"{path}: not a whole segment of scores; remove it, its pairs are scored again") from None
+        raise InputError(
+            f"{path}: not a whole segment of scores; remove it, its pairs are scored again"
+        ) from None
     if found.dtype != SEGMENT:
-        raise InputError(f"{path}: found {found.dtype}, expected {SEGMENT}; remove it, its pairs are scored again")
+        raise InputError(
+            f"{path}: found {found.dtype}, expected {SEGMENT}; remove it, its pairs are scored again"
+        )
     return found

@@ -1,4 +1,5 @@
 """The training loop of a cross-encoder, on DeepSpeed at every number of processes."""
+
 import json
 import math
 import shutil
@@ -31,6 +32,7 @@ from ranking.rerank import out_of_memory
 class Training:
     """What a training needs: data, a tokenizer, a model, dev queries to choose by (None: the last weights are kept), and with a loss
     that has a teacher its scores. ``other_world``: what to do with a state of another number of processes (``ranking.other_world``)."""
+
     name: str
     settings: Ranker
     model: CrossEncoder
@@ -38,14 +40,18 @@ class Training:
     data: TrainingData
     dev: Dev | None
     teacher: Callable[[TrainingPair], float] | None = None
-    half: bool = True               # whether the backbone bears fp16
+    half: bool = True  # whether the backbone bears fp16
     other_world: str = "refuse"
 
 
 def learning_rate(step: int, steps: int, warmup: float) -> float:
     """Factor of the peak rate: up linearly over the share ``warmup`` of the steps, then down linearly to 0 at the end."""
     rising = warmup * steps
-    return (step + 1) / rising if step + 1 <= rising else max(0.0, (steps - step) / max(1.0, steps - rising))
+    return (
+        (step + 1) / rising
+        if step + 1 <= rising
+        else max(0.0, (steps - step) / max(1.0, steps - rising))
+    )
 
 
 def parameter_groups(model: CrossEncoder, s: Ranker) -> list[dict]:
@@ -57,8 +63,15 @@ def parameter_groups(model: CrossEncoder, s: Ranker) -> list[dict]:
             head = not name.startswith(base + ".") or ".pooler." in name
             groups.setdefault((head, parameter.ndim > 1), []).append(parameter)
     rates = {False: s.learning_rate, True: s.head_learning_rate or s.learning_rate}
-    return [{"params": p, "lr": rates[head], "peak": rates[head], "weight_decay": s.weight_decay if decayed else 0.0}
-            for (head, decayed), p in groups.items()]
+    return [
+        {
+            "params": p,
+            "lr": rates[head],
+            "peak": rates[head],
+            "weight_decay": s.weight_decay if decayed else 0.0,
+        }
+        for (head, decayed), p in groups.items()
+    ]
 
 
 class Loop:
@@ -67,14 +80,26 @@ class Loop:
     def __init__(self, training: Training, folder: Path):
         t, s = training, training.settings
         self.t, self.s, self.folder = t, s, folder
-        self.state = {"step": 0, "best": -1.0, "best_step": 0, "world": distributed.world_size(), "history": []}
+        self.state = {
+            "step": 0,
+            "best": -1.0,
+            "best_step": 0,
+            "world": distributed.world_size(),
+            "history": [],
+        }
         if s.freeze_embeddings:
             t.model.body.get_input_embeddings().requires_grad_(False)
         found = self.stopped()
-        config = deep.settings(s.deepspeed, s.batch_size, s.accumulation, s.clip, deep.precision(s.precision, t.half))
+        config = deep.settings(
+            s.deepspeed, s.batch_size, s.accumulation, s.clip, deep.precision(s.precision, t.half)
+        )
         self.engine = deep.make(t.model, torch.optim.AdamW(parameter_groups(t.model, s)), config)
         self.device = self.engine.device
-        self.fgm = FGM(t.model.body.get_input_embeddings(), s.fgm.epsilon, s.fgm.norm) if s.fgm.epsilon > 0 else None
+        self.fgm = (
+            FGM(t.model.body.get_input_embeddings(), s.fgm.epsilon, s.fgm.norm)
+            if s.fgm.epsilon > 0
+            else None
+        )
         if found and found["world"] == distributed.world_size():
             deep.load_state(self.engine, self.folder / "state", f"step-{found['step']}")
         if found:
@@ -89,19 +114,39 @@ class Loop:
             return json.loads((self.folder / "training.json").read_text("utf-8"))
         if self.t.dev and "base" not in self.state:
             self.engine.eval()
-            self.state |= {"first_stage": self.t.dev.first_stage, "base": self.t.dev(self.scores)[0]}
-        unit, start, begun = "pair" if self.t.data.size == 1 else "group", time.monotonic(), self.state["step"]
-        with progress(None, self.s.steps * self.t.data.per_step, f"train {self.t.name}", unit) as bar, guards.log(self.folder, begun, self.s.tensorboard) as log:
+            self.state |= {
+                "first_stage": self.t.dev.first_stage,
+                "base": self.t.dev(self.scores)[0],
+            }
+        unit, start, begun = (
+            "pair" if self.t.data.size == 1 else "group",
+            time.monotonic(),
+            self.state["step"],
+        )
+        with (
+            progress(
+                None, self.s.steps * self.t.data.per_step, f"train {self.t.name}", unit
+            ) as bar,
+            guards.log(self.folder, begun, self.s.tensorboard) as log,
+        ):
             bar.update(begun * self.t.data.per_step)
             for step in range(begun, self.s.steps):
                 entry = {"step": step + 1, **self.step(step)}
                 if (step + 1) % self.s.evaluate_every == 0 or step + 1 == self.s.steps:
                     entry["nDCG@10"] = self.evaluate(step + 1)
                 log(entry)
-                bar.set_postfix({k: f"{v:.3f}" for k, v in entry.items() if k in ("clean", "adversarial", "nDCG@10") and v is not None})
+                bar.set_postfix(
+                    {
+                        k: f"{v:.3f}"
+                        for k, v in entry.items()
+                        if k in ("clean", "adversarial", "nDCG@10") and v is not None
+                    }
+                )
                 bar.update(self.t.data.per_step)
         seconds = time.monotonic() - start
-        say(f"  {self.t.name}: {self.s.steps - begun} steps in {seconds:.0f} s, {(self.s.steps - begun) * self.t.data.per_step / max(seconds, 1e-9):.1f} {unit}s/s with its dev scores")
+        say(
+            f"  {self.t.name}: {self.s.steps - begun} steps in {seconds:.0f} s, {(self.s.steps - begun) * self.t.data.per_step / max(seconds, 1e-9):.1f} {unit}s/s with its dev scores"
+        )
         self.finish()
         return self.state
 
@@ -119,23 +164,42 @@ class Loop:
         adversary = self.fgm if self.fgm and adversarial(self.s, step) else None
         size = max(1, self.s.batch_size // self.t.data.size)
         try:
-            losses = [self.micro_step(batch, adversary, step) for batch in micro_batches(rows, size, distributed.rank(), distributed.world_size())]
+            losses = [
+                self.micro_step(batch, adversary, step)
+                for batch in micro_batches(rows, size, distributed.rank(), distributed.world_size())
+            ]
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
             longest = max(len(row["input_ids"]) for group in rows for row, _ in group)
-            raise InputError(f"{self.t.name}: memory ran out at step {step + 1}, with {self.s.batch_size} pairs of up to {longest} tokens at once; halve batch_size and double accumulation "
-                             "(the same steps), or set gradient_checkpointing=true, fgm.epsilon=0 or a DeepSpeed file with offloading") from None
+            raise InputError(
+                f"{self.t.name}: memory ran out at step {step + 1}, with {self.s.batch_size} pairs of up to {longest} tokens at once; halve batch_size and double accumulation "
+                "(the same steps), or set gradient_checkpointing=true, fgm.epsilon=0 or a DeepSpeed file with offloading"
+            ) from None
         self.engine.step()
-        means = distributed.average([sum(loss[name] for loss in losses) / len(losses) for name in losses[0]])
+        means = distributed.average(
+            [sum(loss[name] for loss in losses) / len(losses) for name in losses[0]]
+        )
         return {**dict(zip(losses[0], means)), "lr": factor * self.s.learning_rate}
 
     def micro_step(self, batch: list, adversary: FGM | None, step: int) -> dict[str, float]:
         """Clean loss, and with FGM the adversarial one, each backward through the engine."""
         rows = [row for group in batch for row in group]
-        inputs, spread = self.t.tokenize.pad([row for row, _ in rows], self.device), Spread(batch, self.t.data.size, self.device)
-        labels, teacher = ([f(pair) for _, pair in rows] for f in (lambda pair: pair.label, self.t.teacher or (lambda pair: 0.0)))
-        groups = Groups(spread(labels), spread([1.0] * len(rows)), spread(teacher) if self.t.teacher else None, self.s.temperature, self.s.positive_weight)
+        inputs, spread = (
+            self.t.tokenize.pad([row for row, _ in rows], self.device),
+            Spread(batch, self.t.data.size, self.device),
+        )
+        labels, teacher = (
+            [f(pair) for _, pair in rows]
+            for f in (lambda pair: pair.label, self.t.teacher or (lambda pair: 0.0))
+        )
+        groups = Groups(
+            spread(labels),
+            spread([1.0] * len(rows)),
+            spread(teacher) if self.t.teacher else None,
+            self.s.temperature,
+            self.s.positive_weight,
+        )
 
         def backward() -> float:
             loss = LOSSES[self.s.loss](spread(self.engine(**inputs).float()), groups)
@@ -151,7 +215,11 @@ class Loop:
                 with adversary.perturb():
                     found["adversarial"] = backward()
         if not all(map(math.isfinite, found.values())):
-            raise InputError(guards.not_finite(self.t.name, step + 1, found, [pair for _, pair in rows], self.engine, inputs))
+            raise InputError(
+                guards.not_finite(
+                    self.t.name, step + 1, found, [pair for _, pair in rows], self.engine, inputs
+                )
+            )
         return found
 
     def scores(self, inputs: dict) -> torch.Tensor:
@@ -206,10 +274,16 @@ class Loop:
         state = json.loads(note.read_text("utf-8"))
         if state["world"] != world:
             if self.t.other_world == "refuse":
-                raise InputError(f"{self.folder}: was begun with {state['world']} processes, this run has {world}; go on with as many, set "
-                                 "ranking.other_world=weights to go on from its weights (the optimizer and the order of data begin anew), or remove the folder")
-            self.t.model.load_state_dict(deep.saved_weights(self.folder / "state", f"step-{state['step']}"))
-            say(f"  {self.t.name}: the weights of step {state['step']}, trained by {state['world']} processes; the optimizer begins anew with {world}")
+                raise InputError(
+                    f"{self.folder}: was begun with {state['world']} processes, this run has {world}; go on with as many, set "
+                    "ranking.other_world=weights to go on from its weights (the optimizer and the order of data begin anew), or remove the folder"
+                )
+            self.t.model.load_state_dict(
+                deep.saved_weights(self.folder / "state", f"step-{state['step']}")
+            )
+            say(
+                f"  {self.t.name}: the weights of step {state['step']}, trained by {state['world']} processes; the optimizer begins anew with {world}"
+            )
         return state
 
     def ended(self) -> bool:
@@ -219,7 +293,9 @@ class Loop:
     def finish(self) -> None:
         distributed.barrier()
         if distributed.rank() == 0:
-            write_json(self.folder / "training.json", {**self.state, "settings": self.s.model_dump()})
+            write_json(
+                self.folder / "training.json", {**self.state, "settings": self.s.model_dump()}
+            )
         self.tidy()
         guards.tell(self.t.name, self.state)
 
@@ -238,7 +314,10 @@ class Spread:
 
     def __init__(self, batch: list[list], size: int, device):
         self.shape = (len(batch), size)
-        self.places = torch.tensor([i * size + j for i, group in enumerate(batch) for j in range(len(group))], device=device)
+        self.places = torch.tensor(
+            [i * size + j for i, group in enumerate(batch) for j in range(len(group))],
+            device=device,
+        )
 
     def __call__(self, values) -> torch.Tensor:
         values = torch.as_tensor(values, dtype=torch.float32, device=self.places.device)
@@ -248,11 +327,17 @@ class Spread:
 
 def adversarial(s: Ranker, step: int) -> bool:
     """Whether a step (from 0) has its adversarial pass: none before ``fgm.start``, then a random ``fgm.share`` of them."""
-    return step >= s.fgm.start and (s.fgm.share == 1 or bool(distributed.generator(s.seed, step, "fgm").random() < s.fgm.share))
+    return step >= s.fgm.start and (
+        s.fgm.share == 1 or bool(distributed.generator(s.seed, step, "fgm").random() < s.fgm.share)
+    )
 
 
 def trim_log(path: Path, step: int) -> None:
     """Drops the lines of steps that a stopped run took after its last state: they are taken again."""
     if path.exists() and distributed.rank() == 0:
-        lines = [line for line in path.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n") and json.loads(line)["step"] <= step]
+        lines = [
+            line
+            for line in path.read_text("utf-8").splitlines(keepends=True)
+            if line.endswith("\n") and json.loads(line)["step"] <= step
+        ]
         path.write_text("".join(lines), "utf-8")

@@ -1,4 +1,5 @@
 """Weights of the hybrid, chosen on dev."""
+
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from statistics import fmean
@@ -17,7 +18,9 @@ ALPHAS = tuple(round(0.1 * i, 1) for i in range(1, 31))
 def alphas(names: Sequence[str]) -> Iterator[dict[str, float]]:
     """1 for the first source, alpha from 0.1 to 3 for the second."""
     if len(names) != 2:
-        raise InputError(f"retrieval.hybrid.preset=sparse-dense fuses two sources, found {', '.join(names)}; choose another preset")
+        raise InputError(
+            f"retrieval.hybrid.preset=sparse-dense fuses two sources, found {', '.join(names)}; choose another preset"
+        )
     return ({names[0]: 1.0, names[1]: alpha} for alpha in ALPHAS)
 
 
@@ -29,24 +32,47 @@ def grid(names: Sequence[str]) -> Iterator[dict[str, float]]:
             yield dict(zip(names, (c / parts for c in (*counts, parts - sum(counts)))))
 
 
-def tune(runs: Mapping[str, Mapping[str, Run]], qrels: Mapping[str, Qrels], preset: Preset) -> tuple[dict[str, float], float]:
+def tune(
+    runs: Mapping[str, Mapping[str, Run]], qrels: Mapping[str, Qrels], preset: Preset
+) -> tuple[dict[str, float], float]:
     """One global weight a source: the best mean nDCG@10 over the languages of ``qrels``; the first of equals (least weight on the
     first source). ``runs``: source -> language -> run. Returns the weights and their score."""
     names = list(runs)
     prepared = []
     for la, judged in qrels.items():
         aligned = align({n: runs[n][la] for n in names}, list(judged))
-        prepared.append((normalised(aligned.scores, preset.normalise), aligned.present, relevant(aligned, judged)))
+        prepared.append(
+            (
+                normalised(aligned.scores, preset.normalise),
+                aligned.present,
+                relevant(aligned, judged),
+            )
+        )
     best: tuple[dict[str, float], float] = ({}, -1.0)
-    for weights in alphas(names) if preset.alpha else grid(names) if len(names) > 1 else [{names[0]: 1.0}]:
+    for weights in (
+        alphas(names) if preset.alpha else grid(names) if len(names) > 1 else [{names[0]: 1.0}]
+    ):
         values = list(weights.values())
-        found = fmean(ndcg(np.where(present, weighted_sum(scores, values, preset.missing), np.nan), judged).mean() for scores, present, judged in prepared)
+        found = fmean(
+            ndcg(
+                np.where(present, weighted_sum(scores, values, preset.missing), np.nan), judged
+            ).mean()
+            for scores, present, judged in prepared
+        )
         if found > best[1] + 1e-12:
             best = (weights, float(found))
     return best
 
 
-def tune_languages(runs: Mapping[str, Mapping[str, Run]], qrels: Mapping[str, Qrels], preset: Preset, overall: Mapping[str, float],
-                   strength: float) -> dict[str, dict[str, float]]:
+def tune_languages(
+    runs: Mapping[str, Mapping[str, Run]],
+    qrels: Mapping[str, Qrels],
+    preset: Preset,
+    overall: Mapping[str, float],
+    strength: float,
+) -> dict[str, dict[str, float]]:
     """Each language's own choice, shrunk to the global weights."""
-    return {la: shrunk(tune(runs, {la: judged}, preset)[0], overall, len(judged), strength) for la, judged in qrels.items()}
+    return {
+        la: shrunk(tune(runs, {la: judged}, preset)[0], overall, len(judged), strength)
+        for la, judged in qrels.items()
+    }

@@ -2,6 +2,7 @@
 
 It is started here, before anything imports pyserini: pyserini asks for a Java module that this runtime lacks.
 """
+
 import importlib.util
 import os
 from functools import cache
@@ -18,10 +19,22 @@ def start(heap: str):
     os.environ["JAVA_HOME"], os.environ["JVM_PATH"] = str(home), str(home / "lib/server/libjvm.so")
     pyserini = Path(importlib.util.find_spec("pyserini").submodule_search_locations[0])
     if not jnius_config.vm_running:
-        jnius_config.add_classpath(str(next((pyserini / "resources/jars").glob("anserini-*-fatjar.jar"))))
-        jnius_config.add_options(f"-Xmx{heap}", "-Dlog4j2.level=ERROR", "-Dslf4j.internal.verbosity=ERROR", "-XX:+UseParallelGC", "--sun-misc-unsafe-memory-access=allow")
+        jnius_config.add_classpath(
+            str(next((pyserini / "resources/jars").glob("anserini-*-fatjar.jar")))
+        )
+        jnius_config.add_options(
+            f"-Xmx{heap}",
+            "-Dlog4j2.level=ERROR",
+            "-Dslf4j.internal.verbosity=ERROR",
+            "-XX:+UseParallelGC",
+            "--sun-misc-unsafe-memory-access=allow",
+        )
     from jnius import autoclass
 
-    autoclass("java.util.logging.LogManager").getLogManager().reset()      # Lucene's word on newer versions of itself
-    autoclass("org.apache.logging.log4j.core.config.Configurator").setRootLevel(autoclass("org.apache.logging.log4j.Level").ERROR)
+    autoclass(
+        "java.util.logging.LogManager"
+    ).getLogManager().reset()  # Lucene's word on newer versions of itself
+    autoclass("org.apache.logging.log4j.core.config.Configurator").setRootLevel(
+        autoclass("org.apache.logging.log4j.Level").ERROR
+    )
     return autoclass

@@ -1,7 +1,8 @@
 """The retrieval stage: passages, indexes and vectors, runs of each source, the hybrid, and a report of its ceiling.
 
-    python -m retrieval.search CONFIG [key=value …]
+python -m retrieval.search CONFIG [key=value …]
 """
+
 import json
 
 from core.config import from_arguments, with_data
@@ -24,9 +25,15 @@ def plan(task: Task) -> Plan:
     """All steps of the stage; each retriever of RETRIEVERS adds its own, the hybrid stands on them."""
     steps = Plan("retrieval", task.config.home)
     for language in task.languages:
-        steps.add(f"passages/{language}", 1, {"allow": sorted(task.config.collection.allow)}, [task.corpus_input(language)],
-                  lambda folder, la=language: build_passages(task.collection.documents(la), folder),
-                  seconds=retrievers.expected(task, language) / 50000, disk=retrievers.expected(task, language) * 700)
+        steps.add(
+            f"passages/{language}",
+            1,
+            {"allow": sorted(task.config.collection.allow)},
+            [task.corpus_input(language)],
+            lambda folder, la=language: build_passages(task.collection.documents(la), folder),
+            seconds=retrievers.expected(task, language) / 50000,
+            disk=retrievers.expected(task, language) * 700,
+        )
     for source in task.config.retrieval.sources:
         retrievers.RETRIEVERS[source](task, steps)
     add_hybrid(task, steps)
@@ -46,18 +53,27 @@ def encode_shard(config: Config, shard: tuple[int, int]) -> None:
         if step is None:
             raise InputError("--shard: retrieval.sources holds no dense source")
         if not store.done:
-            raise InputError(f"--shard: {store.name} is not made; run retrieval/run.sh with retrieval.sources=[bm25] and the same configuration first")
+            raise InputError(
+                f"--shard: {store.name} is not made; run retrieval/run.sh with retrieval.sources=[bm25] and the same configuration first"
+            )
         if not step.done:
             part = step.path.with_name(step.path.name + ".part")
             part.mkdir(parents=True, exist_ok=True)
-            dense.encode_corpus(retrievers.encoder_of(task), passages(task, language), part, language, shard)
+            dense.encode_corpus(
+                retrievers.encoder_of(task), passages(task, language), part, language, shard
+            )
 
 
 def parse_shard(text: str) -> tuple[int, int]:
     """``3/8``: the third of eight."""
     number, _, count = text.partition("/")
-    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)) or count == "1":
-        raise InputError(f"--shard: found {text!r}, expected NUMBER/COUNT, for example 3/8, with a count of at least 2")
+    if (
+        not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count))
+        or count == "1"
+    ):
+        raise InputError(
+            f"--shard: found {text!r}, expected NUMBER/COUNT, for example 3/8, with a count of at least 2"
+        )
     return int(number) - 1, int(count)
 
 
@@ -66,16 +82,48 @@ def add_hybrid(task: Task, steps: Plan) -> None:
     preset = PRESETS[s.hybrid.preset]
     settings = {"normalise": preset.normalise, "missing": preset.missing, "sources": s.sources}
     shrink = {"shrink": s.hybrid.shrink} if s.hybrid.shrink else {}
-    tuned = steps.add("hybrid-weights", 1, {**settings, "weights": preset.weights or s.hybrid.weights, **shrink, **({"alpha": True} if preset.alpha else {})},
-                      [x for la in weighing_languages(task) for x in (*(steps[f"{source}/{la}-{dev}"] for source in s.sources), task.qrels_input(la, dev))],
-                      lambda folder: write_json(folder / "weights.json", choose_weights(task, steps)), seconds=20)
+    tuned = steps.add(
+        "hybrid-weights",
+        1,
+        {
+            **settings,
+            "weights": preset.weights or s.hybrid.weights,
+            **shrink,
+            **({"alpha": True} if preset.alpha else {}),
+        },
+        [
+            x
+            for la in weighing_languages(task)
+            for x in (
+                *(steps[f"{source}/{la}-{dev}"] for source in s.sources),
+                task.qrels_input(la, dev),
+            )
+        ],
+        lambda folder: write_json(folder / "weights.json", choose_weights(task, steps)),
+        seconds=20,
+    )
     for la, split in task.pairs():
+
         def build(folder, language, split):
             runs = {source: run_of(steps[f"{source}/{language}-{split}"]) for source in s.sources}
             fused = fuse(runs, hybrid_weights(task, language), preset.normalise, preset.missing)
-            write_run(folder / "run.trec", {qid: top_k(scores, s.depth) for qid, scores in fused.items()}, "hybrid")
+            write_run(
+                folder / "run.trec",
+                {qid: top_k(scores, s.depth) for qid, scores in fused.items()},
+                "hybrid",
+            )
 
-        retrievers.add_run(task, steps, "hybrid", la, split, 1, settings, [tuned, *(steps[f"{source}/{la}-{split}"] for source in s.sources)], build)
+        retrievers.add_run(
+            task,
+            steps,
+            "hybrid",
+            la,
+            split,
+            1,
+            settings,
+            [tuned, *(steps[f"{source}/{la}-{split}"] for source in s.sources)],
+            build,
+        )
 
 
 def weighing_languages(task: Task) -> list[str]:
@@ -92,17 +140,32 @@ def choose_weights(task: Task, steps: Plan) -> dict:
         fixed = {source: 1 / len(s.sources) for source in s.sources}
     if fixed != "tuned":
         if set(fixed) != set(s.sources):
-            raise InputError(f"retrieval.hybrid: weights are given for {sorted(fixed)}, the sources are {sorted(s.sources)}")
+            raise InputError(
+                f"retrieval.hybrid: weights are given for {sorted(fixed)}, the sources are {sorted(s.sources)}"
+            )
         return {"weights": fixed, "chosen": "fixed"}
     languages = weighing_languages(task)
     if not languages:
-        raise InputError(f"retrieval.hybrid.weights=tuned needs a {dev} split with judgments; set weights, for example retrieval.hybrid.weights=equal")
-    runs = {source: {la: run_of(steps[f"{source}/{la}-{dev}"]) for la in languages} for source in s.sources}
+        raise InputError(
+            f"retrieval.hybrid.weights=tuned needs a {dev} split with judgments; set weights, for example retrieval.hybrid.weights=equal"
+        )
+    runs = {
+        source: {la: run_of(steps[f"{source}/{la}-{dev}"]) for la in languages}
+        for source in s.sources
+    }
     qrels = {la: checked_judgments(task, la, dev) for la in languages}
     weights, found = hybrid.tune(runs, qrels, preset)
     say(f"hybrid weights on {dev}: {weights}, mean nDCG@10 {found:.4f}")
-    own = {"by_language": hybrid.tune_languages(runs, qrels, preset, weights, s.hybrid.shrink)} if s.hybrid.shrink else {}
-    return {"weights": weights, "chosen": f"nDCG@10 {found:.4f} on {dev} of {', '.join(languages)}", **own}
+    own = (
+        {"by_language": hybrid.tune_languages(runs, qrels, preset, weights, s.hybrid.shrink)}
+        if s.hybrid.shrink
+        else {}
+    )
+    return {
+        "weights": weights,
+        "chosen": f"nDCG@10 {found:.4f} on {dev} of {', '.join(languages)}",
+        **own,
+    }
 
 
 def checked_judgments(task: Task, language: str, split: str):
@@ -135,9 +198,20 @@ def report(task: Task) -> None:
             continue
         qrels = split_judgments(task, la, split)
         task.collection.check_judged(la, split, qrels, passages(task, la))
-        found = ceiling({s: run_of(plan(task)[f"{s}/{la}-{split}"]) for s in systems(task)}, qrels, task.config.candidates)
-        rows += [(la, split, s, len(qrels), *(f"{figures[m]:.4f}" for m in METRICS)) for s, figures in found.figures.items()]
-        notes.setdefault(split, {})[la] = {"relevant": found.relevant, "lost by the hybrid": found.lost, "queries that nobody answers": found.unfound}
+        found = ceiling(
+            {s: run_of(plan(task)[f"{s}/{la}-{split}"]) for s in systems(task)},
+            qrels,
+            task.config.candidates,
+        )
+        rows += [
+            (la, split, s, len(qrels), *(f"{figures[m]:.4f}" for m in METRICS))
+            for s, figures in found.figures.items()
+        ]
+        notes.setdefault(split, {})[la] = {
+            "relevant": found.relevant,
+            "lost by the hybrid": found.lost,
+            "queries that nobody answers": found.unfound,
+        }
     with finished_file(task.config.folder / "retrieval.tsv") as file:
         for row in [("language", "split", "system", "queries", *METRICS), *rows]:
             file.write("\t".join(map(str, row)) + "\n")
@@ -145,11 +219,26 @@ def report(task: Task) -> None:
     r200 = METRICS.index("R@200") - len(METRICS)
     say("\nR@200 of the hybrid")
     for split, by_language in notes.items():
-        say(f"  {split}: " + "  ".join(f"{la} {figures[r200]}" for la, sp, system, *figures in rows if sp == split and system == "hybrid"))
-        lost = {s: sum(v["lost by the hybrid"][s] for v in by_language.values()) for s in task.config.retrieval.sources}
-        relevant, unfound = sum(v["relevant"] for v in by_language.values()), sum(len(v["queries that nobody answers"]) for v in by_language.values())
-        say(f"    of {relevant} relevant passages the hybrid loses {', '.join(f'{n} that {s} had' for s, n in lost.items())} among {task.config.candidates}; "
-            f"{unfound} queries have no relevant passage in any source")
+        say(
+            f"  {split}: "
+            + "  ".join(
+                f"{la} {figures[r200]}"
+                for la, sp, system, *figures in rows
+                if sp == split and system == "hybrid"
+            )
+        )
+        lost = {
+            s: sum(v["lost by the hybrid"][s] for v in by_language.values())
+            for s in task.config.retrieval.sources
+        }
+        relevant, unfound = (
+            sum(v["relevant"] for v in by_language.values()),
+            sum(len(v["queries that nobody answers"]) for v in by_language.values()),
+        )
+        say(
+            f"    of {relevant} relevant passages the hybrid loses {', '.join(f'{n} that {s} had' for s, n in lost.items())} among {task.config.candidates}; "
+            f"{unfound} queries have no relevant passage in any source"
+        )
 
 
 def run(config: Config) -> None:
@@ -159,7 +248,12 @@ def run(config: Config) -> None:
 
 
 def main() -> None:
-    config, options = from_arguments("collection to runs of depth 1000", lambda p: p.add_argument("--shard", metavar="I/N", help="only encode this part of the passages"))
+    config, options = from_arguments(
+        "collection to runs of depth 1000",
+        lambda p: p.add_argument(
+            "--shard", metavar="I/N", help="only encode this part of the passages"
+        ),
+    )
     for part in with_data(config):
         if options.shard:
             encode_shard(part, parse_shard(options.shard))

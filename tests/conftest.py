@@ -8,13 +8,28 @@ from core.settings import Config
 
 ROOT = Path(__file__).parent.parent
 PASSAGES = {
-    "en": [("a#0", "Nairobi", "Nairobi is the capital of Kenya."), ("a#1", "Nairobi", "The city has four million people."),
-           ("b#0", "Oslo", "Oslo is the capital of Norway."), ("c#0", "", "A fjord is a long narrow inlet."), ("d#0", "Tea", "Tea grows in Kenya.")],
-    "sw": [("a#0", "Nairobi", "Nairobi ni mji mkuu wa Kenya."), ("b#0", "Oslo", "Oslo ni mji mkuu wa Norway."), ("c#0", "Chai", "Chai hulimwa Kenya.")],
-    "de": [("a#0", "Nairobi", "Nairobi ist die Hauptstadt von Kenia."), ("b#0", "Oslo", "Oslo ist die Hauptstadt von Norwegen.")],
+    "en": [
+        ("a#0", "Nairobi", "Nairobi is the capital of Kenya."),
+        ("a#1", "Nairobi", "The city has four million people."),
+        ("b#0", "Oslo", "Oslo is the capital of Norway."),
+        ("c#0", "", "A fjord is a long narrow inlet."),
+        ("d#0", "Tea", "Tea grows in Kenya."),
+    ],
+    "sw": [
+        ("a#0", "Nairobi", "Nairobi ni mji mkuu wa Kenya."),
+        ("b#0", "Oslo", "Oslo ni mji mkuu wa Norway."),
+        ("c#0", "Chai", "Chai hulimwa Kenya."),
+    ],
+    "de": [
+        ("a#0", "Nairobi", "Nairobi ist die Hauptstadt von Kenia."),
+        ("b#0", "Oslo", "Oslo ist die Hauptstadt von Norwegen."),
+    ],
 }
 TOPICS = {
-    ("en", "train"): [("1", "capital of Kenya", "a#0", "b#0"), ("2", "what is a fjord", "c#0", "d#0")],
+    ("en", "train"): [
+        ("1", "capital of Kenya", "a#0", "b#0"),
+        ("2", "what is a fjord", "c#0", "d#0"),
+    ],
     ("en", "dev"): [("3", "where does tea grow", "d#0", "a#1")],
     ("en", "testA"): [("4", "capital of Norway", "b#0", "a#0")],
     ("sw", "train"): [("1", "mji mkuu wa Kenya", "a#0", "c#0")],
@@ -28,14 +43,20 @@ TOPICS = {
 def write_collection(root: Path) -> Path:
     for language, passages in PASSAGES.items():
         (root / language / "corpus").mkdir(parents=True)
-        with gzip.open(root / language / "corpus" / "docs-0.jsonl.gz", "wt", encoding="utf-8") as file:
+        with gzip.open(
+            root / language / "corpus" / "docs-0.jsonl.gz", "wt", encoding="utf-8"
+        ) as file:
             for docid, title, text in passages:
                 file.write(json.dumps({"docid": docid, "title": title, "text": text}) + "\n")
     for (language, split), rows in TOPICS.items():
         for kind in ("topics", "qrels"):
             (root / language / kind).mkdir(exist_ok=True)
-        (root / language / "topics" / f"topics.{language}-{split}.tsv").write_text("".join(f"{q}\t{text}\n" for q, text, _, _ in rows))
-        (root / language / "qrels" / f"qrels.{language}-{split}.tsv").write_text("".join(f"{q} Q0 {good} 1\n{q} Q0 {bad} 0\n" for q, _, good, bad in rows))
+        (root / language / "topics" / f"topics.{language}-{split}.tsv").write_text(
+            "".join(f"{q}\t{text}\n" for q, text, _, _ in rows)
+        )
+        (root / language / "qrels" / f"qrels.{language}-{split}.tsv").write_text(
+            "".join(f"{q} Q0 {good} 1\n{q} Q0 {bad} 0\n" for q, _, good, bad in rows)
+        )
     return root
 
 
@@ -54,7 +75,15 @@ def folder(tmp_path) -> Path:
 @pytest.fixture
 def config(folder, tmp_path):
     def make(**values) -> Config:
-        return Config.model_validate({"name": "test", "work": str(tmp_path / "work"), "collection": {"source": "disk", "path": str(folder)}} | values)
+        return Config.model_validate(
+            {
+                "name": "test",
+                "work": str(tmp_path / "work"),
+                "collection": {"source": "disk", "path": str(folder)},
+            }
+            | values
+        )
+
     return make
 
 
@@ -78,6 +107,16 @@ def tiny_body():
     from transformers import BertConfig, BertForSequenceClassification
 
     torch.manual_seed(0)
-    return BertForSequenceClassification(BertConfig(
-        vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=40, num_labels=1,
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
+    return BertForSequenceClassification(
+        BertConfig(
+            vocab_size=50,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            max_position_embeddings=40,
+            num_labels=1,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+        )
+    )

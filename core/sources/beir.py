@@ -4,6 +4,7 @@
 
 BEIR's ids may hold white space, which TREC's columns cannot: each run of it becomes an underscore.
 """
+
 import argparse
 import json
 from collections.abc import Iterator
@@ -17,7 +18,9 @@ from core.sources.writing import Split, plain_id, write_language
 
 
 def records(folder: Path, name: str) -> Iterator[dict]:
-    path = next((p for p in (folder / f"{name}.jsonl", folder / f"{name}.jsonl.gz") if p.is_file()), None)
+    path = next(
+        (p for p in (folder / f"{name}.jsonl", folder / f"{name}.jsonl.gz") if p.is_file()), None
+    )
     if path is None:
         raise InputError(f"{folder}: no {name}.jsonl or {name}.jsonl.gz")
     for number, line in corpus_lines(path):
@@ -25,7 +28,11 @@ def records(folder: Path, name: str) -> Iterator[dict]:
             record = json.loads(line)
         except ValueError:
             raise at_line(path, number, repr(line[:60]), "a JSON object") from None
-        if not isinstance(record, dict) or not isinstance(record.get("text"), str) or not str(record.get("_id", "")).strip():
+        if (
+            not isinstance(record, dict)
+            or not isinstance(record.get("text"), str)
+            or not str(record.get("_id", "")).strip()
+        ):
             raise at_line(path, number, repr(line[:60]), '"_id" and "text"')
         yield record
 
@@ -53,22 +60,36 @@ def splits(folder: Path) -> dict[str, Split]:
         judged = qrels(path)
         strangers = [q for q in judged if q not in queries]
         if strangers:
-            raise InputError(f"{path}: judged queries that queries.jsonl lacks: {len(strangers)}, first {', '.join(strangers[:5])}")
+            raise InputError(
+                f"{path}: judged queries that queries.jsonl lacks: {len(strangers)}, first {', '.join(strangers[:5])}"
+            )
         found[path.stem] = ([Query(q, queries[q]) for q in judged], judged)
     return found
 
 
 def documents(folder: Path) -> Iterator[Document]:
-    return (Document(plain_id(r["_id"]), r.get("title") or "", r["text"]) for r in records(folder, "corpus"))
+    return (
+        Document(plain_id(r["_id"]), r.get("title") or "", r["text"])
+        for r in records(folder, "corpus")
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m core.sources.beir", description="a BEIR folder into MIRACL's format")
+    parser = argparse.ArgumentParser(
+        prog="python -m core.sources.beir", description="a BEIR folder into MIRACL's format"
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("language")
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
-    print(write_language(options.out, options.language, lambda: documents(options.folder), lambda: splits(options.folder)))
+    print(
+        write_language(
+            options.out,
+            options.language,
+            lambda: documents(options.folder),
+            lambda: splits(options.folder),
+        )
+    )
 
 
 if __name__ == "__main__":

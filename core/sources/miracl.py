@@ -5,6 +5,7 @@
 Finished files are kept, so a broken download is started again with the same command. The data set asks for an account that has accepted its
 terms: HF_TOKEN, or a token that ``hf auth login`` stored. HF_ENDPOINT names another hub.
 """
+
 import argparse
 import re
 from collections.abc import Callable
@@ -15,13 +16,16 @@ from core.distributed import progress
 from core.errors import InputError, exit_with_message
 
 TOPICS, CORPUS = "miracl/miracl", "miracl/miracl-corpus"
-TABLE = Path(__file__).with_name("miracl.tsv")      # the paper's Table 1; de and yo from the data card
+TABLE = Path(__file__).with_name("miracl.tsv")  # the paper's Table 1; de and yo from the data card
 
 
 def counts() -> dict[str, dict[str, int]]:
     """Language -> what -> how many there are; test splits have no public judgments."""
     head, *rows = (line.split("\t") for line in TABLE.read_text("utf-8").splitlines())
-    return {row[0]: {name: int(value) for name, value in zip(head[1:], row[1:]) if value != "-"} for row in rows}
+    return {
+        row[0]: {name: int(value) for name, value in zip(head[1:], row[1:]) if value != "-"}
+        for row in rows
+    }
 
 
 def fetch(repository: str, wanted: Callable[[str], bool], out: Path) -> list[str]:
@@ -30,14 +34,22 @@ def fetch(repository: str, wanted: Callable[[str], bool], out: Path) -> list[str
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
     try:
-        names = sorted(name for name in HfApi().list_repo_files(repository, repo_type="dataset") if wanted(name))
+        names = sorted(
+            name
+            for name in HfApi().list_repo_files(repository, repo_type="dataset")
+            if wanted(name)
+        )
         for name in progress(names, what=repository, unit="file"):
             hf_hub_download(repository, name, repo_type="dataset", local_dir=out)
     except (GatedRepoError, RepositoryNotFoundError) as error:
         status = error.response.status_code if error.response is not None else "no"
-        raise InputError(f"{repository}: the hub answers {status}: accept the data set's terms on its page, make a token there, and set HF_TOKEN to it") from None
+        raise InputError(
+            f"{repository}: the hub answers {status}: accept the data set's terms on its page, make a token there, and set HF_TOKEN to it"
+        ) from None
     except (HfHubHTTPError, OSError) as error:
-        raise InputError(f"{repository}: the download broke off ({type(error).__name__}: {' '.join(str(error).split())[:200]}); finished files are kept, start again to go on") from None
+        raise InputError(
+            f"{repository}: the download broke off ({type(error).__name__}: {' '.join(str(error).split())[:200]}); finished files are kept, start again to go on"
+        ) from None
     return names
 
 
@@ -48,33 +60,56 @@ def language_of(name: str) -> str | None:
 
 def found_counts(collection: Collection, language: str) -> dict[str, int]:
     """As ``counts`` has them, read from the files."""
-    found = {"passages": sum(1 for path in collection.corpus_files(language) for _ in corpus_lines(path))}
+    found = {
+        "passages": sum(1 for path in collection.corpus_files(language) for _ in corpus_lines(path))
+    }
     for split in ("train", "dev", "testA", "testB"):
         if collection.has(language, split):
             found[f"{split} queries"] = len(collection.queries(language, split))
             if (language, split) in collection.qrels and not split.startswith("test"):
-                found[f"{split} judgments"] = sum(map(len, read_qrels(collection.qrels_file(language, split)).values()))
+                found[f"{split} judgments"] = sum(
+                    map(len, read_qrels(collection.qrels_file(language, split)).values())
+                )
     return found
 
 
 def check_counts(collection: Collection, language: str, allowed: bool) -> None:
     known, found = counts().get(language, {}), found_counts(collection, language)
-    wrong = [f"{name}: found {found.get(name, 'none')}, expected {known[name]}" for name in known if found.get(name) != known[name]]
+    wrong = [
+        f"{name}: found {found.get(name, 'none')}, expected {known[name]}"
+        for name in known
+        if found.get(name) != known[name]
+    ]
     if wrong and not allowed:
-        raise InputError(f"{collection.root}: {language}: {'; '.join(wrong)}; download again, or go on with --allow counts")
-    print(f"{language}: {', '.join(f'{value} {name}' for name, value in found.items())}{' (allowed: ' + '; '.join(wrong) + ')' if wrong else ''}", flush=True)
+        raise InputError(
+            f"{collection.root}: {language}: {'; '.join(wrong)}; download again, or go on with --allow counts"
+        )
+    print(
+        f"{language}: {', '.join(f'{value} {name}' for name, value in found.items())}{' (allowed: ' + '; '.join(wrong) + ')' if wrong else ''}",
+        flush=True,
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m core.sources.miracl", description="MIRACL into a folder")
+    parser = argparse.ArgumentParser(
+        prog="python -m core.sources.miracl", description="MIRACL into a folder"
+    )
     parser.add_argument("out", type=Path)
-    parser.add_argument("--languages", nargs="*", default=[], choices=sorted(counts()), help="all 18 without it")
+    parser.add_argument(
+        "--languages", nargs="*", default=[], choices=sorted(counts()), help="all 18 without it"
+    )
     parser.add_argument("--allow", nargs="*", default=[], choices=["counts"])
     options = parser.parse_args()
     languages = options.languages or sorted(counts())
     for repository in (TOPICS, CORPUS):
-        if not fetch(repository, lambda name: language_of(name) in languages and name.endswith((".tsv", ".jsonl.gz")), options.out):
-            raise InputError(f"{repository}: holds no file of {', '.join(languages)} under the names miracl-v…-LANG/ and miracl-corpus-v…-LANG/")
+        if not fetch(
+            repository,
+            lambda name: language_of(name) in languages and name.endswith((".tsv", ".jsonl.gz")),
+            options.out,
+        ):
+            raise InputError(
+                f"{repository}: holds no file of {', '.join(languages)} under the names miracl-v…-LANG/ and miracl-corpus-v…-LANG/"
+            )
     collection = Collection(options.out, languages)
     for language in languages:
         check_counts(collection, language, "counts" in options.allow)

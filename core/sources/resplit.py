@@ -5,6 +5,7 @@ carries over from a training query to a similar one (Q2Q2D) cannot be seen on th
 
 Counts are training queries a language that move to a split. Languages without training queries keep theirs; the corpora are copied.
 """
+
 import argparse
 import shutil
 from pathlib import Path
@@ -29,9 +30,17 @@ def resplit(source: Collection, out: Path, counts: dict[str, int], seed: int) ->
             for path in source.corpus_files(language):
                 shutil.copy(path, part / "corpus" / path.name)
             if source.has(language, "train"):
-                lines.append(f"{language}: " + "; ".join(write_split(part, language, split, *found) for split, found in splits(source, language, counts, seed).items()))
+                lines.append(
+                    f"{language}: "
+                    + "; ".join(
+                        write_split(part, language, split, *found)
+                        for split, found in splits(source, language, counts, seed).items()
+                    )
+                )
             else:
-                lines.append(f"{language}: no training queries; {keep(source, language, list(counts), part)} as they are")
+                lines.append(
+                    f"{language}: no training queries; {keep(source, language, list(counts), part)} as they are"
+                )
     return lines
 
 
@@ -50,7 +59,9 @@ def splits(source: Collection, language: str, counts: dict[str, int], seed: int)
     qrels = source.judgments(language, "train")
     queries = [q for q in source.queries(language, "train") if q.qid in qrels]
     if sum(counts.values()) >= len(queries):
-        raise InputError(f"{source.root}: {language} has {len(queries)} judged training queries, {sum(counts.values())} are to be moved and some must stay")
+        raise InputError(
+            f"{source.root}: {language} has {len(queries)} judged training queries, {sum(counts.values())} are to be moved and some must stay"
+        )
     order, found = generator(seed, 0, "resplit", language).permutation(len(queries)).tolist(), {}
     for split, count in counts.items():
         found[split], order = sorted(order[:count]), order[count:]
@@ -59,7 +70,9 @@ def splits(source: Collection, language: str, counts: dict[str, int], seed: int)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m core.sources.resplit", description="a collection split by query")
+    parser = argparse.ArgumentParser(
+        prog="python -m core.sources.resplit", description="a collection split by query"
+    )
     parser.add_argument("collection", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("counts", nargs="+", metavar="SPLIT=COUNT")
@@ -67,8 +80,19 @@ def main() -> None:
     options = parser.parse_args()
     pairs = [text.partition("=") for text in options.counts]
     if not all(split and split != "train" and count.isdigit() for split, _, count in pairs):
-        raise InputError(f"found {' '.join(options.counts)}, expected SPLIT=COUNT for splits other than train, for example dev=100 testA=200")
-    print("\n".join(resplit(Collection(options.collection), options.out, {split: int(count) for split, _, count in pairs}, options.seed)))
+        raise InputError(
+            f"found {' '.join(options.counts)}, expected SPLIT=COUNT for splits other than train, for example dev=100 testA=200"
+        )
+    print(
+        "\n".join(
+            resplit(
+                Collection(options.collection),
+                options.out,
+                {split: int(count) for split, _, count in pairs},
+                options.seed,
+            )
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 
 A paragraph that several files hold is one passage. Unanswerable questions (``is_impossible``, or without answers) are left out and counted.
 """
+
 import argparse
 import json
 from collections import Counter
@@ -24,8 +25,12 @@ def articles(path: Path) -> list[dict]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not JSON in UTF-8 ({error})") from None
     found = data.get("data") if isinstance(data, dict) else None
-    if not isinstance(found, list) or not all(isinstance(a, dict) and isinstance(a.get("paragraphs"), list) for a in found):
-        raise InputError(f'{path}: expected {{"data": [{{"title": …, "paragraphs": [{{"context": …, "qas": […]}}]}}]}}')
+    if not isinstance(found, list) or not all(
+        isinstance(a, dict) and isinstance(a.get("paragraphs"), list) for a in found
+    ):
+        raise InputError(
+            f'{path}: expected {{"data": [{{"title": …, "paragraphs": [{{"context": …, "qas": […]}}]}}]}}'
+        )
     return found
 
 
@@ -46,12 +51,18 @@ class Squad:
                 number = titles.setdefault(title, len(titles))
                 for paragraph in article["paragraphs"]:
                     if (title, paragraph["context"]) not in self.docids:
-                        self.docids[title, paragraph["context"]] = f"{number}#{self.paragraphs[number]}"
+                        self.docids[title, paragraph["context"]] = (
+                            f"{number}#{self.paragraphs[number]}"
+                        )
                         self.paragraphs[number] += 1
-                    self.add(split, paragraph, self.docids[title, paragraph["context"]], queries, qrels)
+                    self.add(
+                        split, paragraph, self.docids[title, paragraph["context"]], queries, qrels
+                    )
             self.splits[split] = (queries, qrels)
 
-    def add(self, split: str, paragraph: dict, docid: str, queries: list[Query], qrels: Qrels) -> None:
+    def add(
+        self, split: str, paragraph: dict, docid: str, queries: list[Query], qrels: Qrels
+    ) -> None:
         for qa in paragraph["qas"]:
             if qa.get("is_impossible") or not qa.get("answers"):
                 self.left_out += 1
@@ -67,13 +78,18 @@ class Squad:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m core.sources.squad", description="SQuAD-format JSON into MIRACL's format")
+    parser = argparse.ArgumentParser(
+        prog="python -m core.sources.squad", description="SQuAD-format JSON into MIRACL's format"
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("language")
     parser.add_argument("files", nargs="+", metavar="SPLIT=FILE")
     options = parser.parse_args()
     found = Squad(by_split(options.files, "files"))
-    print(write_language(options.out, options.language, found.documents, lambda: found.splits), f"({found.left_out} questions without an answer left out)")
+    print(
+        write_language(options.out, options.language, found.documents, lambda: found.splits),
+        f"({found.left_out} questions without an answer left out)",
+    )
 
 
 if __name__ == "__main__":

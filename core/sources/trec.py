@@ -4,6 +4,7 @@
 
 In ``<DOC>`` files DOCNO, TITLE or HEADLINE, and TEXT are read, tags within the text removed; in JSON lines docid (or id), title, text (or contents).
 """
+
 import argparse
 import html
 import json
@@ -31,7 +32,10 @@ def json_documents(path: Path) -> Iterator[Document]:
     for number, line in corpus_lines(path):
         try:
             found = json.loads(line)
-            docid, text = found.get("docid", found.get("id")), found.get("text", found.get("contents"))
+            docid, text = (
+                found.get("docid", found.get("id")),
+                found.get("text", found.get("contents")),
+            )
         except (ValueError, AttributeError):
             raise at_line(path, number, repr(line[:60]), "a JSON object") from None
         if not isinstance(docid, str) or not isinstance(text, str):
@@ -52,7 +56,11 @@ def tagged_documents(path: Path) -> Iterator[Document]:
             docid = field(text, "DOCNO")
             if not docid:
                 raise at_line(path, start, "a <DOC> without <DOCNO>", "<DOCNO>id</DOCNO>")
-            yield Document(plain_id(docid), field(text, "TITLE") or field(text, "HEADLINE"), field(text, "TEXT"))
+            yield Document(
+                plain_id(docid),
+                field(text, "TITLE") or field(text, "HEADLINE"),
+                field(text, "TEXT"),
+            )
         else:
             lines.append(line)
 
@@ -61,7 +69,12 @@ def decoded(path: Path, number: int, raw: bytes) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise at_line(path, number, f"byte 0x{raw[error.start]:02x}", "UTF-8 text (convert the file, for example with iconv)") from None
+        raise at_line(
+            path,
+            number,
+            f"byte 0x{raw[error.start]:02x}",
+            "UTF-8 text (convert the file, for example with iconv)",
+        ) from None
 
 
 def field(text: str, name: str) -> str:
@@ -77,20 +90,28 @@ def topics(path: Path) -> list[Query]:
         found = [line.split("\t", 1) for line in lines if line.strip()]
         wrong = next((number for number, columns in enumerate(found, 1) if len(columns) != 2), None)
         if wrong:
-            raise at_line(path, wrong, repr(lines[wrong - 1][:60]), "query-id TAB query, or <top> blocks")
+            raise at_line(
+                path, wrong, repr(lines[wrong - 1][:60]), "query-id TAB query, or <top> blocks"
+            )
         return [Query(qid.strip(), text.strip()) for qid, text in found]
     found = []
     for block in re.split(r"<top>", "\n".join(lines), flags=re.IGNORECASE)[1:]:
         number = re.search(r"<num>\s*(?:Number:)?\s*([^\s<]+)", block, re.IGNORECASE)
-        title = re.search(r"<title>\s*(?:Topic:)?\s*(.*?)\s*(?=<|$)", block, re.IGNORECASE | re.DOTALL)
+        title = re.search(
+            r"<title>\s*(?:Topic:)?\s*(.*?)\s*(?=<|$)", block, re.IGNORECASE | re.DOTALL
+        )
         if not number or not title or not title[1].strip():
-            raise InputError(f"{path}: a <top> without <num> or <title>: {' '.join(block.split())[:80]!r}")
+            raise InputError(
+                f"{path}: a <top> without <num> or <title>: {' '.join(block.split())[:80]!r}"
+            )
         found.append(Query(number[1], " ".join(title[1].split())))
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m core.sources.trec", description="a TREC collection into MIRACL's format")
+    parser = argparse.ArgumentParser(
+        prog="python -m core.sources.trec", description="a TREC collection into MIRACL's format"
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("language")
     parser.add_argument("--documents", nargs="+", type=Path, required=True)
@@ -101,8 +122,15 @@ def main() -> None:
     unknown = [split for split in judged if split not in asked]
     if unknown:
         raise InputError(f"--qrels: the split {unknown[0]} has no --topics")
-    splits = {split: (topics(path), read_qrels(judged[split]) if split in judged else {}) for split, path in asked.items()}
-    print(write_language(options.out, options.language, lambda: documents(options.documents), lambda: splits))
+    splits = {
+        split: (topics(path), read_qrels(judged[split]) if split in judged else {})
+        for split, path in asked.items()
+    }
+    print(
+        write_language(
+            options.out, options.language, lambda: documents(options.documents), lambda: splits
+        )
+    )
 
 
 if __name__ == "__main__":

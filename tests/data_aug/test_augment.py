@@ -1,4 +1,5 @@
 """Augmentations together: what stands in a conflict, caps, unlabelled queries, and that no judgment but train's is read."""
+
 import json
 import shutil
 from collections import Counter
@@ -23,28 +24,62 @@ def pair(docid, label=0.0, origin="judged", language="en", qid="1"):
 def test_of_two_labels_the_earlier_stands():
     mix = Mix(None, None, 0, "en")
     mix.add([pair("a", 1.0), pair("b", 0.0)])
-    mix.add([pair("a", 0.7, "q2q2d"), pair("b", 0.0, "pseudo_label"), pair("a", 0.7, "q2q2d")._replace(passage_language="sw")])
-    assert [(p.docid, p.label, p.passage_language) for p in mix.pairs.values()] == [("a", 1.0, ""), ("b", 0.0, ""), ("a", 0.7, "sw")]
+    mix.add(
+        [
+            pair("a", 0.7, "q2q2d"),
+            pair("b", 0.0, "pseudo_label"),
+            pair("a", 0.7, "q2q2d")._replace(passage_language="sw"),
+        ]
+    )
+    assert [(p.docid, p.label, p.passage_language) for p in mix.pairs.values()] == [
+        ("a", 1.0, ""),
+        ("b", 0.0, ""),
+        ("a", 0.7, "sw"),
+    ]
     assert mix.counts == {"conflicts": 1, "duplicates": 1}
 
 
 def test_caps():
-    pairs = [pair(f"d{i}", origin=("judged", "q2q2d")[i % 2], language=("en", "sw")[i // 10]) for i in range(20)]
+    pairs = [
+        pair(f"d{i}", origin=("judged", "q2q2d")[i % 2], language=("en", "sw")[i // 10])
+        for i in range(20)
+    ]
     assert len(capped(pairs, {}, 0, 0)) == 20
-    for cap, left in (({"q2q2d": 3}, 13), ({"sw": 2}, 12), ({"sw q2q2d": 1}, 16), ({"sw": 2, "judged": 4}, None)):
+    for cap, left in (
+        ({"q2q2d": 3}, 13),
+        ({"sw": 2}, 12),
+        ({"sw q2q2d": 1}, 16),
+        ({"sw": 2, "judged": 4}, None),
+    ):
         found = capped(pairs, cap, 0, 0)
         assert left is None or len(found) == left
-        assert found == [p for p in pairs if p in found] and found == capped(pairs, cap, 0, 0), "in their order, the same each time"
-    assert capped(pairs, {"q2q2d": 3}, 0, 0) != capped(pairs, {"q2q2d": 3}, 0, 1), "another draw of negatives, another choice"
+        assert found == [p for p in pairs if p in found] and found == capped(pairs, cap, 0, 0), (
+            "in their order, the same each time"
+        )
+    assert capped(pairs, {"q2q2d": 3}, 0, 0) != capped(pairs, {"q2q2d": 3}, 0, 1), (
+        "another draw of negatives, another choice"
+    )
     groups = [pair(f"d{i}", qid=str(q)) for i in range(4) for q in range(5)]
-    assert sorted(Counter(p.qid for p in capped(groups, {"judged": 10}, 0, 0)).values()) == [2, 4, 4], "queries keep their pairs, but for the last one"
+    assert sorted(Counter(p.qid for p in capped(groups, {"judged": 10}, 0, 0)).values()) == [
+        2,
+        4,
+        4,
+    ], "queries keep their pairs, but for the last one"
 
 
 RECIPES = {
     "plain": Recipe(negatives=1),
     "q2q2d": Recipe(negatives=0, q2q2d={"threshold": 0.0, "neighbours": 1, "languages": "any"}),
-    "pseudo": Recipe(negatives=0, pseudo_label={"teacher": "FOLDER", "share": 1.0, "calibrate": "minmax"}),
-    "both": Recipe(negatives=1, corpus_negatives=1, filters={"same_article": True}, q2q2d={"threshold": 0.0, "split": "dev"}, pseudo_label={"teacher": "FOLDER", "split": "dev", "share": 1.0}),
+    "pseudo": Recipe(
+        negatives=0, pseudo_label={"teacher": "FOLDER", "share": 1.0, "calibrate": "minmax"}
+    ),
+    "both": Recipe(
+        negatives=1,
+        corpus_negatives=1,
+        filters={"same_article": True},
+        q2q2d={"threshold": 0.0, "split": "dev"},
+        pseudo_label={"teacher": "FOLDER", "split": "dev", "share": 1.0},
+    ),
 }
 
 
@@ -58,16 +93,34 @@ def task(config, folder, tmp_path, models, embedded_folder):
     found = Collection(folder)
     for (la, split), _ in found.topics.items():
         docs = ["a#0", "b#0"] + ([] if la == "de" else ["c#0"])
-        (runs / f"{la}-{split}.trec").write_text("".join(f"{q.qid} Q0 {d} 0 {i} x\n" for q in found.queries(la, split) for i, d in enumerate(docs)))
+        (runs / f"{la}-{split}.trec").write_text(
+            "".join(
+                f"{q.qid} Q0 {d} 0 {i} x\n"
+                for q in found.queries(la, split)
+                for i, d in enumerate(docs)
+            )
+        )
 
     def make(name, work="work", **more):
         recipe = RECIPES[name]
         if recipe.pseudo_label:
-            recipe = recipe.model_copy(update={"pseudo_label": recipe.pseudo_label.model_copy(update={"teacher": str(runs)})})
+            recipe = recipe.model_copy(
+                update={
+                    "pseudo_label": recipe.pseudo_label.model_copy(update={"teacher": str(runs)})
+                }
+            )
         (tmp_path / work).mkdir(exist_ok=True)
         if not (tmp_path / work / "models").exists():
             (tmp_path / work / "models").symlink_to(models)
-        return Task(config(retrieval={"sources": ["run"], "run": str(runs), "hybrid": {"weights": "equal"}}, data_aug={"default": recipe}, work=str(tmp_path / work), **more))
+        return Task(
+            config(
+                retrieval={"sources": ["run"], "run": str(runs), "hybrid": {"weights": "equal"}},
+                data_aug={"default": recipe},
+                work=str(tmp_path / work),
+                **more,
+            )
+        )
+
     return make
 
 
@@ -79,19 +132,35 @@ def made(task):
 def test_q2q2d_from_any_language(task):
     path = made(task("q2q2d"))
     pairs = [p for p in read_groups(path / "draw-0.parquet") if p.origin == "q2q2d"]
-    assert {(p.language, p.qid) for p in pairs} == {("en", "4"), ("sw", "3"), ("de", "2")}, "one neighbour for each testA query, surprise ones as well"
-    assert {p.passage_language for p in pairs if p.language == "de"} <= {"en", "sw"} and all(0 <= p.label <= 0.9 for p in pairs)
+    assert {(p.language, p.qid) for p in pairs} == {("en", "4"), ("sw", "3"), ("de", "2")}, (
+        "one neighbour for each testA query, surprise ones as well"
+    )
+    assert {p.passage_language for p in pairs if p.language == "de"} <= {"en", "sw"} and all(
+        0 <= p.label <= 0.9 for p in pairs
+    )
     assert all("similarity" in p.reason for p in pairs)
     counts = json.loads((path / "counts.json").read_text())
     assert counts["transductive"] == ["testA"] and counts["counts"]["de q2q2d positive"] == 1
     sample = json.loads((path / "sample.json").read_text())
-    assert {s["origin"] for s in sample} == {"judged", "q2q2d"} and all(s["query"] and s["passage"] for s in sample)
+    assert {s["origin"] for s in sample} == {"judged", "q2q2d"} and all(
+        s["query"] and s["passage"] for s in sample
+    )
 
 
 def test_pseudo_labels_of_a_folder(task):
-    pairs = [p for p in read_groups(made(task("pseudo")) / "draw-0.parquet") if p.origin == "pseudo_label"]
-    assert [(p.docid, round(p.label, 3)) for p in pairs if p.language == "sw"] == [("c#0", 0.9), ("b#0", 0.45), ("a#0", 0.0)]
-    assert {p.language for p in pairs} == {"en", "sw", "de"} and {p.qid for p in pairs if p.language == "de"} == {"2"}
+    pairs = [
+        p
+        for p in read_groups(made(task("pseudo")) / "draw-0.parquet")
+        if p.origin == "pseudo_label"
+    ]
+    assert [(p.docid, round(p.label, 3)) for p in pairs if p.language == "sw"] == [
+        ("c#0", 0.9),
+        ("b#0", 0.45),
+        ("a#0", 0.0),
+    ]
+    assert {p.language for p in pairs} == {"en", "sw", "de"} and {
+        p.qid for p in pairs if p.language == "de"
+    } == {"2"}
 
 
 def test_a_training_reads_texts_of_every_split(task):
@@ -105,7 +174,14 @@ def test_a_training_reads_texts_of_every_split(task):
 
 def test_a_recipe_that_asks_for_nothing_new_is_the_same_output(task):
     step = build.plan(task("plain"))["groups/default"]
-    assert step.recipe["settings"] == {"judged_negatives": None, "negatives": 1, "draws": 1, "candidates": 200, "seed": 0, "methods": ["judged", "top_negatives"]}
+    assert step.recipe["settings"] == {
+        "judged_negatives": None,
+        "negatives": 1,
+        "draws": 1,
+        "candidates": 200,
+        "seed": 0,
+        "methods": ["judged", "top_negatives"],
+    }
 
 
 @pytest.mark.parametrize("name", ["q2q2d", "both"])
@@ -118,13 +194,31 @@ def test_poisoned_judgments_of_other_splits_change_nothing(task, folder, name):
     assert (made(task(name, work="poisoned")) / "draw-0.parquet").read_bytes() == content
 
 
-@pytest.mark.parametrize("recipe, message", [
-    ({"select": {"scores": "dense"}}, "data_aug.default.select.scores: found 'dense', expected one of run, hybrid"),
-    ({"caps": {"en guesses": 3}}, "data_aug.default.caps: found 'en guesses', expected an origin (judged, q2q2d"),
-    ({"q2q2d": {"split": "train"}}, "its unlabelled queries are of the split 'train', expected one of dev, testA, with topics, and not train"),
-    ({"q2q2d": {"split": "testB"}}, "its unlabelled queries are of the split 'testB', expected one of dev, testA"),
-    ({"pseudo_label": {"teacher": "deep"}}, "data_aug.default.pseudo_label.teacher: 'deep' is no folder, so it is a system of the round before: give the rankers of this recipe round: 1 or more"),
-])
+@pytest.mark.parametrize(
+    "recipe, message",
+    [
+        (
+            {"select": {"scores": "dense"}},
+            "data_aug.default.select.scores: found 'dense', expected one of run, hybrid",
+        ),
+        (
+            {"caps": {"en guesses": 3}},
+            "data_aug.default.caps: found 'en guesses', expected an origin (judged, q2q2d",
+        ),
+        (
+            {"q2q2d": {"split": "train"}},
+            "its unlabelled queries are of the split 'train', expected one of dev, testA, with topics, and not train",
+        ),
+        (
+            {"q2q2d": {"split": "testB"}},
+            "its unlabelled queries are of the split 'testB', expected one of dev, testA",
+        ),
+        (
+            {"pseudo_label": {"teacher": "deep"}},
+            "data_aug.default.pseudo_label.teacher: 'deep' is no folder, so it is a system of the round before: give the rankers of this recipe round: 1 or more",
+        ),
+    ],
+)
 def test_recipes_that_make_no_sense(task, recipe, message):
     found = task("plain")
     broken = Task(found.config.model_copy(update={"data_aug": {"default": Recipe(**recipe)}}))
@@ -135,35 +229,65 @@ def test_recipes_that_make_no_sense(task, recipe, message):
 
 def test_ids_that_two_splits_share(task, folder):
     (folder / "sw" / "topics" / "topics.sw-testA.tsv").write_text("1\tmji mkuu wa Norway\n")
-    with pytest.raises(InputError, match="data_aug.default: sw: testA and train share query ids, 1, first 1; a pair names its query by its id"):
+    with pytest.raises(
+        InputError,
+        match="data_aug.default: sw: testA and train share query ids, 1, first 1; a pair names its query by its id",
+    ):
         build.plan(task("q2q2d"))
 
 
 def test_a_round_that_was_not_run(task):
     found = task("pseudo")
     recipe = found.config.data_aug["default"]
-    later = found.config.model_copy(update={
-        "data_aug": {"default": recipe.model_copy(update={"pseudo_label": recipe.pseudo_label.model_copy(update={"teacher": "base"})})},
-        "ranking": found.config.ranking.model_copy(update={"rankers": {"base": found.config.ranking.rankers["base"].model_copy(update={"round": 1})}})})
-    with pytest.raises(InputError, match="rounds/0/base/de-testA.trec: no such file; pseudo-labels of round 1 come from the systems of round 0: run ./run_all.sh"):
+    later = found.config.model_copy(
+        update={
+            "data_aug": {
+                "default": recipe.model_copy(
+                    update={
+                        "pseudo_label": recipe.pseudo_label.model_copy(update={"teacher": "base"})
+                    }
+                )
+            },
+            "ranking": found.config.ranking.model_copy(
+                update={
+                    "rankers": {
+                        "base": found.config.ranking.rankers["base"].model_copy(update={"round": 1})
+                    }
+                }
+            ),
+        }
+    )
+    with pytest.raises(
+        InputError,
+        match="rounds/0/base/de-testA.trec: no such file; pseudo-labels of round 1 come from the systems of round 0: run ./run_all.sh",
+    ):
         build.plan(Task(later))
 
 
-@pytest.mark.parametrize("split, settings", [
-    ("testA", lambda teacher: {"negatives": 0, "pseudo_label": {"teacher": teacher}}),
-    ("train", lambda teacher: {"negatives": 1, "filters": {"teacher": teacher}}),
-])
+@pytest.mark.parametrize(
+    "split, settings",
+    [
+        ("testA", lambda teacher: {"negatives": 0, "pseudo_label": {"teacher": teacher}}),
+        ("train", lambda teacher: {"negatives": 1, "filters": {"teacher": teacher}}),
+    ],
+)
 def test_a_teacher_of_another_collection(task, tmp_path, split, settings):
     found = task("plain")
     teacher = shutil.copytree(tmp_path / "runs", tmp_path / "teacher")
     (teacher / f"en-{split}.trec").write_text("stranger Q0 a#0 0 1 x\n")
     recipe = Recipe(**settings(str(teacher)))
-    with pytest.raises(InputError, match=f"teacher/en-{split}.trec: queries without a topic in en-{split}: 1, first stranger; is it a run of this collection, language and split"):
+    with pytest.raises(
+        InputError,
+        match=f"teacher/en-{split}.trec: queries without a topic in en-{split}: 1, first stranger; is it a run of this collection, language and split",
+    ):
         made(Task(found.config.model_copy(update={"data_aug": {"default": recipe}})))
 
 
 def test_a_teacher_without_a_run(task, tmp_path):
     found = task("plain")
     recipe = Recipe(filters={"teacher": str(tmp_path)})
-    with pytest.raises(InputError, match="en-train.trec: no such file; a teacher's runs are LANG-SPLIT.trec for each language"):
+    with pytest.raises(
+        InputError,
+        match="en-train.trec: no such file; a teacher's runs are LANG-SPLIT.trec for each language",
+    ):
         build.plan(Task(found.config.model_copy(update={"data_aug": {"default": recipe}})))

@@ -1,4 +1,5 @@
 """The ablation runner: configurations of rows, the comparison by hand, and a table from a tiny run that is stopped and goes on."""
+
 import csv
 import gc
 import json
@@ -41,21 +42,51 @@ work: {models.parent}
 
 def test_a_row_is_its_lineage_over_the_base(path):
     found = ablate.configuration(ablate.read(path), path, "wide", 1, ["seed=5"])
-    assert (found.name, found.seed, found.candidates, list(found.ranking.rankers)) == ("rows-wide-1", 5, 9, ["wide"])
+    assert (found.name, found.seed, found.candidates, list(found.ranking.rankers)) == (
+        "rows-wide-1",
+        5,
+        9,
+        ["wide"],
+    )
     ranker = found.ranking.rankers["wide"]
-    assert (ranker.seed, ranker.recipe, ranker.dropouts, ranker.max_length, ranker.steps) == (1, "ns1", [0.1], 40, 1)
+    assert (ranker.seed, ranker.recipe, ranker.dropouts, ranker.max_length, ranker.steps) == (
+        1,
+        "ns1",
+        [0.1],
+        40,
+        1,
+    )
     assert ablate.configuration(ablate.read(path), path, "baseline", 0, []).candidates == 7
     both = ablate.configuration(ablate.read(path), path, "both", 0, [])
-    assert list(both.ranking.rankers) == ["baseline", "ns1"] and both.ranking.rankers["ns1"] == ablate.configuration(ablate.read(path), path, "ns1", 0, []).ranking.rankers["ns1"]
+    assert (
+        list(both.ranking.rankers) == ["baseline", "ns1"]
+        and both.ranking.rankers["ns1"]
+        == ablate.configuration(ablate.read(path), path, "ns1", 0, []).ranking.rankers["ns1"]
+    )
 
 
-@pytest.mark.parametrize("change, message", [
-    (("seeds: [0, 1]", "seedz: [0]"), r"rows.yaml: unknown key seedz; did you mean seeds\? Known here: base, languages, ranker, rows, seeds, set, split"),
-    (("x: 1}", "pape: 1}"), r"rows.yaml: unknown key rows.ns1.pape; did you mean rows.ns1.paper\? Known here: beside, on, paper, ranker, set, system, x"),
-    (("on: ns1", "on: ns2"), r"rows.wide: found the row 'ns2', expected one of first, baseline, ns1, wide, both"),
-    (("{on: first}", "{on: wide}"), r"rows .*baseline.*: built on each other in a ring"),
-    (("recipe: ns1", "recipe: ns7"), r"ranking.rankers.wide.recipe: found 'ns7', expected one of \['default', 'ns1'\]"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            ("seeds: [0, 1]", "seedz: [0]"),
+            r"rows.yaml: unknown key seedz; did you mean seeds\? Known here: base, languages, ranker, rows, seeds, set, split",
+        ),
+        (
+            ("x: 1}", "pape: 1}"),
+            r"rows.yaml: unknown key rows.ns1.pape; did you mean rows.ns1.paper\? Known here: beside, on, paper, ranker, set, system, x",
+        ),
+        (
+            ("on: ns1", "on: ns2"),
+            r"rows.wide: found the row 'ns2', expected one of first, baseline, ns1, wide, both",
+        ),
+        (("{on: first}", "{on: wide}"), r"rows .*baseline.*: built on each other in a ring"),
+        (
+            ("recipe: ns1", "recipe: ns7"),
+            r"ranking.rankers.wide.recipe: found 'ns7', expected one of \['default', 'ns1'\]",
+        ),
+    ],
+)
 def test_what_is_wrong_is_said(path, change, message):
     path.write_text(ROWS.replace(*change))
     with pytest.raises(InputError, match=message):
@@ -65,21 +96,39 @@ def test_what_is_wrong_is_said(path, change, message):
 def test_the_comparison_by_hand():
     found = ablate.Ablation(base="", rows={"a": {}, "b": {"on": "a"}})
     seeds_a = {0: {"en": {"1": 0.2, "2": 0.4}, "de": {"1": 1.0}}}
-    seeds_b = {0: {"en": {"1": 0.4, "2": 0.4}, "de": {"1": 1.0}}, 1: {"en": {"1": 0.8, "2": 0.6}, "de": {"1": 0.0}}}
-    rows = {n: {"seeds": s, "pairs": 0, "seconds": 0.0, "transductive": False} for n, s in (("a", seeds_a), ("b", seeds_b))}
+    seeds_b = {
+        0: {"en": {"1": 0.4, "2": 0.4}, "de": {"1": 1.0}},
+        1: {"en": {"1": 0.8, "2": 0.6}, "de": {"1": 0.0}},
+    }
+    rows = {
+        n: {"seeds": s, "pairs": 0, "seconds": 0.0, "transductive": False}
+        for n, s in (("a", seeds_a), ("b", seeds_b))
+    }
     a, b, *surprise = ablate.compare(found, rows, {"known": ["en"], "surprise": ["de"]})
     assert a["mean"] == pytest.approx(0.3) and "p" not in a and a["seeds"] == 1
-    assert b["by_seed"] == pytest.approx([0.4, 0.7]) and b["mean"] == pytest.approx((0.4 + 0.7) / 2) and b["spread"] == pytest.approx(0.15) and b["difference"] == pytest.approx(0.25)
-    assert b["p"] == b["holm"] and 0.4 < b["p"] <= 0.6, "two differences of one sign: 2 of 4 signs are as far out"
+    assert (
+        b["by_seed"] == pytest.approx([0.4, 0.7])
+        and b["mean"] == pytest.approx((0.4 + 0.7) / 2)
+        and b["spread"] == pytest.approx(0.15)
+        and b["difference"] == pytest.approx(0.25)
+    )
+    assert b["p"] == b["holm"] and 0.4 < b["p"] <= 0.6, (
+        "two differences of one sign: 2 of 4 signs are as far out"
+    )
     assert surprise[1]["difference"] == pytest.approx(-0.5)
 
 
 def test_what_no_row_can_measure_is_said_before_the_first(path, capsys):
     path.write_text(ROWS.replace("system: ensemble", "system: ensembel"))
-    with pytest.raises(InputError, match=r"rows.both.system: found 'ensembel', expected one of dense, hybrid, baseline, ns1, ensemble-rankers, ensemble"):
+    with pytest.raises(
+        InputError,
+        match=r"rows.both.system: found 'ensembel', expected one of dense, hybrid, baseline, ns1, ensemble-rankers, ensemble",
+    ):
         ablate.run(path, [])
     path.write_text(ROWS + "languages: [fi]\n")
-    with pytest.raises(InputError, match="languages: fi have no judged testA queries; those with are de, en, sw"):
+    with pytest.raises(
+        InputError, match="languages: fi have no judged testA queries; those with are de, en, sw"
+    ):
         ablate.run(path, [])
     assert "row first" not in capsys.readouterr().out
 
@@ -100,26 +149,49 @@ def test_a_row_makes_what_its_figures_need_and_no_more(path):
 
 
 def test_a_row_of_a_later_round(path):
-    path.write_text(ROWS.replace("{negatives: 1}}", "{negatives: 1}, pl: {negatives: 0, pseudo_label: {teacher: baseline}}}")
-                    + "  pl: {on: baseline, ranker: {recipe: pl, round: 1}, beside: [baseline]}\n")
+    path.write_text(
+        ROWS.replace(
+            "{negatives: 1}}",
+            "{negatives: 1}, pl: {negatives: 0, pseudo_label: {teacher: baseline}}}",
+        )
+        + "  pl: {on: baseline, ranker: {recipe: pl, round: 1}, beside: [baseline]}\n"
+    )
     found = ablate.configuration(ablate.read(path), path, "pl", 0, [])
     task, runs = ablate.make(found, "pl", "testA", ["sw"])
-    assert runs["sw"].done and (found.folder / "rounds" / "0" / "baseline" / "sw-testA.trec").is_file() and not (found.folder / "rounds" / "1").exists()
+    assert (
+        runs["sw"].done
+        and (found.folder / "rounds" / "0" / "baseline" / "sw-testA.trec").is_file()
+        and not (found.folder / "rounds" / "1").exists()
+    )
 
 
 def test_some_rows_with_those_that_they_need(path):
-    assert list(ablate.read(path, ["ns1"]).rows) == ["first", "baseline", "ns1"] and list(ablate.read(path, ["both"]).rows) == ["first", "baseline", "ns1", "both"]
-    with pytest.raises(InputError, match="--rows: found ns3, expected some of first, baseline, ns1, wide, both"):
+    assert list(ablate.read(path, ["ns1"]).rows) == ["first", "baseline", "ns1"] and list(
+        ablate.read(path, ["both"]).rows
+    ) == ["first", "baseline", "ns1", "both"]
+    with pytest.raises(
+        InputError, match="--rows: found ns3, expected some of first, baseline, ns1, wide, both"
+    ):
         ablate.read(path, ["ns3"])
 
 
 def test_a_file_goes_on_from_another(path):
     other = path.with_name("more.yaml")
-    other.write_text("extends: rows.yaml\nseeds: [4]\nrows: {ns2: {on: ns1, ranker: {steps: 2}}, ns1: {x: 9}}\n")
+    other.write_text(
+        "extends: rows.yaml\nseeds: [4]\nrows: {ns2: {on: ns1, ranker: {steps: 2}}, ns1: {x: 9}}\n"
+    )
     found = ablate.read(other)
-    assert list(found.rows) == ["first", "baseline", "ns1", "wide", "both", "ns2"] and found.seeds == [4] and found.rows["ns1"].x == 9
+    assert (
+        list(found.rows) == ["first", "baseline", "ns1", "wide", "both", "ns2"]
+        and found.seeds == [4]
+        and found.rows["ns1"].x == 9
+    )
     config = ablate.configuration(found, other, "ns2", 4, [])
-    assert config.name == "more-ns2-4" and config.ranking.rankers["ns2"].recipe == "ns1" and config.ranking.rankers["ns2"].steps == 2
+    assert (
+        config.name == "more-ns2-4"
+        and config.ranking.rankers["ns2"].recipe == "ns1"
+        and config.ranking.rankers["ns2"].steps == 2
+    )
 
 
 def test_a_table_that_is_stopped_and_goes_on(path, models, capsys, monkeypatch):
@@ -140,12 +212,24 @@ def test_a_table_that_is_stopped_and_goes_on(path, models, capsys, monkeypatch):
     capsys.readouterr()
     found = ablate.run(path, [])
     out = capsys.readouterr().out
-    assert "ranker/baseline: " in out and out.count("ranker/baseline:") == 1, "seed 1 alone: seed 0 was there"
-    assert {n: sorted(row["seeds"]) for n, row in found.items()} == {"first": [0], **{n: [0, 1] for n in ("baseline", "ns1", "wide", "both")}}
+    assert "ranker/baseline: " in out and out.count("ranker/baseline:") == 1, (
+        "seed 1 alone: seed 0 was there"
+    )
+    assert {n: sorted(row["seeds"]) for n, row in found.items()} == {
+        "first": [0],
+        **{n: [0, 1] for n in ("baseline", "ns1", "wide", "both")},
+    }
     with (work / "rows" / "ablation.csv").open() as file:
         cells = list(csv.DictReader(file))
     known = {c["row"]: c for c in cells if c["languages"] == "known"}
-    assert known["first"]["paper"] == "0.635" and [c["paper"] for c in cells if c["row"] == "first" and c["languages"] == "surprise"] == [""] and known["baseline"]["seeds"] == "2" and known["baseline"]["pairs"] == "2" and known["wide"]["on"] == "ns1"
+    assert (
+        known["first"]["paper"] == "0.635"
+        and [c["paper"] for c in cells if c["row"] == "first" and c["languages"] == "surprise"]
+        == [""]
+        and known["baseline"]["seeds"] == "2"
+        and known["baseline"]["pairs"] == "2"
+        and known["wide"]["on"] == "ns1"
+    )
     assert {c["languages"] for c in cells} == {"known", "surprise"}
     page = (work / "rows" / "ablation.html").read_text()
     assert "<svg" in page and "on baseline, known" in page and "one-dropout" not in page

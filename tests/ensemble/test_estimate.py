@@ -11,7 +11,13 @@ def noise():
     """Six members of pure noise on 60 queries of two languages: nothing is to be gained."""
     random = np.random.default_rng(4)
     docs = [f"d{i}" for i in range(10)]
-    runs = {n: {la: {str(q): dict(zip(docs, random.normal(size=10).tolist())) for q in range(30)} for la in ("en", "th")} for n in "abcdef"}
+    runs = {
+        n: {
+            la: {str(q): dict(zip(docs, random.normal(size=10).tolist())) for q in range(30)}
+            for la in ("en", "th")
+        }
+        for n in "abcdef"
+    }
     qrels = {(la, str(q)): {docs[random.integers(10)]: 1} for la in ("en", "th") for q in range(30)}
     return Judged(aligned_members(runs, list(qrels)), qrels)
 
@@ -21,13 +27,36 @@ FOLDS = np.arange(60) % 5
 
 def test_tuned_on_noise_the_nested_estimate_shows_that_nothing_was_gained(noise):
     """Measured on the queries it was tuned on, coordinate ascent looks better than chance; out of fold it does not."""
-    found = {v["method"]: v for v in estimates(noise, dict(zip(noise.members.queries, FOLDS.tolist())), Ensemble(), None, 0)}
+    found = {
+        v["method"]: v
+        for v in estimates(
+            noise, dict(zip(noise.members.queries, FOLDS.tolist())), Ensemble(), None, 0
+        )
+    }
     chance = np.mean([1 / np.log2(r + 2) for r in range(10)])
-    assert found["coordinate"]["same"] > chance + 0.05 and abs(found["coordinate"]["nested"] - chance) < 0.06
-    assert found["best single"]["gain"] == 0.0 and found["best single"]["wins"] == 0 and found["best single"]["p"] == 1.0
-    assert set(found) == {"best single", "uniform", "score", "paper", "greedy", "coordinate", "coordinate, by language"}
+    assert (
+        found["coordinate"]["same"] > chance + 0.05
+        and abs(found["coordinate"]["nested"] - chance) < 0.06
+    )
+    assert (
+        found["best single"]["gain"] == 0.0
+        and found["best single"]["wins"] == 0
+        and found["best single"]["p"] == 1.0
+    )
+    assert set(found) == {
+        "best single",
+        "uniform",
+        "score",
+        "paper",
+        "greedy",
+        "coordinate",
+        "coordinate, by language",
+    }
     for v in found.values():
-        assert v["gain"] == pytest.approx(v["nested"] - found["best single"]["nested"]) and v["wins"] + v["losses"] <= v["queries"] == 60
+        assert (
+            v["gain"] == pytest.approx(v["nested"] - found["best single"]["nested"])
+            and v["wins"] + v["losses"] <= v["queries"] == 60
+        )
 
 
 def test_a_fold_is_never_learnt_from(noise):
@@ -45,7 +74,10 @@ def test_a_fold_is_never_learnt_from(noise):
 def test_the_best_single_member_is_chosen_without_the_fold(noise):
     """Member a is right in fold 0 alone, b elsewhere: choosing on the others takes b for fold 0."""
     scores = noise.members.scores[:2].copy()
-    part = Judged(noise.members.__class__(("a", "b"), noise.members.queries, noise.members.docids, scores), noise.qrels)
+    part = Judged(
+        noise.members.__class__(("a", "b"), noise.members.queries, noise.members.docids, scores),
+        noise.qrels,
+    )
     for i, q in enumerate(part.members.queries):
         place = part.members.docids[i].index(next(iter(noise.qrels[q])))
         scores[0 if FOLDS[i] == 0 else 1, i, place] = 99.0
@@ -56,10 +88,42 @@ def test_the_best_single_member_is_chosen_without_the_fold(noise):
 
 def test_one_language_has_no_row_by_language(noise):
     part = noise.part(noise.languages == "en")
-    assert "coordinate, by language" not in methods(part, Ensemble(), None) and "stacking" in methods(part, Ensemble(), lambda learn, chosen: None)
+    assert "coordinate, by language" not in methods(
+        part, Ensemble(), None
+    ) and "stacking" in methods(part, Ensemble(), lambda learn, chosen: None)
 
 
 def test_rows():
-    table = rows([{"method": "paper", "same": 0.5, "nested": 0.4, "gain": -0.1, "wins": 1, "losses": 2, "queries": 9, "p": 0.25}])
-    assert rows([{"method": "paper", "same": 0.5, "nested": 0.4, "gain": 0.0, "wins": 0, "losses": 0, "queries": 9, "p": 1.0}], {"testA known": {"paper": 0.75}})[0][-1] == "testA known"
+    table = rows(
+        [
+            {
+                "method": "paper",
+                "same": 0.5,
+                "nested": 0.4,
+                "gain": -0.1,
+                "wins": 1,
+                "losses": 2,
+                "queries": 9,
+                "p": 0.25,
+            }
+        ]
+    )
+    assert (
+        rows(
+            [
+                {
+                    "method": "paper",
+                    "same": 0.5,
+                    "nested": 0.4,
+                    "gain": 0.0,
+                    "wins": 0,
+                    "losses": 0,
+                    "queries": 9,
+                    "p": 1.0,
+                }
+            ],
+            {"testA known": {"paper": 0.75}},
+        )[0][-1]
+        == "testA known"
+    )
     assert table[1] == ["paper", "0.5000", "0.4000", "-0.1000", "1", "2", "9", "0.2500"]

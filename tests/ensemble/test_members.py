@@ -1,4 +1,5 @@
 """The members of an ensemble, from runs that a configuration gives."""
+
 import pytest
 
 from core.errors import InputError
@@ -17,28 +18,56 @@ def given(tmp_path):
     folder = tmp_path / "given"
     folder.mkdir()
     for (la, split), rows in TOPICS.items():
-        (folder / f"{la}-{split}.trec").write_text("".join(f"{q} Q0 {good} 1 2.0 x\n{q} Q0 {bad} 2 1.0 x\n" for q, _, good, bad in rows))
+        (folder / f"{la}-{split}.trec").write_text(
+            "".join(f"{q} Q0 {good} 1 2.0 x\n{q} Q0 {bad} 2 1.0 x\n" for q, _, good, bad in rows)
+        )
     return folder
 
 
 @pytest.fixture
 def task(config, given):
     def make(**ensemble):
-        return Task(config(retrieval={"sources": ["run"], "run": str(given), "depth": 10}, ensemble={"runs": {"friend": str(given)}, **ensemble}))
+        return Task(
+            config(
+                retrieval={"sources": ["run"], "run": str(given), "depth": 10},
+                ensemble={"runs": {"friend": str(given)}, **ensemble},
+            )
+        )
+
     return make
 
 
 def test_members(task):
-    assert members.members(task()) == ["base", "friend", "hybrid"] and members.members(task(), "ensemble-rankers") == ["base", "friend"]
+    assert members.members(task()) == ["base", "friend", "hybrid"] and members.members(
+        task(), "ensemble-rankers"
+    ) == ["base", "friend"]
     assert members.members(task(), "stacking") == ["base", "friend", "hybrid", "run"]
-    with pytest.raises(InputError, match="ensemble.runs: a run cannot be named 'hybrid', that is another system's name"):
+    with pytest.raises(
+        InputError,
+        match="ensemble.runs: a run cannot be named 'hybrid', that is another system's name",
+    ):
         members.members(task(runs={"hybrid": "x"}))
 
 
 def test_a_missing_run(task, given):
     (given / "sw-testA.trec").rename(given / "moved")
-    with pytest.raises(InputError, match="sw-testA.trec: no such file; ensemble.runs.friend needs a run for every language, dev and testA"):
-        members.inputs(Task(task().config.model_copy(update={"retrieval": task().config.retrieval.model_copy(update={"sources": ["bm25"]})})), "sw", "testA")
+    with pytest.raises(
+        InputError,
+        match="sw-testA.trec: no such file; ensemble.runs.friend needs a run for every language, dev and testA",
+    ):
+        members.inputs(
+            Task(
+                task().config.model_copy(
+                    update={
+                        "retrieval": task().config.retrieval.model_copy(
+                            update={"sources": ["bm25"]}
+                        )
+                    }
+                )
+            ),
+            "sw",
+            "testA",
+        )
 
 
 def test_a_run_of_another_collection(task, given):
@@ -46,8 +75,13 @@ def test_a_run_of_another_collection(task, given):
     for step in list(search.plan(made).values())[:3]:
         step.path.mkdir(parents=True)
         step.build(step.path)
-    assert given_run(made, search.passages(made, "en"), given / "en-dev.trec", "en", "dev") == read_run(given / "en-dev.trec")
-    with pytest.raises(InputError, match=r"queries without a topic in en-dev: 2, first 1, 2; is it a run of this collection, language and split\?"):
+    assert given_run(
+        made, search.passages(made, "en"), given / "en-dev.trec", "en", "dev"
+    ) == read_run(given / "en-dev.trec")
+    with pytest.raises(
+        InputError,
+        match=r"queries without a topic in en-dev: 2, first 1, 2; is it a run of this collection, language and split\?",
+    ):
         given_run(made, search.passages(made, "en"), given / "en-train.trec", "en", "dev")
     (given / "en-dev.trec").write_text("3 Q0 nowhere 1 1.0 x\n")
     with pytest.raises(InputError, match="no passage nowhere; the docid is of another collection"):
@@ -55,40 +89,60 @@ def test_a_run_of_another_collection(task, given):
 
 
 def test_members_keep_to_the_block():
-    assert within({"1": {"a": 1.0, "x": 9.0}, "3": {"a": 1.0}}, {"1": {"a": 0.5, "b": 0.4}, "2": {"c": 1.0}}) == {"1": {"a": 1.0}}
+    assert within(
+        {"1": {"a": 1.0, "x": 9.0}, "3": {"a": 1.0}}, {"1": {"a": 0.5, "b": 0.4}, "2": {"c": 1.0}}
+    ) == {"1": {"a": 1.0}}
 
 
 def test_remarks_by_hand():
     block = {"1": {"a": 3.0, "b": 2.0}, "2": {"c": 2.0, "d": 1.0}, "3": {"e": 1.0}}
-    runs = {"full": {"1": {"a": 1.0, "b": 2.0}, "2": {"c": 1.0, "d": 1.0}}, "part": {"1": {"a": 1.0}}, "hybrid": block}
+    runs = {
+        "full": {"1": {"a": 1.0, "b": 2.0}, "2": {"c": 1.0, "d": 1.0}},
+        "part": {"1": {"a": 1.0}},
+        "hybrid": block,
+    }
     assert remarks("en", "dev", runs) == [
         "full en-dev: 1 of 3 queries unanswered, first 3; the others fuse them (1 by the hybrid alone)",
         "full en-dev: all scores equal in 1 queries, first 2; it says nothing there",
         "part en-dev: 2 of 3 queries unanswered, first 2, 3; the others fuse them (1 by the hybrid alone)",
-        "part en-dev: lacks 1 of the 5 passages of the block; they count as ensemble.missing says"]
+        "part en-dev: lacks 1 of the 5 passages of the block; they count as ensemble.missing says",
+    ]
     assert remarks("en", "dev", {"even": block, "hybrid": block}) == []
 
 
 def test_out_of_fold_runs_must_be_there(task, tmp_path):
-    with pytest.raises(InputError, match=r"en-train.trec: no such file; ensemble.stacking.out_of_fold needs MEMBER/LANG-train.trec for each member and language \(4 of 4 are missing\)"):
+    with pytest.raises(
+        InputError,
+        match=r"en-train.trec: no such file; ensemble.stacking.out_of_fold needs MEMBER/LANG-train.trec for each member and language \(4 of 4 are missing\)",
+    ):
         members.out_of_fold_files(task(), tmp_path / "oof")
 
 
 def test_what_is_handed_in_is_a_system(task, config, given):
     c = config(retrieval={"sources": ["run"], "run": str(given)}, submission={"system": "best"})
-    with pytest.raises(InputError, match="submission.system: found 'best', expected one of run, hybrid, base, ensemble-rankers, ensemble, stacking"):
+    with pytest.raises(
+        InputError,
+        match="submission.system: found 'best', expected one of run, hybrid, base, ensemble-rankers, ensemble, stacking",
+    ):
         fuse.plan(Task(c))
 
 
 def test_fixed_weights(task):
-    with pytest.raises(InputError, match=r"ensemble.weights: found \['base'\], expected a weight for each of base, friend, hybrid"):
+    with pytest.raises(
+        InputError,
+        match=r"ensemble.weights: found \['base'\], expected a weight for each of base, friend, hybrid",
+    ):
         fuse.choose(task(weights={"base": 1.0}), "ensemble")
     weights = {"base": 0.5, "friend": 0.5, "hybrid": 0.25}
     assert fuse.choose(task(weights=weights), "ensemble")["weights"] == weights
-    with pytest.raises(InputError, match="fixed weights go with neither normalise=sigmoid nor shrink"):
+    with pytest.raises(
+        InputError, match="fixed weights go with neither normalise=sigmoid nor shrink"
+    ):
         fuse.choose(task(weights=weights, shrink=5.0), "ensemble")
 
 
 def test_without_stacking(task):
     made = task(stacking=None)
-    assert fuse.systems(made) == ["ensemble-rankers", "ensemble"] and not any("stacking" in name for name in fuse.plan(made))
+    assert fuse.systems(made) == ["ensemble-rankers", "ensemble"] and not any(
+        "stacking" in name for name in fuse.plan(made)
+    )

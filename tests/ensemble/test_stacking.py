@@ -43,23 +43,40 @@ ALL = np.ones(80, bool)
 
 def test_member_features_by_hand():
     found = member_features("m", np.array([[5.0, NAN, 3.0, 1.0]]))
-    assert {name.removeprefix("m "): values[0].tolist()[:1] + values[0].tolist()[2:] for name, (values, _) in found.items()} == {
-        "score": [5.0, 3.0, 1.0], "rank": [1, 2, 3], "margin": [0.0, 2.0, 4.0], "share": [1.0, 0.5, 0.0]}
-    assert all(np.isnan(values[0, 1]) for values, _ in found.values()) and [d for _, d in found.values()] == [1, -1, -1, 1]
+    assert {
+        name.removeprefix("m "): values[0].tolist()[:1] + values[0].tolist()[2:]
+        for name, (values, _) in found.items()
+    } == {
+        "score": [5.0, 3.0, 1.0],
+        "rank": [1, 2, 3],
+        "margin": [0.0, 2.0, 4.0],
+        "share": [1.0, 0.5, 0.0],
+    }
+    assert all(np.isnan(values[0, 1]) for values, _ in found.values()) and [
+        d for _, d in found.values()
+    ] == [1, -1, -1, 1]
 
 
 def test_agreement_features_by_hand():
     found = agreement_features(np.array([[[3.0, 2.0, 1.0]], [[1.0, 2.0, NAN]]]))
-    assert found["mean share"][0].tolist() == [[0.5, 0.75, 0.0]] and found["members with it in their ten"][0].tolist() == [[2, 2, 1]]
-    assert found["agreement on the query"][0].tolist() == [[0.0, 0.0, 0.0]], "two passages in common say nothing"
+    assert found["mean share"][0].tolist() == [[0.5, 0.75, 0.0]] and found[
+        "members with it in their ten"
+    ][0].tolist() == [[2, 2, 1]]
+    assert found["agreement on the query"][0].tolist() == [[0.0, 0.0, 0.0]], (
+        "two passages in common say nothing"
+    )
 
 
 def test_text_and_language_features(judged):
     found = features(judged.members, texts, ["en"])
     place = judged.members.docids[1].index("d1")
     assert found["query length"][0][1, place] == 11 and found["passage length"][0][1, place] == 15
-    assert found["overlap"][0][1, place] == pytest.approx(1 / 7), "of wha hat ati tis ist ste tea, tea is in teaisadrink"
-    assert np.isnan(found["language"][0][1]).all() and (found["language"][0][2] == 0).all(), "th was not trained on"
+    assert found["overlap"][0][1, place] == pytest.approx(1 / 7), (
+        "of wha hat ati tis ist ste tea, tea is in teaisadrink"
+    )
+    assert np.isnan(found["language"][0][1]).all() and (found["language"][0][2] == 0).all(), (
+        "th was not trained on"
+    )
 
 
 def test_it_learns_what_no_member_alone_knows(judged, stack):
@@ -75,9 +92,20 @@ def test_groups_are_whole_and_none_is_empty(judged, stack, monkeypatch):
 
     seen = {}
     real = lightgbm.Dataset
-    monkeypatch.setattr(lightgbm, "Dataset", lambda values, labels, **more: seen.update(more, labels=labels, values=values) or real(values, labels, **more))
+    monkeypatch.setattr(
+        lightgbm,
+        "Dataset",
+        lambda values, labels, **more: (
+            seen.update(more, labels=labels, values=values) or real(values, labels, **more)
+        ),
+    )
     stack.train(ALL, 1)
-    assert len(seen["group"]) == 79 and (seen["group"] == 8).all() and seen["labels"].sum() == 78 and len(seen["values"]) == 79 * 8
+    assert (
+        len(seen["group"]) == 79
+        and (seen["group"] == 8).all()
+        and seen["labels"].sum() == 78
+        and len(seen["values"]) == 79 * 8
+    )
 
 
 def test_the_same_bytes_and_back_from_text(stack, judged, tmp_path):
@@ -89,9 +117,18 @@ def test_the_same_bytes_and_back_from_text(stack, judged, tmp_path):
         texts_of.append((tmp_path / name / "model.txt").read_bytes())
     assert texts_of[0] == texts_of[1]
     values = stacking.apply(tmp_path / "a", judged.members, texts)
-    assert np.allclose(values, stack.predict(booster, ALL), equal_nan=True) and np.isnan(values[0]).all()
-    with pytest.raises(InputError, match="the model was trained with the members a, b, c, found a, b"):
-        stacking.apply(tmp_path / "a", aligned_members({"a": {"en": {"1": {"x": 1.0}}}, "b": {"en": {}}}), texts)
+    assert (
+        np.allclose(values, stack.predict(booster, ALL), equal_nan=True)
+        and np.isnan(values[0]).all()
+    )
+    with pytest.raises(
+        InputError, match="the model was trained with the members a, b, c, found a, b"
+    ):
+        stacking.apply(
+            tmp_path / "a",
+            aligned_members({"a": {"en": {"1": {"x": 1.0}}}, "b": {"en": {}}}),
+            texts,
+        )
 
 
 def test_importance_is_a_share_by_language(stack, judged, tmp_path):
@@ -113,10 +150,21 @@ def test_a_higher_score_never_lowers(stack):
 def test_graded_labels_have_a_gain_each():
     runs = {"a": {"en": {str(q): {"x": 2.0, "y": 1.0, "z": 0.0} for q in range(30)}}}
     qrels = {("en", str(q)): {"x": 3, "y": 1} for q in range(30)}
-    found = Stack(Judged(aligned_members(runs, list(qrels)), qrels), texts, ["en"], Stacking(min_leaf=2), 0).train(np.ones(30, bool), 5)
+    found = Stack(
+        Judged(aligned_members(runs, list(qrels)), qrels), texts, ["en"], Stacking(min_leaf=2), 0
+    ).train(np.ones(30, bool), 5)
     assert found.params["label_gain"] == [0, 1, 2, 3]
 
 
 def test_no_relevant_candidate(judged):
-    with pytest.raises(InputError, match="no relevant passage among the reranked candidates .* raise ranking.rerank.depth"):
-        Stack(Judged(judged.members, {q: {"nowhere": 1} for q in judged.qrels}), texts, ["en"], Stacking(), 0)
+    with pytest.raises(
+        InputError,
+        match="no relevant passage among the reranked candidates .* raise ranking.rerank.depth",
+    ):
+        Stack(
+            Judged(judged.members, {q: {"nowhere": 1} for q in judged.qrels}),
+            texts,
+            ["en"],
+            Stacking(),
+            0,
+        )

@@ -47,7 +47,12 @@ def test_the_same_inputs_give_the_same_bytes(entry, tmp_path):
         assert archive.namelist() == ["known/en-testA.trec", "manifest.json"]
         lines = archive.read("known/en-testA.trec").decode().splitlines()
         assert json.loads(archive.read("manifest.json")) == {"x": 1}
-    assert [line.split()[2:4] for line in lines] == [["d3", "1"], ["d2", "2"], ["d0", "1"], ["d4", "2"]], "ties by docid descending, cut at the depth"
+    assert [line.split()[2:4] for line in lines] == [
+        ["d3", "1"],
+        ["d2", "2"],
+        ["d0", "1"],
+        ["d4", "2"],
+    ], "ties by docid descending, cut at the depth"
     scores = [np.float32(line.split()[4]) for line in lines]
     assert scores[0] > scores[1] and scores[2] > scores[3]
 
@@ -70,7 +75,9 @@ def test_order_is_that_of_trec_eval(entry, tmp_path):
             run.setdefault(qid, {})[docid] = float(score)
     qrels = {"1": {"d2": 1}, "2": {"d4": 1}}
     found = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut_10"}).evaluate(run)
-    assert {q: v["ndcg_cut_10"] for q, v in found.items()} == pytest.approx(evaluate(entry.run, qrels)["nDCG@10"])
+    assert {q: v["ndcg_cut_10"] for q, v in found.items()} == pytest.approx(
+        evaluate(entry.run, qrels)["nDCG@10"]
+    )
 
 
 def test_profiles(entry, tmp_path):
@@ -80,37 +87,82 @@ def test_profiles(entry, tmp_path):
         assert archive.read("en-testA.csv").decode() == "query_id,passage_ids\n1,d3 d2\n2,d0 d4\n"
     assert checked(tmp_path / "csv.zip", entry, PROFILES["csv"], 2) == {"en-testA.csv": 2}
     (tmp_path / "en-testA.csv").write_text("query_id,passage_ids\n2,d0\n1,d5\n")
-    assert checked(tmp_path / "en-testA.csv", entry, PROFILES["csv"]) == {"en-testA.csv": 2}, "a file from elsewhere, not in a zip"
+    assert checked(tmp_path / "en-testA.csv", entry, PROFILES["csv"]) == {"en-testA.csv": 2}, (
+        "a file from elsewhere, not in a zip"
+    )
     assert set(Submission.model_fields["profile"].annotation.__args__) == set(PROFILES)
 
 
-@pytest.mark.parametrize("text, message", [
-    ("qid,docs\n1,d1\n2,d1\n", "line 1: found 'qid,docs', expected query_id,passage_ids"),
-    ("query_id,passage_ids\n1,d1\n2\n", "line 3: found '2', expected a query id, a comma, and docids"),
-    ("query_id,passage_ids\n1,d1 d1\n2,d2\n", "line 2: found passage d1 a second time for query 1"),
-    ("query_id,passage_ids\n1,d1 d2 d3 d4\n2,d2\n", "line 2: found passage 4 of query 1, expected at most 3"),
-    ("query_id,passage_ids\n1,d1\n", "1 queries without a passage, first 2"),
-    ("", "line 1: found '', expected query_id,passage_ids"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("qid,docs\n1,d1\n2,d1\n", "line 1: found 'qid,docs', expected query_id,passage_ids"),
+        (
+            "query_id,passage_ids\n1,d1\n2\n",
+            "line 3: found '2', expected a query id, a comma, and docids",
+        ),
+        (
+            "query_id,passage_ids\n1,d1 d1\n2,d2\n",
+            "line 2: found passage d1 a second time for query 1",
+        ),
+        (
+            "query_id,passage_ids\n1,d1 d2 d3 d4\n2,d2\n",
+            "line 2: found passage 4 of query 1, expected at most 3",
+        ),
+        ("query_id,passage_ids\n1,d1\n", "1 queries without a passage, first 2"),
+        ("", "line 1: found '', expected query_id,passage_ids"),
+    ],
+)
 def test_bad_csv(entry, tmp_path, text, message):
     (tmp_path / "en-testA.csv").write_text(text)
     with pytest.raises(InputError, match=message):
         checked(tmp_path / "en-testA.csv", entry, PROFILES["csv"])
 
 
-@pytest.mark.parametrize("old, new, message", [
-    ("2 Q0 d0 1 3.0 tag\n2 Q0 d4 2", "1 Q0 d0 4 0.1 tag\n1 Q0 d4 5", r"line 4: found passage 4 of query 1, expected at most 3"),
-    ("2 Q0 d0", "7 Q0 d0", "line 4: found unknown query 7, expected one of the 2 queries of en"),
-    ("1 Q0 d2", "1 Q0 d3", "line 2: found passage d3 a second time for query 1"),
-    ("1 Q0 d2", "1 Q0 zz", r"line 2: found unknown passage zz \(1 in all\), expected docids of the en corpus"),
-    ("d0 1 3.0", "d0 1 nan", "line 4: found score 'nan', expected a finite number"),
-    ("d0 1 3.0", "d0 1 0.0", "line 5: found score .* after .*, expected strictly decreasing scores"),
-    ("d0 1 3.0", "d0 2 3.0", "line 4: found rank 2, expected rank 1"),
-    ("d0 1 3.0 tag", "d0 1 3.0", "line 4: found 5 columns, expected 6"),
-    ("2 Q0 d0 1 3.0 tag\n2 Q0 d4 2 9.999999717180685e-10 tag\n", "", "1 queries without a passage, first 2; expected every query"),
-    ("1 Q0 d3", "\ufeff1 Q0 d3", "line 1: found a byte order mark, expected UTF-8 text without one"),
-    ("tag\n2 Q0 d0", "tag\r\n2 Q0 d0", "line 3: found a carriage return, expected lines that end in a newline alone"),
-])
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        (
+            "2 Q0 d0 1 3.0 tag\n2 Q0 d4 2",
+            "1 Q0 d0 4 0.1 tag\n1 Q0 d4 5",
+            r"line 4: found passage 4 of query 1, expected at most 3",
+        ),
+        (
+            "2 Q0 d0",
+            "7 Q0 d0",
+            "line 4: found unknown query 7, expected one of the 2 queries of en",
+        ),
+        ("1 Q0 d2", "1 Q0 d3", "line 2: found passage d3 a second time for query 1"),
+        (
+            "1 Q0 d2",
+            "1 Q0 zz",
+            r"line 2: found unknown passage zz \(1 in all\), expected docids of the en corpus",
+        ),
+        ("d0 1 3.0", "d0 1 nan", "line 4: found score 'nan', expected a finite number"),
+        (
+            "d0 1 3.0",
+            "d0 1 0.0",
+            "line 5: found score .* after .*, expected strictly decreasing scores",
+        ),
+        ("d0 1 3.0", "d0 2 3.0", "line 4: found rank 2, expected rank 1"),
+        ("d0 1 3.0 tag", "d0 1 3.0", "line 4: found 5 columns, expected 6"),
+        (
+            "2 Q0 d0 1 3.0 tag\n2 Q0 d4 2 9.999999717180685e-10 tag\n",
+            "",
+            "1 queries without a passage, first 2; expected every query",
+        ),
+        (
+            "1 Q0 d3",
+            "\ufeff1 Q0 d3",
+            "line 1: found a byte order mark, expected UTF-8 text without one",
+        ),
+        (
+            "tag\n2 Q0 d0",
+            "tag\r\n2 Q0 d0",
+            "line 3: found a carriage return, expected lines that end in a newline alone",
+        ),
+    ],
+)
 def test_what_a_judge_could_refuse(entry, tmp_path, old, new, message):
     good = written(tmp_path / "good.zip", entry)
     assert checked(good, entry) == {"known/en-testA.trec": 5}
@@ -118,11 +170,23 @@ def test_what_a_judge_could_refuse(entry, tmp_path, old, new, message):
         checked(rewritten(good, tmp_path / "bad.zip", old, new), entry)
 
 
-@pytest.mark.parametrize("name", ["../known/en-testA.trec", "/known/en-testA.trec", "known/../../x.trec", "known\\en-testA.trec", "C:en-testA.trec"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../known/en-testA.trec",
+        "/known/en-testA.trec",
+        "known/../../x.trec",
+        "known\\en-testA.trec",
+        "C:en-testA.trec",
+    ],
+)
 def test_names_that_lead_out_of_the_zip(entry, tmp_path, name):
     with zipfile.ZipFile(tmp_path / "evil.zip", "w") as made:
         made.writestr(name, "")
-    with pytest.raises(InputError, match="a name that leads out of the folder it is unpacked in; expected TRACK/LANG-SPLIT.trec and manifest.json"):
+    with pytest.raises(
+        InputError,
+        match="a name that leads out of the folder it is unpacked in; expected TRACK/LANG-SPLIT.trec and manifest.json",
+    ):
         checked(tmp_path / "evil.zip", entry)
 
 
@@ -136,17 +200,36 @@ def made_zip(path, *files):
 def test_files_of_the_zip(entry, tmp_path):
     good = written(tmp_path / "good.zip", entry)
     with pytest.raises(InputError, match="known/sw-testA.trec is missing"):
-        check(good, {"en": entry, "sw": Entry("sw", "known", {}, [], entry.passages)}, "testA", MIRACL, 3)
-    with pytest.raises(InputError, match="found 'known/en-testA.trec', expected TRACK/LANG-SPLIT.trec and manifest.json, of this collection's"):
+        check(
+            good,
+            {"en": entry, "sw": Entry("sw", "known", {}, [], entry.passages)},
+            "testA",
+            MIRACL,
+            3,
+        )
+    with pytest.raises(
+        InputError,
+        match="found 'known/en-testA.trec', expected TRACK/LANG-SPLIT.trec and manifest.json, of this collection's",
+    ):
         check(good, {}, "testA", MIRACL, 3)
     link = zipfile.ZipInfo("known/en-testA.trec")
     link.external_attr = 0o120777 << 16
     with pytest.raises(InputError, match="known/en-testA.trec is a link, expected a file"):
         checked(made_zip(tmp_path / "link.zip", (link, "elsewhere")), entry)
-    with pytest.warns(UserWarning), pytest.raises(InputError, match="known/en-testA.trec is in the zip 2 times"):
-        checked(made_zip(tmp_path / "twice.zip", ("known/en-testA.trec", ""), ("known/en-testA.trec", "")), entry)
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(InputError, match="known/en-testA.trec is in the zip 2 times"),
+    ):
+        checked(
+            made_zip(
+                tmp_path / "twice.zip", ("known/en-testA.trec", ""), ("known/en-testA.trec", "")
+            ),
+            entry,
+        )
     with pytest.raises(InputError, match="line 2: found byte 0xff, expected UTF-8 text"):
-        checked(made_zip(tmp_path / "bytes.zip", ("known/en-testA.trec", b"1 Q0 d1 1 1 x\n\xff")), entry)
+        checked(
+            made_zip(tmp_path / "bytes.zip", ("known/en-testA.trec", b"1 Q0 d1 1 1 x\n\xff")), entry
+        )
     (tmp_path / "text.zip").write_text("text")
     with pytest.raises(InputError, match="not a zip file, and its name is none of en-testA.trec"):
         checked(tmp_path / "text.zip", entry)
@@ -161,11 +244,17 @@ def test_a_zip_that_unpacks_to_too_much_is_not_unpacked(entry, tmp_path, monkeyp
 
 
 def test_depth_of_a_profile(config):
-    with pytest.raises(InputError, match="submission.depth: found 200, the profile miracl takes at most 100 passages"):
+    with pytest.raises(
+        InputError,
+        match="submission.depth: found 200, the profile miracl takes at most 100 passages",
+    ):
         profile(Task(config(submission={"depth": 200})))
     assert profile(Task(config(submission={"depth": 200, "profile": "trec"}))) is PROFILES["trec"]
 
 
 def test_lines_and_code():
-    assert lines_of("x", b"") == [] and lines_of("x", "a\u2028b\nc".encode()) == ["a\u2028b", "c"], "other line separators are text"
+    assert lines_of("x", b"") == [] and lines_of("x", "a\u2028b\nc".encode()) == [
+        "a\u2028b",
+        "c",
+    ], "other line separators are text"
     assert code_digest() == code_digest() and len(code_digest()) == 16

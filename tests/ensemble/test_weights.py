@@ -4,12 +4,36 @@ import pytest
 from core.evaluate import evaluate
 from core.fusion import FUSIONS, MISSING, NORMALISERS, fuse
 from core.settings import Ensemble
-from ensemble.weights import (RULES, Judged, aligned_members, apply, by_score, calibration, coordinate, correlations, fit, greedy, matrix_rows, paper,
-                              query_correlations, uniform)
+from ensemble.weights import (
+    RULES,
+    Judged,
+    aligned_members,
+    apply,
+    by_score,
+    calibration,
+    coordinate,
+    correlations,
+    fit,
+    greedy,
+    matrix_rows,
+    paper,
+    query_correlations,
+    uniform,
+)
 
-TABLE = {"a": {"a": 1.0, "b": 0.8, "c": 0.2}, "b": {"a": 0.8, "b": 1.0, "c": 0.4}, "c": {"a": 0.2, "b": 0.4, "c": 1.0}}
-GOOD = {"en": {"1": {"x": 3.0, "y": 2.0, "z": 1.0}, "2": {"x": 0.0, "y": 5.0}}, "th": {"1": {"x": 1.0, "y": 0.0}}}
-BAD = {"en": {"1": {"x": 1.0, "y": 2.0, "z": 3.0}, "2": {"x": 1.0, "y": 0.0}}, "th": {"1": {"x": 0.0, "y": 1.0}}}
+TABLE = {
+    "a": {"a": 1.0, "b": 0.8, "c": 0.2},
+    "b": {"a": 0.8, "b": 1.0, "c": 0.4},
+    "c": {"a": 0.2, "b": 0.4, "c": 1.0},
+}
+GOOD = {
+    "en": {"1": {"x": 3.0, "y": 2.0, "z": 1.0}, "2": {"x": 0.0, "y": 5.0}},
+    "th": {"1": {"x": 1.0, "y": 0.0}},
+}
+BAD = {
+    "en": {"1": {"x": 1.0, "y": 2.0, "z": 3.0}, "2": {"x": 1.0, "y": 0.0}},
+    "th": {"1": {"x": 0.0, "y": 1.0}},
+}
 QRELS = {("en", "1"): {"x": 1}, ("en", "2"): {"y": 1}, ("th", "1"): {"x": 1}}
 
 
@@ -23,31 +47,50 @@ def row(*values):
 
 def test_papers_rule_by_hand():
     """Above the worst: .1, .2, 0; one minus the mean correlation: .5, .4, .7; products .05, .08, 0."""
-    assert paper({"a": 0.6, "b": 0.7, "c": 0.5}, TABLE) == pytest.approx({"a": 5 / 13, "b": 8 / 13, "c": 0.0})
+    assert paper({"a": 0.6, "b": 0.7, "c": 0.5}, TABLE) == pytest.approx(
+        {"a": 5 / 13, "b": 8 / 13, "c": 0.0}
+    )
 
 
 def test_equal_scores_leave_the_correlations():
-    assert paper({"a": 0.5, "b": 0.5, "c": 0.5}, TABLE) == pytest.approx({"a": 5 / 16, "b": 4 / 16, "c": 7 / 16})
+    assert paper({"a": 0.5, "b": 0.5, "c": 0.5}, TABLE) == pytest.approx(
+        {"a": 5 / 16, "b": 4 / 16, "c": 7 / 16}
+    )
 
 
 def test_one_member_and_perfectly_correlated_ones():
     assert paper({"a": 0.5}, {"a": {"a": 1.0}}) == {"a": 1.0}
-    assert paper({"a": 0.5, "b": 0.6}, {"a": {"b": 1.0}, "b": {"a": 1.0}}) == uniform(["a", "b"]) == {"a": 0.5, "b": 0.5}
+    assert (
+        paper({"a": 0.5, "b": 0.6}, {"a": {"b": 1.0}, "b": {"a": 1.0}})
+        == uniform(["a", "b"])
+        == {"a": 0.5, "b": 0.5}
+    )
 
 
 def test_by_score():
-    assert by_score({"a": 0.6, "b": 0.2}) == pytest.approx({"a": 0.75, "b": 0.25}) and by_score({"a": 0.0, "b": 0.0}) == {"a": 0.5, "b": 0.5}
+    assert by_score({"a": 0.6, "b": 0.2}) == pytest.approx({"a": 0.75, "b": 0.25}) and by_score(
+        {"a": 0.0, "b": 0.0}
+    ) == {"a": 0.5, "b": 0.5}
 
 
 def test_correlations_by_hand():
     nan = np.nan
-    assert query_correlations(row(1, 2, 3, 9), row(2, 4, 6, nan)) == pytest.approx([1.0]), "on the passages that both have"
+    assert query_correlations(row(1, 2, 3, 9), row(2, 4, 6, nan)) == pytest.approx([1.0]), (
+        "on the passages that both have"
+    )
     assert query_correlations(row(1, 2, 3), row(3, 2, 1)) == pytest.approx([-1.0])
-    assert query_correlations(row(1, 2, 4), row(1, 3, 2)) == pytest.approx([np.corrcoef([1, 2, 4], [1, 3, 2])[0, 1]])
+    assert query_correlations(row(1, 2, 4), row(1, 3, 2)) == pytest.approx(
+        [np.corrcoef([1, 2, 4], [1, 3, 2])[0, 1]]
+    )
     assert np.isnan(query_correlations(row(1, 2, nan), row(2, 4, 6))).all(), "fewer than three"
     assert np.isnan(query_correlations(row(1, 1, 1), row(2, 4, 6))).all(), "constant"
-    assert correlations(["x", "y"], np.array([[[1.0, 2, 3], [1, 1, 1]], [[3.0, 2, 1], [1, 2, 3]]]))["y"]["x"] == pytest.approx(-1.0)
-    assert correlations(["x", "y"], np.array([[[1.0]], [[2.0]]])) == {"x": {"x": 1.0, "y": 0.0}, "y": {"x": 0.0, "y": 1.0}}
+    assert correlations(["x", "y"], np.array([[[1.0, 2, 3], [1, 1, 1]], [[3.0, 2, 1], [1, 2, 3]]]))[
+        "y"
+    ]["x"] == pytest.approx(-1.0)
+    assert correlations(["x", "y"], np.array([[[1.0]], [[2.0]]])) == {
+        "x": {"x": 1.0, "y": 0.0},
+        "y": {"x": 0.0, "y": 1.0},
+    }
     assert matrix_rows(TABLE)[1] == ["a", "1.000", "0.800", "0.200"]
 
 
@@ -60,21 +103,27 @@ def test_macro_weighs_languages_alike_and_counts_unanswered_queries():
 
 def test_a_part_is_as_if_the_others_were_not_there():
     found = judged(good=GOOD, bad=BAD).part(np.array([True, False, True]))
-    assert found.members.queries == (("en", "1"), ("th", "1")) and found.per_query(found.members.scores[0]).tolist() == [1.0, 1.0]
+    assert found.members.queries == (("en", "1"), ("th", "1")) and found.per_query(
+        found.members.scores[0]
+    ).tolist() == [1.0, 1.0]
 
 
 def test_greedy_by_hand():
     """The first alone is worth .5, the second .4, both together (2 to 1) the most."""
+
     def value(w):
         share = w[0] / sum(w)
         return 0.5 * share + 0.4 * (1 - share) - (share - 2 / 3) ** 2
+
     assert greedy(value, 2).tolist() == pytest.approx([2 / 3, 1 / 3], abs=0.06)
     assert greedy(lambda w: 1.0, 3).tolist() == [1.0, 0.0, 0.0], "no gain after the first: it stays"
 
 
 def test_coordinate_ascent_finds_the_grids_best():
-    weights = coordinate(lambda w: -(w[0] - 0.7) ** 2 - (w[1] - 0.3) ** 2 - w[2] ** 2, 3)
-    assert weights.tolist() == pytest.approx([0.7, 0.3, 0.0], abs=0.051) and weights.sum() == pytest.approx(1.0)
+    weights = coordinate(lambda w: -((w[0] - 0.7) ** 2) - (w[1] - 0.3) ** 2 - w[2] ** 2, 3)
+    assert weights.tolist() == pytest.approx(
+        [0.7, 0.3, 0.0], abs=0.051
+    ) and weights.sum() == pytest.approx(1.0)
     assert coordinate(lambda w: 0.0, 4).tolist() == [0.25] * 4, "a plateau leaves equal weights"
     assert coordinate(lambda w: 0.0, 1).tolist() == [1.0]
 
@@ -82,19 +131,33 @@ def test_coordinate_ascent_finds_the_grids_best():
 @pytest.mark.parametrize("rule", ["paper", "greedy", "coordinate", "score"])
 def test_the_better_member_gets_the_weight(rule):
     chosen = fit(judged(good=GOOD, bad=BAD), Ensemble(), rule)
-    assert chosen["weights"]["good"] > chosen["weights"]["bad"] and sum(chosen["weights"].values()) == pytest.approx(1.0)
+    assert chosen["weights"]["good"] > chosen["weights"]["bad"] and sum(
+        chosen["weights"].values()
+    ) == pytest.approx(1.0)
     assert chosen["dev nDCG@10"]["good"] == 1.0 and chosen["rule"] == rule
 
 
 def test_shrinkage_by_hand():
     """en has two queries, so its weights are (2 v + 2 w) / 4; paper gives all to the best, which is a in en and b in th and over all."""
-    a = {"en": {"1": {"x": 2.0, "y": 1.0}, "2": {"x": 0.0, "y": 1.0}}, "th": {"1": {"w": 4.0, "v": 3.0, "u": 2.0, "x": 1.0}}}
-    b = {"en": {"1": {"x": 1.0, "y": 2.0}, "2": {"x": 0.0, "y": 1.0}}, "th": {"1": {"w": 1.0, "v": 2.0, "u": 3.0, "x": 4.0}}}
+    a = {
+        "en": {"1": {"x": 2.0, "y": 1.0}, "2": {"x": 0.0, "y": 1.0}},
+        "th": {"1": {"w": 4.0, "v": 3.0, "u": 2.0, "x": 1.0}},
+    }
+    b = {
+        "en": {"1": {"x": 1.0, "y": 2.0}, "2": {"x": 0.0, "y": 1.0}},
+        "th": {"1": {"w": 1.0, "v": 2.0, "u": 3.0, "x": 4.0}},
+    }
     chosen = fit(judged(a=a, b=b), Ensemble(), "paper", 2.0)
     assert chosen["weights"] == {"a": 0.0, "b": 1.0}
     assert chosen["by_language"] == {"en": {"a": 0.5, "b": 0.5}, "th": {"a": 0.0, "b": 1.0}}
-    values = apply(aligned_members({"a": {**a, "de": a["th"]}, "b": {**b, "de": b["th"]}}), chosen, Ensemble(normalise="none"))
-    assert values[0, :2].tolist() == [1.5, 1.5] and values[-1].tolist() == [4.0, 1.0, 2.0, 3.0], "a language without its own has the global ones"
+    values = apply(
+        aligned_members({"a": {**a, "de": a["th"]}, "b": {**b, "de": b["th"]}}),
+        chosen,
+        Ensemble(normalise="none"),
+    )
+    assert values[0, :2].tolist() == [1.5, 1.5] and values[-1].tolist() == [4.0, 1.0, 2.0, 3.0], (
+        "a language without its own has the global ones"
+    )
 
 
 def test_calibration_is_the_likeliest_line():
@@ -105,9 +168,15 @@ def test_calibration_is_the_likeliest_line():
     gains = (random.random(scores.shape) < 1 / (1 + np.exp(-(0.2 * scores - 2)))) * 2.0
     reference = LogisticRegression(C=1e9).fit(scores.reshape(-1, 1), gains.reshape(-1) > 0)
     scores[0, :3] = np.nan
-    reference = LogisticRegression(C=1e9).fit(scores[~np.isnan(scores)].reshape(-1, 1), gains[~np.isnan(scores)] > 0)
-    assert calibration(scores, gains) == pytest.approx([reference.coef_[0, 0], reference.intercept_[0]], rel=1e-3)
-    assert calibration(np.ones((2, 3)), gains[:2, :3]) == [1.0, 0.0] and calibration(scores, np.zeros_like(scores)) == [1.0, 0.0]
+    reference = LogisticRegression(C=1e9).fit(
+        scores[~np.isnan(scores)].reshape(-1, 1), gains[~np.isnan(scores)] > 0
+    )
+    assert calibration(scores, gains) == pytest.approx(
+        [reference.coef_[0, 0], reference.intercept_[0]], rel=1e-3
+    )
+    assert calibration(np.ones((2, 3)), gains[:2, :3]) == [1.0, 0.0] and calibration(
+        scores, np.zeros_like(scores)
+    ) == [1.0, 0.0]
     slope, _ = calibration(-scores, gains)
     assert slope == 0.0, "never upside down"
 
@@ -126,14 +195,22 @@ def test_apply_is_fuse(fusion):
 
 def test_settings_name_the_tables():
     options = {name: field.annotation for name, field in Ensemble.model_fields.items()}
-    assert set(options["normalise"].__args__) == set(NORMALISERS) and set(options["fusion"].__args__) == set(FUSIONS)
-    assert set(options["missing"].__args__) == set(MISSING) and set(options["weights"].__args__[0].__args__) == set(RULES)
+    assert set(options["normalise"].__args__) == set(NORMALISERS) and set(
+        options["fusion"].__args__
+    ) == set(FUSIONS)
+    assert set(options["missing"].__args__) == set(MISSING) and set(
+        options["weights"].__args__[0].__args__
+    ) == set(RULES)
 
 
 def test_the_fitted_value_is_that_of_ir_measures():
     found = judged(good=GOOD, bad=BAD)
     chosen = fit(found, Ensemble(), "coordinate")
     run = found.members.run(apply(found.members, chosen, Ensemble()))
-    expected = evaluate({"/".join(q): s for q, s in run.items()}, {"/".join(q): j for q, j in QRELS.items()}, ["nDCG@10"])["nDCG@10"]
+    expected = evaluate(
+        {"/".join(q): s for q, s in run.items()},
+        {"/".join(q): j for q, j in QRELS.items()},
+        ["nDCG@10"],
+    )["nDCG@10"]
     values = found.per_query(apply(found.members, chosen, Ensemble()))
     assert dict(zip(map("/".join, QRELS), values)) == pytest.approx(expected)

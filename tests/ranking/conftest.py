@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))      # tiny.py
+sys.path.insert(0, str(Path(__file__).parent))  # tiny.py
 
 
 @pytest.fixture(scope="session")
@@ -21,8 +21,10 @@ def trained(models, embedded_folder, small_collection, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     small_collection(folder / "small")
     work = models.parent
-    (folder / "other.yaml").write_text(f"collection: {{path: {folder}/small}}\nlanguages: [sw]\nretrieval: {{sources: [dense], dense: {{layers: 1, max_length: 32}}, hybrid: {{weights: equal}}}}\n"
-                                       f"data_aug: {{default: {{}}, plain: {{negatives: 1}}}}\nwork: {work}\n")
+    (folder / "other.yaml").write_text(
+        f"collection: {{path: {folder}/small}}\nlanguages: [sw]\nretrieval: {{sources: [dense], dense: {{layers: 1, max_length: 32}}, hybrid: {{weights: equal}}}}\n"
+        f"data_aug: {{default: {{}}, plain: {{negatives: 1}}}}\nwork: {work}\n"
+    )
     (folder / "rankers.yaml").write_text(f"""
 collection: {{path: {folder}/small}}
 retrieval: {{sources: [dense], dense: {{layers: 1, max_length: 32}}, hybrid: {{weights: equal}}}}

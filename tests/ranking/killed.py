@@ -3,6 +3,7 @@
 It is a SIGKILL from inside, so nothing is tidied up; ``files`` kills in the middle of a checkpoint, when its first file is written. Prints a
 line a point: how both processes ended. They are forks, because importing takes longer than training.
 """
+
 import os
 import signal
 import sys
@@ -30,10 +31,16 @@ def kill_at(where: str) -> None:
                     original(*arguments, **named)
                 die()
             return original(*arguments, **named)
+
         return call
 
-    owner, name, after = {"step": (train.Loop, "step", False), "best": (train.Loop, "save_best", True), "files": (torch, "save", True),
-                          "state": (train, "write_json", False), "finish": (train.Loop, "tidy", False)}[kind]
+    owner, name, after = {
+        "step": (train.Loop, "step", False),
+        "best": (train.Loop, "save_best", True),
+        "files": (torch, "save", True),
+        "state": (train, "write_json", False),
+        "finish": (train.Loop, "tidy", False),
+    }[kind]
     setattr(owner, name, patched(getattr(owner, name), after))
 
 
@@ -60,8 +67,13 @@ if __name__ == "__main__":
     os.environ["DS_ACCELERATOR"] = "cuda" if torch.cuda.is_available() else "cpu"
     import deepspeed  # noqa: F401
 
-    tiny.body()         # what is imported here is not imported by every fork
+    tiny.body()  # what is imported here is not imported by every fork
     base, stage = Path(sys.argv[1]), int(sys.argv[2])
     for number, point in enumerate(sys.argv[3:]):
         folder = base / f"{number}-{point.replace(':', '-')}"
-        print(point, forked(folder, stage, point), 0 if point == "never" else forked(folder, stage, "never"), flush=True)
+        print(
+            point,
+            forked(folder, stage, point),
+            0 if point == "never" else forked(folder, stage, "never"),
+            flush=True,
+        )

@@ -2,6 +2,7 @@
 
 Prints, a line a stage, the largest difference of any weight after two steps of two micro-batches.
 """
+
 import copy
 import os
 import sys
@@ -21,15 +22,29 @@ STEPS, ACCUMULATION, SIZE, EPSILON, RATE = 2, 2, 3, 0.5, 0.1
 
 def body():
     torch.manual_seed(0)
-    return BertForSequenceClassification(BertConfig(
-        vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=40, num_labels=1,
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.3))
+    return BertForSequenceClassification(
+        BertConfig(
+            vocab_size=50,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            max_position_embeddings=40,
+            num_labels=1,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            initializer_range=0.3,
+        )
+    )
 
 
 def batches(world):
     random = torch.Generator().manual_seed(1)
-    count = STEPS * ACCUMULATION * world      # no piece 0: the embedding gives padding no gradient
-    return [(torch.randint(1, 50, (SIZE, 7), generator=random), torch.rand(SIZE, generator=random)) for _ in range(count)]
+    count = STEPS * ACCUMULATION * world  # no piece 0: the embedding gives padding no gradient
+    return [
+        (torch.randint(1, 50, (SIZE, 7), generator=random), torch.rand(SIZE, generator=random))
+        for _ in range(count)
+    ]
 
 
 def plain_torch(model, data, norm, per_step):
@@ -38,14 +53,18 @@ def plain_torch(model, data, norm, per_step):
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], RATE)
     for start in range(0, len(data), per_step):
         total = 0.0
-        for ids, labels in data[start:start + per_step]:
+        for ids, labels in data[start : start + per_step]:
             words = embedding[ids]
             if not words.requires_grad:
                 words.requires_grad_()
-            clean = torch.nn.functional.binary_cross_entropy_with_logits(model(inputs_embeds=words).logits[:, 0], labels)
+            clean = torch.nn.functional.binary_cross_entropy_with_logits(
+                model(inputs_embeds=words).logits[:, 0], labels
+            )
             (g,) = torch.autograd.grad(clean, words, retain_graph=True)
             size = g.flatten(1).norm(dim=1).view(-1, 1, 1) if norm == "example" else g.norm()
-            adversarial = torch.nn.functional.binary_cross_entropy_with_logits(model(inputs_embeds=embedding[ids] + EPSILON * g / size).logits[:, 0], labels)
+            adversarial = torch.nn.functional.binary_cross_entropy_with_logits(
+                model(inputs_embeds=embedding[ids] + EPSILON * g / size).logits[:, 0], labels
+            )
             total = total + (clean + adversarial) / per_step
         optimizer.zero_grad()
         total.backward()
@@ -53,14 +72,18 @@ def plain_torch(model, data, norm, per_step):
 
 
 def loss(logits, labels):
-    return binary_cross_entropy(logits.unsqueeze(-1), Groups(labels.unsqueeze(-1), torch.ones_like(labels).unsqueeze(-1)))
+    return binary_cross_entropy(
+        logits.unsqueeze(-1), Groups(labels.unsqueeze(-1), torch.ones_like(labels).unsqueeze(-1))
+    )
 
 
 def with_deepspeed(model, data, stage, norm, folder):
     wrapped = CrossEncoder(model, [0.0])
     (folder / "ds.json").write_text(f'{{"zero_optimization": {{"stage": {stage}}}}}')
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], RATE)
-    engine = deep.make(wrapped, optimizer, deep.settings(folder / "ds.json", SIZE, ACCUMULATION, 0.0, "fp32"))
+    engine = deep.make(
+        wrapped, optimizer, deep.settings(folder / "ds.json", SIZE, ACCUMULATION, 0.0, "fp32")
+    )
     fgm = FGM(model.get_input_embeddings(), EPSILON, norm)
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     engine.train()
@@ -90,7 +113,9 @@ def difference(stage, norm, frozen, folder):
     plain_torch(oracle, data, norm, ACCUMULATION * world)
     found = with_deepspeed(ours, data, stage, norm, folder)
     expected = dict(oracle.named_parameters())
-    assert max(float((expected[n].detach() - start[n]).abs().max()) for n in found) > 1e-3, "the oracle did not move"
+    assert max(float((expected[n].detach() - start[n]).abs().max()) for n in found) > 1e-3, (
+        "the oracle did not move"
+    )
     return max(float((found[n] - expected[n].detach()).abs().max()) for n in found)
 
 

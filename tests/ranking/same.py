@@ -1,8 +1,9 @@
 """Trains the tiny model at every ZeRO stage and number format; prints a line of JSON each: losses and a sum of the final weights.
 
-    python same.py                                     one process, two micro-batches a step
-    torchrun --nproc-per-node 2 same.py                two processes of one micro-batch: the same global batch
+python same.py                                     one process, two micro-batches a step
+torchrun --nproc-per-node 2 same.py                two processes of one micro-batch: the same global batch
 """
+
 import json
 import os
 import tempfile
@@ -24,13 +25,37 @@ if __name__ == "__main__":
         for stage in (0, 1, 2, 3):
             with tempfile.TemporaryDirectory(prefix=f"same-{os.environ['MASTER_PORT']}-") as found:
                 shared = [found]
-                torch.distributed.broadcast_object_list(shared)       # one folder for all
+                torch.distributed.broadcast_object_list(shared)  # one folder for all
                 folder = Path(shared[0])
-                s = tiny.settings(folder, stage, precision=precision, dropouts=[0.0], fgm=Fgm(epsilon=0.5), accumulation=2 // distributed.world_size(), learning_rate=1e-3)
+                s = tiny.settings(
+                    folder,
+                    stage,
+                    precision=precision,
+                    dropouts=[0.0],
+                    fgm=Fgm(epsilon=0.5),
+                    accumulation=2 // distributed.world_size(),
+                    learning_rate=1e-3,
+                )
                 Loop(tiny.training(s, dropout=0.0), folder).run()
                 distributed.barrier()
                 if distributed.rank() == 0:
-                    losses = [[e["clean"], e["adversarial"]] for e in map(json.loads, (folder / "training.jsonl").read_text().splitlines())]
+                    losses = [
+                        [e["clean"], e["adversarial"]]
+                        for e in map(
+                            json.loads, (folder / "training.jsonl").read_text().splitlines()
+                        )
+                    ]
                     weights = load_file(folder / "model" / "model.safetensors")
-                    print(json.dumps({"of": f"{precision} {stage}", "losses": losses, "weights": float(sum(w.double().abs().sum() for w in weights.values()))}), flush=True)
+                    print(
+                        json.dumps(
+                            {
+                                "of": f"{precision} {stage}",
+                                "losses": losses,
+                                "weights": float(
+                                    sum(w.double().abs().sum() for w in weights.values())
+                                ),
+                            }
+                        ),
+                        flush=True,
+                    )
                 distributed.barrier()

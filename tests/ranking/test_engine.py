@@ -9,15 +9,27 @@ from ranking import engine
 def test_the_rankers_settings_decide(tmp_path):
     (tmp_path / "ds.json").write_text(json.dumps({"zero_optimization": {"stage": 1}}))
     made = engine.settings(tmp_path / "ds.json", 8, 2, 1.0, "bf16")
-    assert made["zero_optimization"] == {"stage": 1} and made["bf16"] == {"enabled": True} and made["managed_gradient_accumulation"] is False
-    assert (made["train_micro_batch_size_per_gpu"], made["gradient_accumulation_steps"], made["gradient_clipping"]) == (8, 2, 1.0)
+    assert (
+        made["zero_optimization"] == {"stage": 1}
+        and made["bf16"] == {"enabled": True}
+        and made["managed_gradient_accumulation"] is False
+    )
+    assert (
+        made["train_micro_batch_size_per_gpu"],
+        made["gradient_accumulation_steps"],
+        made["gradient_clipping"],
+    ) == (8, 2, 1.0)
 
 
 def test_errors(tmp_path):
-    with pytest.raises(InputError, match="no such DeepSpeed configuration; configs/deepspeed/ holds"):
+    with pytest.raises(
+        InputError, match="no such DeepSpeed configuration; configs/deepspeed/ holds"
+    ):
         engine.settings(tmp_path / "none.json", 1, 1, 1.0, "fp32")
     (tmp_path / "ds.json").write_text('{"optimizer": {}, "train_batch_size": 3}')
-    with pytest.raises(InputError, match="sets optimizer, train_batch_size, which the ranker's settings decide"):
+    with pytest.raises(
+        InputError, match="sets optimizer, train_batch_size, which the ranker's settings decide"
+    ):
         engine.settings(tmp_path / "ds.json", 1, 1, 1.0, "fp32")
 
 

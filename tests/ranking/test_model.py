@@ -1,15 +1,31 @@
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, BertConfig, DistilBertConfig, XLMRobertaConfig
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    DistilBertConfig,
+    XLMRobertaConfig,
+)
 
 from core.errors import InputError
 from ranking.model import CrossEncoder
 
-SIZES = dict(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, num_labels=1)
+SIZES = dict(
+    vocab_size=50,
+    hidden_size=16,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    intermediate_size=32,
+    num_labels=1,
+)
 IDS = torch.tensor([[0, 5, 6, 2], [0, 7, 8, 2]])
 
 
-@pytest.mark.parametrize("config", [BertConfig(**SIZES), XLMRobertaConfig(**SIZES, pad_token_id=1)], ids=["bert", "xlm-roberta"])
+@pytest.mark.parametrize(
+    "config",
+    [BertConfig(**SIZES), XLMRobertaConfig(**SIZES, pad_token_id=1)],
+    ids=["bert", "xlm-roberta"],
+)
 def test_without_dropout_every_sample_is_the_plain_forward(config):
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
     body = AutoModelForSequenceClassification.from_config(config)
@@ -23,13 +39,20 @@ def test_without_dropout_every_sample_is_the_plain_forward(config):
 def test_each_rate_drops_its_share(tiny_body):
     """What reaches the last linear layer: the features with a share of zeros, the others scaled to keep the expectation."""
     model, seen = CrossEncoder(tiny_body, [0.0, 0.75]).train(), []
-    tiny_body.classifier.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].detach()))
+    tiny_body.classifier.register_forward_pre_hook(
+        lambda _module, inputs: seen.append(inputs[0].detach())
+    )
     torch.manual_seed(0)
     for _ in range(20):
         model(input_ids=IDS)
-    features, dropped = torch.stack(seen[1::3]), torch.stack(seen[2::3])       # each forward: the body's own, then one a rate
+    features, dropped = (
+        torch.stack(seen[1::3]),
+        torch.stack(seen[2::3]),
+    )  # each forward: the body's own, then one a rate
     kept = dropped != 0
-    assert torch.equal(features, torch.stack(seen[0::3])) and torch.allclose(dropped[kept], 4 * features[kept])
+    assert torch.equal(features, torch.stack(seen[0::3])) and torch.allclose(
+        dropped[kept], 4 * features[kept]
+    )
     assert kept.float().mean() == pytest.approx(0.25, abs=0.05)
 
 
@@ -43,14 +66,31 @@ def test_plain_transformers_loads_what_is_saved(tiny_body, tmp_path):
 
 def test_an_architecture_without_an_entry():
     """Its head is found, and its own dropout stands aside."""
-    config = DistilBertConfig(vocab_size=50, dim=16, n_layers=1, n_heads=2, hidden_dim=32, num_labels=1, dropout=0.0, attention_dropout=0.0, seq_classif_dropout=0.4)
+    config = DistilBertConfig(
+        vocab_size=50,
+        dim=16,
+        n_layers=1,
+        n_heads=2,
+        hidden_dim=32,
+        num_labels=1,
+        dropout=0.0,
+        attention_dropout=0.0,
+        seq_classif_dropout=0.4,
+    )
     body = AutoModelForSequenceClassification.from_config(config)
     plain = body.eval()(input_ids=IDS).logits[:, 0]
     made = CrossEncoder(body, [0.0, 0.5]).train()(input_ids=IDS)
-    assert torch.allclose(made[0], plain, atol=1e-6) and not torch.allclose(made[1], plain, atol=1e-6)
+    assert torch.allclose(made[0], plain, atol=1e-6) and not torch.allclose(
+        made[1], plain, atol=1e-6
+    )
 
 
 def test_an_architecture_whose_head_is_not_found():
-    body = AutoModelForSequenceClassification.from_config(DistilBertConfig(vocab_size=50, dim=16, n_layers=1, n_heads=2, hidden_dim=32, num_labels=2))
-    with pytest.raises(InputError, match="no multi-sample dropout for the architecture 'distilbert': found 0 linear layers to one logit outside distilbert, expected one .*it has bert, rembert"):
+    body = AutoModelForSequenceClassification.from_config(
+        DistilBertConfig(vocab_size=50, dim=16, n_layers=1, n_heads=2, hidden_dim=32, num_labels=2)
+    )
+    with pytest.raises(
+        InputError,
+        match="no multi-sample dropout for the architecture 'distilbert': found 0 linear layers to one logit outside distilbert, expected one .*it has bert, rembert",
+    ):
         CrossEncoder(body, [0.1])

@@ -29,37 +29,68 @@ def test_only_the_passage_is_shortened_and_the_query_first(tokenize):
 
 def test_pad(tokenize):
     padded = tokenize.pad(tokenize(["a", "a"], ["b", "b c d e"]), "cpu")
-    assert padded["input_ids"].shape == padded["attention_mask"].shape and padded["attention_mask"][0].sum() < padded["attention_mask"][1].sum()
+    assert (
+        padded["input_ids"].shape == padded["attention_mask"].shape
+        and padded["attention_mask"][0].sum() < padded["attention_mask"][1].sum()
+    )
 
 
 def test_equals_the_tokenizers_own_pairs(tokenize):
-    queries, passages = ["capital", "", "ナイロビ", "a b c d e f g h"], ["Nairobi " * 30, "x", "", "t\nu"]
+    queries, passages = (
+        ["capital", "", "ナイロビ", "a b c d e f g h"],
+        ["Nairobi " * 30, "x", "", "t\nu"],
+    )
     for row, query, passage in zip(tokenize(queries, passages), queries, passages):
-        shortened = tokenize.tokenizer.decode(tokenize.tokenizer(query, add_special_tokens=False)["input_ids"][:4])
-        assert [row["input_ids"]] == tokenize.tokenizer([shortened], [passage], truncation="only_second", max_length=16)["input_ids"]
+        shortened = tokenize.tokenizer.decode(
+            tokenize.tokenizer(query, add_special_tokens=False)["input_ids"][:4]
+        )
+        assert [row["input_ids"]] == tokenize.tokenizer(
+            [shortened], [passage], truncation="only_second", max_length=16
+        )["input_ids"]
 
 
 def test_token_types_where_the_model_has_them(tmp_path):
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    made = Tokenizer(models.WordLevel({"[CLS]": 0, "[SEP]": 1, "[PAD]": 2, "[UNK]": 3, "a": 4, "b": 5}, "[UNK]"))
+    made = Tokenizer(
+        models.WordLevel({"[CLS]": 0, "[SEP]": 1, "[PAD]": 2, "[UNK]": 3, "a": 4, "b": 5}, "[UNK]")
+    )
     made.pre_tokenizer = pre_tokenizers.Whitespace()
-    made.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 0), ("[SEP]", 1)])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
-                                        model_input_names=["input_ids", "token_type_ids", "attention_mask"])
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 0), ("[SEP]", 1)],
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
     rows = PairTokenizer(tokenizer, 8, 16)(["a a", "a"], ["b b b", ""])
     own = tokenizer(["a a", "a"], ["b b b", ""])
-    assert [row["input_ids"] for row in rows] == own["input_ids"] and [row["token_type_ids"] for row in rows] == own["token_type_ids"]
-    ours, theirs = PairTokenizer(tokenizer, 8, 16).pad(rows, "cpu"), tokenizer.pad(rows, return_tensors="pt")
+    assert [row["input_ids"] for row in rows] == own["input_ids"] and [
+        row["token_type_ids"] for row in rows
+    ] == own["token_type_ids"]
+    ours, theirs = (
+        PairTokenizer(tokenizer, 8, 16).pad(rows, "cpu"),
+        tokenizer.pad(rows, return_tensors="pt"),
+    )
     assert set(ours) == set(theirs) and all(ours[name].equal(theirs[name]) for name in ours)
 
 
 def test_a_text_is_tokenised_once_for_models_that_share_a_tokenizer(embedded_folder, monkeypatch):
-    first, second = (PairTokenizer(load_tokenizer(str(embedded_folder)), n, m) for n, m in ((4, 16), (8, 32)))
+    first, second = (
+        PairTokenizer(load_tokenizer(str(embedded_folder)), n, m) for n, m in ((4, 16), (8, 32))
+    )
     rows = first(["only here once"] * 2, ["this passage", "that passage"])
     monkeypatch.setattr(type(second.tokenizer), "__call__", None)
-    assert second(["only here once"], ["that passage"])[0]["input_ids"][0] == rows[0]["input_ids"][0]
+    assert (
+        second(["only here once"], ["that passage"])[0]["input_ids"][0] == rows[0]["input_ids"][0]
+    )
     monkeypatch.undo()
     assert second(["only here once"], ["a new one"])
 
@@ -71,17 +102,25 @@ def test_what_is_remembered_has_an_end(tokenize, monkeypatch):
     before = tokenize(["one two three"], ["four five six"])
     assert tokenize.pieces.count > 3
     tokenize(["seven"], ["eight"])
-    assert set(tokenize.pieces) == {"seven", "eight"} and tokenize(["one two three"], ["four five six"]) == before
+    assert (
+        set(tokenize.pieces) == {"seven", "eight"}
+        and tokenize(["one two three"], ["four five six"]) == before
+    )
 
 
 def test_a_passage_of_nothing(tokenize):
     (row,) = tokenize(["query"], [""])
-    assert row["input_ids"] == tokenize.tokenizer(["query"], [""])["input_ids"][0] and row["input_ids"][-3:] == [2, 2, 2]
+    assert row["input_ids"] == tokenize.tokenizer(["query"], [""])["input_ids"][0] and row[
+        "input_ids"
+    ][-3:] == [2, 2, 2]
 
 
 def test_no_fast_tokenizer():
     class Slow:
         is_fast, name_or_path = False, "some/model"
 
-    with pytest.raises(InputError, match="some/model: has no fast tokenizer .tokenizer.json., which the rankers need"):
+    with pytest.raises(
+        InputError,
+        match="some/model: has no fast tokenizer .tokenizer.json., which the rankers need",
+    ):
         PairTokenizer(Slow(), 4, 16)

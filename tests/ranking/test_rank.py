@@ -1,4 +1,5 @@
 """The stage as a whole on a small collection: chains, cascades, teachers, back ends, and what is said when they make no sense."""
+
 import json
 import shutil
 
@@ -16,16 +17,30 @@ from retrieval import search
 @pytest.fixture
 def make(config):
     """A task with these trainings; nothing is made."""
+
     def made(rerank=None, chain=None, **named):
         found = {n: Ranker(**settings) for n, settings in named.items()}
-        return Task(config(ranking={"rankers": found, "chain": {n: Ranker(**s) for n, s in (chain or {}).items()}, "rerank": rerank or {}}))
+        return Task(
+            config(
+                ranking={
+                    "rankers": found,
+                    "chain": {n: Ranker(**s) for n, s in (chain or {}).items()},
+                    "rerank": rerank or {},
+                }
+            )
+        )
+
     return made
 
 
 def test_a_chain_learns_each_step_from_the_one_before(trained):
     task, said = trained
     steps = rank.plan(task)
-    assert "pre → large: dev nDCG@10" in said and list(steps)[:3] == ["vocabulary/embedded", "ranker/pre", "ranker/small"] or "ranker/pre" in steps
+    assert (
+        "pre → large: dev nDCG@10" in said
+        and list(steps)[:3] == ["vocabulary/embedded", "ranker/pre", "ranker/small"]
+        or "ranker/pre" in steps
+    )
     assert steps["ranker/large"].recipe["inputs"]["ranker/pre"] == steps["ranker/pre"].fingerprint
     assert not any(name.startswith("pre/") for name in steps), "a step of the chain scores nothing"
     body, _ = rankers.body_of(task, "large", steps)
@@ -39,8 +54,15 @@ def test_a_chain_has_its_own_collection(trained):
     task, _ = trained
     source = rankers.task_of(task, task.config.ranking.chain["pre"])
     assert source.languages == ["sw"] and source is not task
-    assert set(rank.plan(task)["ranker/pre"].recipe["inputs"]) >= {"groups/plain", "hybrid/sw-dev", "vocabulary/embedded"}
-    assert "en" in rank.plan(task)["ranker/small"].recipe["inputs"].get("hybrid/en-dev", "") or "hybrid/en-dev" in rank.plan(task)["ranker/small"].recipe["inputs"]
+    assert set(rank.plan(task)["ranker/pre"].recipe["inputs"]) >= {
+        "groups/plain",
+        "hybrid/sw-dev",
+        "vocabulary/embedded",
+    }
+    assert (
+        "en" in rank.plan(task)["ranker/small"].recipe["inputs"].get("hybrid/en-dev", "")
+        or "hybrid/en-dev" in rank.plan(task)["ranker/small"].recipe["inputs"]
+    )
 
 
 def test_a_cascade_scores_the_best_of_the_ranker_before(trained):
@@ -50,17 +72,24 @@ def test_a_cascade_scores_the_best_of_the_ranker_before(trained):
     for qid, scores in large.items():
         best = {d for d, _ in ranked(small[qid])[:2]}
         assert {d for d, _ in ranked(scores)[:2]} == best, "its own block is on top"
-        assert [d for d, _ in ranked(scores)[2:]] == [d for d, _ in ranked(small[qid])[2:]], "the rest follows in the order of the one before"
+        assert [d for d, _ in ranked(scores)[2:]] == [d for d, _ in ranked(small[qid])[2:]], (
+            "the rest follows in the order of the one before"
+        )
     note = json.loads((steps["cascade/large"].path / "cascade.json").read_text())
     assert (note["after"], note["depth"], note["block"], note["queries"]) == ("small", 2, 4, 2)
-    assert f"large, 2 best of small instead of 4: nDCG@10 {note['own']:.4f} on 2 dev queries, {note['own'] - note['whole']:+.4f}" in said
+    assert (
+        f"large, 2 best of small instead of 4: nDCG@10 {note['own']:.4f} on 2 dev queries, {note['own'] - note['whole']:+.4f}"
+        in said
+    )
 
 
 def test_the_members_of_an_ensemble_have_no_scores_below_their_depth(trained):
     from ensemble import members
 
     blocks = members.blocks(trained[0], "en", "testA")
-    assert {len(scores) for scores in blocks["large"].values()} == {2} and {len(scores) for scores in blocks["small"].values()} == {4}
+    assert {len(scores) for scores in blocks["large"].values()} == {2} and {
+        len(scores) for scores in blocks["small"].values()
+    } == {4}
 
 
 def test_a_teachers_scores(trained):
@@ -72,7 +101,9 @@ def test_a_teachers_scores(trained):
     pair = TrainingPair("en", "1", "a#0", 1.0, "judged", 0, "", "")
     found = rankers.teacher_scores(task, "taught", task, steps["ranker/small"], [pair])(pair)
     scorer = rankers.load(task, "small", steps["ranker/small"])
-    assert found == pytest.approx(float(scorer(*rankers.texts_of(task, "en", "train")([("1", "a#0")]))[0]), abs=1e-5)
+    assert found == pytest.approx(
+        float(scorer(*rankers.texts_of(task, "en", "train")([("1", "a#0")]))[0]), abs=1e-5
+    )
 
 
 def test_a_deeper_run_scores_the_new_pairs_alone(trained, monkeypatch):
@@ -81,9 +112,25 @@ def test_a_deeper_run_scores_the_new_pairs_alone(trained, monkeypatch):
     task, _ = trained
     counted = []
     batches = rerank.Scorer.batches
-    monkeypatch.setattr(rerank.Scorer, "batches", lambda self, queries, passages: (counted.append(len(queries)), batches(self, queries, passages))[1])
-    deeper = task.config.model_copy(update={"name": "deeper", "ranking": task.config.ranking.model_copy(update={
-        "rankers": {"small": task.config.ranking.rankers["small"]}, "rerank": task.config.ranking.rerank.model_copy(update={"depth": 5})})})
+    monkeypatch.setattr(
+        rerank.Scorer,
+        "batches",
+        lambda self, queries, passages: (
+            counted.append(len(queries)),
+            batches(self, queries, passages),
+        )[1],
+    )
+    deeper = task.config.model_copy(
+        update={
+            "name": "deeper",
+            "ranking": task.config.ranking.model_copy(
+                update={
+                    "rankers": {"small": task.config.ranking.rankers["small"]},
+                    "rerank": task.config.ranking.rerank.model_copy(update={"depth": 5}),
+                }
+            ),
+        }
+    )
     rank.run(deeper)
     assert counted == [1, 1], "en has five passages, of which four were scored for dev and testA"
 
@@ -100,46 +147,93 @@ def test_scores_are_kept_as_long_as_their_ranker(trained):
 def test_the_closing_table_and_the_first_stage(trained):
     state = json.loads((rank.plan(trained[0])["ranker/small"].path / "training.json").read_text())
     assert 0 <= state["base"] <= 1 and 0 <= state["first_stage"] <= 1
-    assert f"small, dev nDCG@10:  first stage {state['first_stage']:.4f}   base {state['base']:.4f}" in trained[1]
+    assert (
+        f"small, dev nDCG@10:  first stage {state['first_stage']:.4f}   base {state['base']:.4f}"
+        in trained[1]
+    )
 
 
 def test_int8_within_its_tolerance_and_beyond(trained):
     task, _ = trained
 
     def with_int8(tolerance):
-        return Task(task.config.model_copy(update={"name": f"int8-{tolerance}", "ranking": task.config.ranking.model_copy(update={
-            "rankers": {"small": task.config.ranking.rankers["small"]},
-            "rerank": task.config.ranking.rerank.model_copy(update={"backend": "int8", "tolerance": tolerance})})}))
+        return Task(
+            task.config.model_copy(
+                update={
+                    "name": f"int8-{tolerance}",
+                    "ranking": task.config.ranking.model_copy(
+                        update={
+                            "rankers": {"small": task.config.ranking.rankers["small"]},
+                            "rerank": task.config.ranking.rerank.model_copy(
+                                update={"backend": "int8", "tolerance": tolerance}
+                            ),
+                        }
+                    ),
+                }
+            )
+        )
 
     found = with_int8(1.0)
     rank.run(found.config)
     note = json.loads((rank.plan(found)["int8/small"].path / "int8.json").read_text())
     assert note["queries"] == 2 and -1 <= note["kendall_tau"] <= 1
-    exact, rough = (rankers.load(found, "small", rank.plan(found)["ranker/small"], *way) for way in (("torch",), ("int8", rank.plan(found)["int8/small"].path)))
+    exact, rough = (
+        rankers.load(found, "small", rank.plan(found)["ranker/small"], *way)
+        for way in (("torch",), ("int8", rank.plan(found)["int8/small"].path))
+    )
     texts = ["capital of Kenya", "tea"], ["Nairobi is the capital", "Tea grows in Kenya."]
-    assert rough(*texts) == pytest.approx(exact(*texts), abs=0.3) and rough.identity != exact.identity
+    assert (
+        rough(*texts) == pytest.approx(exact(*texts), abs=0.3) and rough.identity != exact.identity
+    )
     import ranking.gates
 
     note = {"whole": 0.9, "own": 0.88, "queries": 2, "kendall_tau": 0.5}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranking.gates, "agreement", lambda *_: note)
-        with pytest.raises(InputError, match=r"small in int8: nDCG@10 0.8800 against 0.9000 in fp32 on 2 dev queries.*differs by more than ranking.rerank.tolerance=0.01; set ranking.rerank.backend=openvino"):
+        with pytest.raises(
+            InputError,
+            match=r"small in int8: nDCG@10 0.8800 against 0.9000 in fp32 on 2 dev queries.*differs by more than ranking.rerank.tolerance=0.01; set ranking.rerank.backend=openvino",
+        ):
             rank.run(with_int8(0.01).config)
 
 
-@pytest.mark.parametrize("named, message", [
-    ({"a": {"start": "b"}, "b": {"start": "a"}}, "b starts from a starts from b; a chain has a beginning"),
-    ({"a": {"start": "none"}}, "a starts from 'none', expected one of b, or a folder with a cross-encoder"),
-    ({"a": {"start": "b", "backbone": "rembert"}}, "a has start=b and backbone=rembert; a start brings its own backbone"),
-    ({"a": {"loss": "margin_mse"}}, "a: loss=margin_mse needs a teacher"),
-    ({"a": {"teacher": "b"}}, "a: loss=binary_cross_entropy has no use for teacher=b; margin_mse and kl_divergence have"),
-    ({"a": {"loss": "margin_mse", "teacher": "a"}}, "a: teacher: found 'a', expected one of b"),
-    ({"a": {"after": "c"}}, "a: after: found 'c', expected one of b"),
-    ({"a": {"after": "b"}, "b": {"after": "a"}}, "b, a come after each other in a ring; the first ranker of a cascade has no 'after'"),
-    ({"a": {"loss": "listwise_softmax", "batch_size": 12}}, "a: batch_size 12 is not a multiple of group_size 8, and loss=listwise_softmax sees whole groups"),
-    ({"a": {"depth": 500}}, "a: depth 500 is below the block that the ensemble fuses; raise ranking.rerank.depth, now 200"),
-    ({"bm25": {}}, "a ranker cannot be named 'bm25', that is another system's name"),
-])
+@pytest.mark.parametrize(
+    "named, message",
+    [
+        (
+            {"a": {"start": "b"}, "b": {"start": "a"}},
+            "b starts from a starts from b; a chain has a beginning",
+        ),
+        (
+            {"a": {"start": "none"}},
+            "a starts from 'none', expected one of b, or a folder with a cross-encoder",
+        ),
+        (
+            {"a": {"start": "b", "backbone": "rembert"}},
+            "a has start=b and backbone=rembert; a start brings its own backbone",
+        ),
+        ({"a": {"loss": "margin_mse"}}, "a: loss=margin_mse needs a teacher"),
+        (
+            {"a": {"teacher": "b"}},
+            "a: loss=binary_cross_entropy has no use for teacher=b; margin_mse and kl_divergence have",
+        ),
+        ({"a": {"loss": "margin_mse", "teacher": "a"}}, "a: teacher: found 'a', expected one of b"),
+        ({"a": {"after": "c"}}, "a: after: found 'c', expected one of b"),
+        (
+            {"a": {"after": "b"}, "b": {"after": "a"}},
+            "b, a come after each other in a ring; the first ranker of a cascade has no 'after'",
+        ),
+        (
+            {"a": {"loss": "listwise_softmax", "batch_size": 12}},
+            "a: batch_size 12 is not a multiple of group_size 8, and loss=listwise_softmax sees whole groups",
+        ),
+        (
+            {"a": {"depth": 500}},
+            "a: depth 500 is below the block that the ensemble fuses; raise ranking.rerank.depth, now 200",
+        ),
+        ({"bm25": {}}, "a ranker cannot be named 'bm25', that is another system's name"),
+    ],
+)
 def test_settings_that_make_no_sense(make, named, message):
     with pytest.raises(InputError) as error:
         rank.plan(make(**({"b": {}} | named)))
@@ -148,7 +242,10 @@ def test_settings_that_make_no_sense(make, named, message):
 
 def test_a_recipe_that_the_other_collection_lacks(make, tmp_path, folder):
     (tmp_path / "other.yaml").write_text(f"collection: {{path: {folder}}}\n")
-    with pytest.raises(InputError, match="other.yaml: data_aug has no recipe 'ns5', which a ranker asks for; it has default"):
+    with pytest.raises(
+        InputError,
+        match="other.yaml: data_aug has no recipe 'ns5', which a ranker asks for; it has default",
+    ):
         rank.plan(make(a={"data": str(tmp_path / "other.yaml"), "recipe": "ns5"}))
 
 

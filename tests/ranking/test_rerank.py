@@ -17,7 +17,11 @@ class Words:
 
     def pad(self, rows, _device):
         longest = max(len(r["input_ids"]) for r in rows)
-        return {"input_ids": torch.tensor([r["input_ids"] + [0] * (longest - len(r["input_ids"])) for r in rows])}
+        return {
+            "input_ids": torch.tensor(
+                [r["input_ids"] + [0] * (longest - len(r["input_ids"])) for r in rows]
+            )
+        }
 
 
 class Counted:
@@ -42,7 +46,9 @@ def texts(pairs):
 
 
 def scored(forward, folder, pairs=PAIRS, budget=100):
-    return score_pairs(Scorer(forward, Words(), budget), Scores(folder), pairs, texts, "test").tolist()
+    return score_pairs(
+        Scorer(forward, Words(), budget), Scores(folder), pairs, texts, "test"
+    ).tolist()
 
 
 def test_scores_come_in_the_order_of_the_pairs():
@@ -90,13 +96,21 @@ def test_memory_that_runs_out(capsys):
     forward = Counted(small)
     scorer = Scorer(forward, Words(), 1000)
     assert scorer(*texts(PAIRS)).tolist() == EXPECTED and forward.pairs == 4
-    assert "memory ran out at 4 pairs of 5 tokens; going on with ranking.rerank.batch_tokens=10" in capsys.readouterr().out and scorer.batch_tokens == 5
+    assert (
+        "memory ran out at 4 pairs of 5 tokens; going on with ranking.rerank.batch_tokens=10"
+        in capsys.readouterr().out
+        and scorer.batch_tokens == 5
+    )
 
     def smaller(counted):
         if counted.sizes[-1][1] > 4:
-            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+            raise RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+            )
 
-    with pytest.raises(InputError, match="a single pair of 5 tokens does not fit into memory; lower max_length"):
+    with pytest.raises(
+        InputError, match="a single pair of 5 tokens does not fit into memory; lower max_length"
+    ):
         Scorer(Counted(smaller), Words(), 1000)(*texts(PAIRS))
 
     def broken(_counted):
@@ -107,7 +121,10 @@ def test_memory_that_runs_out(capsys):
 
 
 def test_scores_that_are_not_finite(tmp_path):
-    with pytest.raises(InputError, match="test: the score of query 2 and passage cccc is not finite; train or score with precision=fp32"):
+    with pytest.raises(
+        InputError,
+        match="test: the score of query 2 and passage cccc is not finite; train or score with precision=fp32",
+    ):
         scored(lambda i: torch.where(i["input_ids"].sum(1) > 400, torch.nan, 1.0), tmp_path)
     assert not list(tmp_path.iterdir()), "nothing of such a batch is kept"
 

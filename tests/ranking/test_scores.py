@@ -27,12 +27,17 @@ def test_get_and_put(tmp_path):
     other.put(wanted[[1]], np.array([2.0], np.float32))
     assert np.isnan(store.get(wanted)[1])
     store.refresh()
-    assert store.get(wanted)[:3].tolist() == [1, 2, 3] and Scores(tmp_path).get(wanted)[:3].tolist() == [1, 2, 3]
+    assert store.get(wanted)[:3].tolist() == [1, 2, 3] and Scores(tmp_path).get(wanted)[
+        :3
+    ].tolist() == [1, 2, 3]
 
 
 def test_random_pairs_come_back(tmp_path):
     rng = np.random.default_rng(0)
-    wanted, values = keys([str(i) for i in range(3000)], ["p"] * 3000), rng.normal(size=3000).astype(np.float32)
+    wanted, values = (
+        keys([str(i) for i in range(3000)], ["p"] * 3000),
+        rng.normal(size=3000).astype(np.float32),
+    )
     for part in np.array_split(rng.permutation(3000), 7):
         Scores(tmp_path).put(wanted[part], values[part])
     assert np.array_equal(Scores(tmp_path).get(wanted), values)
@@ -42,7 +47,10 @@ def test_a_segment_that_is_no_segment(tmp_path):
     Scores(tmp_path).put(keys(["a"], ["b"]), np.array([1.0], np.float32))
     (segment,) = tmp_path.iterdir()
     segment.write_bytes(segment.read_bytes()[:-2])
-    with pytest.raises(InputError, match=r"\.npy: not a whole segment of scores; remove it, its pairs are scored again"):
+    with pytest.raises(
+        InputError,
+        match=r"\.npy: not a whole segment of scores; remove it, its pairs are scored again",
+    ):
         Scores(tmp_path)
     np.save(segment, np.zeros(3))
     with pytest.raises(InputError, match=r"found float64, expected"):

@@ -7,30 +7,37 @@ from core.records import Document, Query
 from retrieval import bm25, jvm
 
 HEAP = "512m"
-ENGLISH = [Document("1", "", "the quick brown foxes"), Document("2", "", "a fox and a fox and a fox"), Document("3", "Hens", "hens sleep")]
+ENGLISH = [
+    Document("1", "", "the quick brown foxes"),
+    Document("2", "", "a fox and a fox and a fox"),
+    Document("3", "Hens", "hens sleep"),
+]
 
 
-GOLDEN = {      # the 18 languages of MIRACL, one without spaces and one unknown: text, terms
-    'ar': ('عواصم الدول الكبيرة في أفريقيا', 'عواصم دول كبير افريقيا'),
-    'bn': ('বাংলাদেশের রাজধানীগুলি কোথায়', 'বাংলাদেস রাজধানি কোথায়'),
-    'de': ('Die Hauptstädte der größten Länder', 'hauptstadt grosst land'),
-    'en': ('What are the capitals of the largest countries?', 'what capit largest countri'),
-    'es': ('¿Cuáles son las capitales de los países?', 'cual capital pais'),
-    'fa': ('پایتخت\u200cهای کشورهای بزرگ کجاست', 'پايتخت كشورهاي بزرگ'),
-    'fi': ('Suurimpien maiden pääkaupungit', 'suurimp maide pääkaupung'),
-    'fr': ("Quelles sont les capitales de l'Afrique ?", 'capital afriqu'),
-    'hi': ('देशों की राजधानियाँ कहाँ हैं', 'देश राजधान कह'),
-    'id': ('Apakah ibukota negara-negara terbesar', 'ibukota negara negara besar'),
-    'ja': ('アフリカの国々の首都はどこですか', 'アフリカ 国々 首都 どこ'),
-    'ko': ('아프리카 나라들의 수도는 어디입니까', '아프 프리 리카 나라 라들 들의 수도 도는 어디 디입 입니 니까'),
-    'ru': ('Столицы крупнейших стран Африки', 'столиц крупн стран африк'),
-    'sw': ('Miji mikuu ya nchi kubwa', 'miji mikuu ya nchi kubwa'),
-    'te': ('దేశాల రాజధానులు ఎక్కడ', 'దెశాల రాజధాను ఎక్కడ'),
-    'th': ('เมืองหลวงของประเทศไทยอยู่ที่ไหน', 'เมืองหลวง ของ ประเทศ ไทย อยู่ ที่ไหน'),
-    'yo': ('Kí ni olú-ìlú orílẹ̀-èdè náà', 'kí ni olú ìlú orílẹ̀ èdè náà'),
-    'zh': ('非洲国家的首都在哪里', '非洲 洲国 国家 家的 的首 首都 都在 在哪 哪里'),
-    'lo': ('ເມືອງຫຼວງຂອງ ລາວ 1', 'ເມ ມື ືອ ອງ ງຫ ຫຼ ຼວ ວງ ງຂ ຂອ ອງ ລາ າວ 1'),
-    'xx': ('Some Words of 2 kinds', 'some words of 2 kinds'),
+GOLDEN = {  # the 18 languages of MIRACL, one without spaces and one unknown: text, terms
+    "ar": ("عواصم الدول الكبيرة في أفريقيا", "عواصم دول كبير افريقيا"),
+    "bn": ("বাংলাদেশের রাজধানীগুলি কোথায়", "বাংলাদেস রাজধানি কোথায়"),
+    "de": ("Die Hauptstädte der größten Länder", "hauptstadt grosst land"),
+    "en": ("What are the capitals of the largest countries?", "what capit largest countri"),
+    "es": ("¿Cuáles son las capitales de los países?", "cual capital pais"),
+    "fa": ("پایتخت\u200cهای کشورهای بزرگ کجاست", "پايتخت كشورهاي بزرگ"),
+    "fi": ("Suurimpien maiden pääkaupungit", "suurimp maide pääkaupung"),
+    "fr": ("Quelles sont les capitales de l'Afrique ?", "capital afriqu"),
+    "hi": ("देशों की राजधानियाँ कहाँ हैं", "देश राजधान कह"),
+    "id": ("Apakah ibukota negara-negara terbesar", "ibukota negara negara besar"),
+    "ja": ("アフリカの国々の首都はどこですか", "アフリカ 国々 首都 どこ"),
+    "ko": (
+        "아프리카 나라들의 수도는 어디입니까",
+        "아프 프리 리카 나라 라들 들의 수도 도는 어디 디입 입니 니까",
+    ),
+    "ru": ("Столицы крупнейших стран Африки", "столиц крупн стран африк"),
+    "sw": ("Miji mikuu ya nchi kubwa", "miji mikuu ya nchi kubwa"),
+    "te": ("దేశాల రాజధానులు ఎక్కడ", "దెశాల రాజధాను ఎక్కడ"),
+    "th": ("เมืองหลวงของประเทศไทยอยู่ที่ไหน", "เมืองหลวง ของ ประเทศ ไทย อยู่ ที่ไหน"),
+    "yo": ("Kí ni olú-ìlú orílẹ̀-èdè náà", "kí ni olú ìlú orílẹ̀ èdè náà"),
+    "zh": ("非洲国家的首都在哪里", "非洲 洲国 国家 家的 的首 首都 都在 在哪 哪里"),
+    "lo": ("ເມືອງຫຼວງຂອງ ລາວ 1", "ເມ ມື ືອ ອງ ງຫ ຫຼ ຼວ ວງ ງຂ ຂອ ອງ ລາ າວ 1"),
+    "xx": ("Some Words of 2 kinds", "some words of 2 kinds"),
 }
 
 
@@ -56,21 +63,39 @@ def found(searcher, language, text, depth=10):
 def test_scores_by_lucenes_formula(tmp_path):
     """Lucene: idf = ln(1 + (N - n + .5) / (n + .5)); tf / (tf + k1 (1 - b + b length / mean length)); lengths 1 to 39 are exact."""
     searcher = indexed("en", ENGLISH, tmp_path)
-    lengths = {"1": 3, "2": 3, "3": 3}                   # analysed: quick brown fox; fox fox fox; hen hen sleep
+    lengths = {"1": 3, "2": 3, "3": 3}  # analysed: quick brown fox; fox fox fox; hen hen sleep
     mean, idf = 3.0, math.log(1 + (3 - 2 + 0.5) / (2 + 0.5))
-    expected = {d: idf * tf / (tf + 0.9 * (1 - 0.4 + 0.4 * lengths[d] / mean)) for d, tf in (("1", 1), ("2", 3))}
-    assert found(searcher, "en", "Fox") == pytest.approx(expected, abs=5e-5), "Anserini rounds scores to four decimals"
+    expected = {
+        d: idf * tf / (tf + 0.9 * (1 - 0.4 + 0.4 * lengths[d] / mean))
+        for d, tf in (("1", 1), ("2", 3))
+    }
+    assert found(searcher, "en", "Fox") == pytest.approx(expected, abs=5e-5), (
+        "Anserini rounds scores to four decimals"
+    )
     assert list(found(searcher, "en", "hens")) == ["3"], "the title is indexed"
     assert found(searcher, "en", "zebra") == {} and found(searcher, "en", "fox", 1).keys() == {"2"}
 
 
-@pytest.mark.parametrize("language, text, query", [
-    ("th", "ไนโรบีเป็นเมืองหลวงของเคนยา", "เมืองหลวงของประเทศใด"), ("ar", "عاصمة كينيا هي نيروبي", "العاصمة"), ("ja", "ケニアの首都はナイロビです", "首都"),
-    ("zh", "肯尼亚的首都是内罗毕", "首都"), ("fi", "Suurissa taloissa", "talossa"), ("hi", "केन्या की राजधानी", "राजधानी"),
-    ("yo", "Olú-ìlú orílẹ̀-èdè Kenya", "kenya"), ("sw", "Mji mkuu wa KENYA", "kenya"), ("de", "Die Hauptstädte", "Hauptstadt"),
-    ("xx", "some Words", "words"), ("lo", "ເມືອງຫຼວງຂອງລາວ", "ເມືອງຫຼວງ")])
+@pytest.mark.parametrize(
+    "language, text, query",
+    [
+        ("th", "ไนโรบีเป็นเมืองหลวงของเคนยา", "เมืองหลวงของประเทศใด"),
+        ("ar", "عاصمة كينيا هي نيروبي", "العاصمة"),
+        ("ja", "ケニアの首都はナイロビです", "首都"),
+        ("zh", "肯尼亚的首都是内罗毕", "首都"),
+        ("fi", "Suurissa taloissa", "talossa"),
+        ("hi", "केन्या की राजधानी", "राजधानी"),
+        ("yo", "Olú-ìlú orílẹ̀-èdè Kenya", "kenya"),
+        ("sw", "Mji mkuu wa KENYA", "kenya"),
+        ("de", "Die Hauptstädte", "Hauptstadt"),
+        ("xx", "some Words", "words"),
+        ("lo", "ເມືອງຫຼວງຂອງລາວ", "ເມືອງຫຼວງ"),
+    ],
+)
 def test_each_languages_own_analyser(tmp_path, language, text, query):
-    searcher = indexed(language, [Document("right", "", text), Document("other", "", "zzz 123")], tmp_path)
+    searcher = indexed(
+        language, [Document("right", "", text), Document("other", "", "zzz 123")], tmp_path
+    )
     assert list(found(searcher, language, query)) == ["right"]
 
 
@@ -82,7 +107,9 @@ def test_thai_is_given_as_words():
 def test_many_queries_at_once_equal_one_by_one(tmp_path):
     searcher = indexed("en", ENGLISH, tmp_path)
     texts = ["fox", "hens sleep", "quick fox", "nothing"]
-    together = bm25.search(searcher, "en", [Query(str(i), t) for i, t in enumerate(texts)], 10, HEAP, 2)
+    together = bm25.search(
+        searcher, "en", [Query(str(i), t) for i, t in enumerate(texts)], 10, HEAP, 2
+    )
     assert [together[str(i)] for i in range(4)] == [found(searcher, "en", t) for t in texts]
 
 
@@ -92,7 +119,10 @@ def test_one_jvm_a_process():
 
 def test_queries_that_match_no_term_are_named(capsys):
     bm25.check_matches({"1": {"d": 1.0}, "2": {}, "3": {}}, "en", "dev")
-    assert "warning: BM25 en-dev: 2 of 3 queries match no term, first 2, 3 (analyser: lucene); is the collection in this language?" in capsys.readouterr().out
+    assert (
+        "warning: BM25 en-dev: 2 of 3 queries match no term, first 2, 3 (analyser: lucene); is the collection in this language?"
+        in capsys.readouterr().out
+    )
     bm25.check_matches({str(q): {"d": 1.0} for q in range(20)} | {"x": {}}, "th", "dev")
     assert capsys.readouterr().out.endswith("first x (analyser: thai)\n")
     bm25.check_matches({"1": {"d": 1.0}}, "en", "dev")
@@ -102,10 +132,28 @@ def test_queries_that_match_no_term_are_named(capsys):
 def test_texts_of_odd_shapes(tmp_path):
     """A passage of 100,000 words, control characters, marks of direction, a query of 10,000 words: found, and nothing else disturbed."""
     words = " ".join(f"w{i}" for i in range(100_000))
-    searcher = indexed("en", [Document("long", "", words), Document("control", "\u200f", "bell\x07 tab\t null\0 end"), Document("right", "", "\u202eabc\u202c שלום"),
-                              Document("short", "", "w5 w9999")], tmp_path)
-    assert list(found(searcher, "en", "w5")) == ["short", "long"] and list(found(searcher, "en", "w99999")) == ["long"]
+    searcher = indexed(
+        "en",
+        [
+            Document("long", "", words),
+            Document("control", "\u200f", "bell\x07 tab\t null\0 end"),
+            Document("right", "", "\u202eabc\u202c שלום"),
+            Document("short", "", "w5 w9999"),
+        ],
+        tmp_path,
+    )
+    assert list(found(searcher, "en", "w5")) == ["short", "long"] and list(
+        found(searcher, "en", "w99999")
+    ) == ["long"]
     assert list(found(searcher, "en", "bell")) == list(found(searcher, "en", "null")) == ["control"]
-    assert list(found(searcher, "en", "שלום")) == ["right"] and found(searcher, "en", "abc") == {}, "a mark of direction is part of its word, as in Lucene"
-    many = bm25.search(searcher, "en", [Query("many", " ".join(f"w{i}" for i in range(10_000))), Query("one", "bell")], 10, HEAP)
+    assert (
+        list(found(searcher, "en", "שלום")) == ["right"] and found(searcher, "en", "abc") == {}
+    ), "a mark of direction is part of its word, as in Lucene"
+    many = bm25.search(
+        searcher,
+        "en",
+        [Query("many", " ".join(f"w{i}" for i in range(10_000))), Query("one", "bell")],
+        10,
+        HEAP,
+    )
     assert list(many["many"])[:1] == ["long"] and list(many["one"]) == ["control"]

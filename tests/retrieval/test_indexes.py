@@ -19,13 +19,17 @@ def stored(tmp_path_factory):
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
     folder = tmp_path_factory.mktemp("p")
     build_passages([Document(f"d{i}", "", "x") for i in range(4000)], folder)
-    return vectors, Passages(folder), (vectors[:50].astype(np.float32) + 0.05 * random.normal(size=(50, 32)).astype(np.float32))
+    return (
+        vectors,
+        Passages(folder),
+        (vectors[:50].astype(np.float32) + 0.05 * random.normal(size=(50, 32)).astype(np.float32)),
+    )
 
 
 @pytest.fixture(autouse=True)
 def one_thread():
     """Small trainings spend their time waiting for each other's threads."""
-    import faiss        # its libraries are limited once they are loaded
+    import faiss  # its libraries are limited once they are loaded
     from threadpoolctl import threadpool_limits
 
     assert faiss.__version__
@@ -43,17 +47,30 @@ def found(kind, stored, folder, **settings):
     return dense.search_index(indexes.load(folder, s), passages, QUERIES, queries, 20)
 
 
-@pytest.mark.parametrize("kind, least, settings", [("flat", 1.0, {}), ("sq", 0.95, {}), ("ivf", 0.95, {"probes": 16}), ("ivfpq", 0.5, {"code_bytes": 16, "probes": 16}),
-                                                    ("hnsw", 0.97, {"ef": 200})])
+@pytest.mark.parametrize(
+    "kind, least, settings",
+    [
+        ("flat", 1.0, {}),
+        ("sq", 0.95, {}),
+        ("ivf", 0.95, {"probes": 16}),
+        ("ivfpq", 0.5, {"code_bytes": 16, "probes": 16}),
+        ("hnsw", 0.97, {"ef": 200}),
+    ],
+)
 def test_recall_of_each_kind(kind, least, settings, stored, tmp_path):
     vectors, passages, queries = stored
     exact = dense.search(vectors, passages, QUERIES, queries, 20)
     run = found(kind, stored, tmp_path, **settings)
     share = indexes.recall([set(exact[q.qid]) for q in QUERIES], [set(run[q.qid]) for q in QUERIES])
     assert least <= share <= 1.0
-    assert kind in indexes.report(tmp_path, Index(kind=kind), "en", share, 20, 50) and json.loads((tmp_path / "recall.json").read_text())["recall"] == share
+    assert (
+        kind in indexes.report(tmp_path, Index(kind=kind), "en", share, 20, 50)
+        and json.loads((tmp_path / "recall.json").read_text())["recall"] == share
+    )
     if kind == "flat":
-        assert {q: dict(sorted(s.items())) for q, s in run.items()} == {q: pytest.approx(dict(sorted(s.items())), abs=1e-5) for q, s in exact.items()}
+        assert {q: dict(sorted(s.items())) for q, s in run.items()} == {
+            q: pytest.approx(dict(sorted(s.items())), abs=1e-5) for q, s in exact.items()
+        }
 
 
 def test_fewer_lists_looked_into_finds_less(stored, tmp_path):
@@ -62,7 +79,9 @@ def test_fewer_lists_looked_into_finds_less(stored, tmp_path):
     for probes in (1, 8):
         (tmp_path / str(probes)).mkdir()
         run = found("ivf", stored, tmp_path / str(probes), lists=64, probes=probes)
-        shares.append(indexes.recall([set(exact[q.qid]) for q in QUERIES], [set(run[q.qid]) for q in QUERIES]))
+        shares.append(
+            indexes.recall([set(exact[q.qid]) for q in QUERIES], [set(run[q.qid]) for q in QUERIES])
+        )
     assert shares[0] < shares[1]
 
 
@@ -70,7 +89,9 @@ def test_the_same_seed_gives_the_same_index(stored, tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
         found("ivfpq", stored, tmp_path / name, code_bytes=8)
-    assert (tmp_path / "a" / "index.faiss").read_bytes() == (tmp_path / "b" / "index.faiss").read_bytes()
+    assert (tmp_path / "a" / "index.faiss").read_bytes() == (
+        tmp_path / "b" / "index.faiss"
+    ).read_bytes()
 
 
 def test_recall_by_hand():
@@ -78,13 +99,28 @@ def test_recall_by_hand():
 
 
 def test_bad_settings(stored, tmp_path):
-    with pytest.raises(InputError, match="code_bytes: found 48, expected a divisor of the 32 dimensions"):
+    with pytest.raises(
+        InputError, match="code_bytes: found 48, expected a divisor of the 32 dimensions"
+    ):
         found("ivfpq", stored, tmp_path)
-    with pytest.raises(InputError, match="product quantisation needs at least 256 passages to learn from, found 100"):
+    with pytest.raises(
+        InputError,
+        match="product quantisation needs at least 256 passages to learn from, found 100",
+    ):
         found("ivfpq", (stored[0][:100], *stored[1:]), tmp_path, code_bytes=8)
 
 
 def test_the_stage_reports_an_indexs_recall(config, models, embedded_folder, capsys):
-    made = config(work=str(models.parent), languages=["en"], retrieval={"sources": ["dense"], "dense": {"layers": 1, "max_length": 32, "index": {"kind": "hnsw"}}})
+    made = config(
+        work=str(models.parent),
+        languages=["en"],
+        retrieval={
+            "sources": ["dense"],
+            "dense": {"layers": 1, "max_length": 32, "index": {"kind": "hnsw"}},
+        },
+    )
     search.run(made)
-    assert "index en (hnsw): recall@5 against exact search 1.0000 over 2 queries" in capsys.readouterr().out
+    assert (
+        "index en (hnsw): recall@5 against exact search 1.0000 over 2 queries"
+        in capsys.readouterr().out
+    )
