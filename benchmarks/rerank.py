@@ -20,14 +20,13 @@ from core.task import Task
 from ranking import engine, rank, rankers
 from ranking.export import export
 from ranking.rerank import candidate_pairs
-from retrieval import search
 
 
 def dev_pairs(task: Task, name: str, queries: int) -> list[tuple[str, str]]:
     """(query text, passage text), of the first dev queries of each language, in an order without meaning."""
     r, found = task.config.ranking.rankers[name], []
     for la, split in task.pairs(task.config.splits.dev):
-        run = search.run_of(search.plan(task)[f"hybrid/{la}-{split}"])
+        run = task.run("hybrid", la, split)
         found += zip(
             *rankers.texts_of(task, la, split)(
                 candidate_pairs(dict(list(run.items())[:queries]), rank.own_depth(task, r))

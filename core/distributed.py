@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import sys
 
 
 def rank() -> int:
@@ -47,17 +46,3 @@ def generator(*parts):
     import numpy
 
     return numpy.random.Generator(numpy.random.PCG64(seed_of(*parts)))
-
-
-def progress(items, total: int | None = None, what: str = "", unit: str = "it"):
-    """A bar with rate and time left on a terminal; nothing elsewhere and on other ranks than 0."""
-    from tqdm import tqdm
-
-    return tqdm(
-        items,
-        total=total,
-        desc=what,
-        unit=unit,
-        disable=rank() != 0 or not sys.stderr.isatty(),
-        dynamic_ncols=True,
-    )

@@ -19,7 +19,6 @@ from core.errors import InputError, exit_with_message
 from core.fusion import Aligned
 from core.records import Qrels, Run
 from core.runs import by_depth, read_run
-from core.task import Task
 
 METRICS = ("nDCG@10", "R@100", "R@200", "RR@100", "AP")
 PerQuery = dict[str, dict[str, float]]  # metric -> query id -> value
@@ -90,16 +89,6 @@ def ndcg(values: np.ndarray, found: Relevant) -> np.ndarray:
     )
     reached = np.bincount(found.query, gains, len(found.ideal)).astype(float)
     return np.divide(reached, found.ideal, out=np.zeros_like(reached), where=found.ideal > 0)
-
-
-def split_judgments(task: Task, language: str, split: str) -> Qrels:
-    """Judgments of any split, test included, for the queries in use: for measuring only."""
-    wanted = {q.qid for q in task.queries(language, split)}
-    return {
-        qid: judged
-        for qid, judged in read_qrels(task.collection.qrels_file(language, split)).items()
-        if qid in wanted
-    }
 
 
 def macro(

@@ -98,6 +98,11 @@ class Retrieval(Part):
     hybrid: Hybrid = Hybrid()
     depth: Count = 1000  # stored
 
+    @property
+    def systems(self) -> list[str]:
+        """The sources and the hybrid: whose runs the stage makes."""
+        return [*self.sources, "hybrid"]
+
 
 class Fgm(Part):
     epsilon: Annotated[float, Field(ge=0)] = 1.0  # 0: no adversarial step

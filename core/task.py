@@ -4,13 +4,16 @@ from collections.abc import Callable
 from functools import cached_property, wraps
 
 from core import distributed
+from core.artefacts import Artefact, PassageStore, RankedRun
 from core.collection import Collection
 from core.errors import InputError
 from core.files import digest, file_digest
-from core.records import Qrels, Query
+from core.passages import Passages
+from core.records import Qrels, Query, Run
+from core.runs import read_run
 from core.settings import Config
 from core.sources import atlas
-from core.store import Files
+from core.steps import Files, Plan, Step
 
 
 def once(function: Callable) -> Callable:
@@ -31,6 +34,21 @@ class Task:
     def __init__(self, config: Config):
         self.config = config
         self.kept: dict = {}
+        self.published: dict[Artefact, Step] = {}
+
+    def new_plan(self, stage: str) -> Plan:
+        """An empty plan of a stage, whose artefacts other rooms will find by ``step``."""
+        return Plan(stage, self.config.home, self.published)
+
+    def step(self, artefact: Artefact) -> Step:
+        """The step that makes an artefact.
+
+        Raises LookupError where its room has not planned: each stage's ``plan`` lets the stages
+        that it builds on plan first.
+        """
+        if artefact not in self.published:
+            raise LookupError(f"{artefact} is planned by no stage so far")
+        return self.published[artefact]
 
     @cached_property
     def collection(self) -> Collection:
@@ -92,6 +110,29 @@ class Task:
             for qid, judged in self.collection.judgments(language, split).items()
             if qid in wanted
         }
+
+    def checked_judgments(self, language: str, split: str) -> Qrels:
+        """As ``judgments``, each judged passage checked to be in the collection."""
+        qrels = self.judgments(language, split)
+        self.collection.check_judged(language, split, qrels, self.passages(language))
+        return qrels
+
+    def weighing_languages(self) -> list[str]:
+        """Languages whose dev judgments choose weights.
+
+        The known ones, so that surprise languages stay unseen; all if none is known.
+        """
+        with_dev = [la for la, _ in self.pairs(self.config.splits.dev)]
+        return [la for la in with_dev if not self.surprise(la)] or with_dev
+
+    def passages(self, language: str) -> Passages:
+        """A language's passages, as the retrieval stage stored them."""
+        return Passages(self.step(PassageStore(language)).path)
+
+    def run(self, system: str, language: str, split: str) -> Run:
+        """A system's run; it may be empty, where no query of a language matches a term."""
+        path = self.step(RankedRun(system, language, split)).path / "run.trec"
+        return read_run(path) if path.stat().st_size else {}
 
     def file_input(self, name: str, *paths) -> Files:
         cache = self.config.home / "digests"

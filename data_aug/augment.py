@@ -76,14 +76,12 @@ class Mix:
             else {}
         )
         return filters.keeper(
-            s, self.qrels, search.passages(self.task, self.language).text, teacher, self.counts
+            s, self.qrels, self.task.passages(self.language).text, teacher, self.counts
         )
 
     def taught(self, path: Path, split: str) -> Run:
         """A teacher's run, checked like any that is given."""
-        return given_run(
-            self.task, search.passages(self.task, self.language), path, self.language, split
-        )
+        return given_run(self.task, self.task.passages(self.language), path, self.language, split)
 
 
 def add_judged(mix: Mix) -> Iterator[TrainingPair]:
@@ -156,7 +154,7 @@ def add_corpus_negatives(mix: Mix) -> Iterator[TrainingPair]:
     if mix.known and mix.recipe.corpus_negatives:
         yield from corpus_negatives.corpus_negatives(
             mix.language,
-            search.passages(mix.task, mix.language),
+            mix.task.passages(mix.language),
             mix.qrels,
             mix.taken(),
             mix.recipe.corpus_negatives,
@@ -203,7 +201,7 @@ def capped(
 @once
 def train_judgments(task: Task, language: str) -> Qrels:
     """Checked once: every recipe, draw and, with Q2Q2D, every other language reads them."""
-    return search.checked_judgments(task, language, task.config.splits.train)
+    return task.checked_judgments(language, task.config.splits.train)
 
 
 @once

@@ -9,7 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from core import backbones
+from core.artefacts import FoldFile, TrainingGroups
+from core.building import run_steps
 from core.config import from_arguments, with_data
+from core.console import say
 from core.distributed import generator
 from core.errors import InputError, exit_with_message
 from core.files import write_json
@@ -18,7 +21,7 @@ from core.groups import write_groups
 from core.recipes import Recipe
 from core.records import TrainingPair
 from core.settings import Config
-from core.store import Plan, run_steps, say
+from core.steps import Plan
 from core.task import Task, once
 from data_aug.augment import AUGMENTATIONS, capped, mixed, teacher_file, teacher_run
 from retrieval import search
@@ -26,7 +29,7 @@ from retrieval import search
 
 @once
 def plan(task: Task) -> Plan:
-    steps = Plan("data_aug", task.config.home)
+    steps = task.new_plan("data_aug")
     languages = [la for la, _ in task.pairs(task.config.splits.train)]
     if not languages:
         raise InputError(
@@ -95,7 +98,7 @@ def add_groups(task: Task, steps: Plan, name: str, round_: int) -> None:
     inputs = list({i.name: i for i in inputs}.values())
     version = 2 if recipe.caps else 1  # caps keep queries whole since 2
     steps.add(
-        f"groups/{name}",
+        TrainingGroups(name),
         version,
         settings,
         inputs,
@@ -107,7 +110,7 @@ def add_groups(task: Task, steps: Plan, name: str, round_: int) -> None:
 def check(task: Task, name: str, round_: int) -> None:
     """A recipe's settings that name nothing, and targets that are not unlabelled."""
     recipe, train, where = task.config.data_aug[name], task.config.splits.train, f"data_aug.{name}"
-    systems = search.systems(task)
+    systems = task.config.retrieval.systems
     if recipe.select.scores not in systems:
         raise InputError(
             f"{where}.select.scores: found {recipe.select.scores!r}, expected one of {', '.join(systems)}"
@@ -146,7 +149,7 @@ def add_folds(task: Task, steps: Plan) -> None:
     if f.file:
         inputs.append(task.file_input("folds.file", Path(f.file)))
     steps.add(
-        "folds",
+        FoldFile(),
         1,
         {**f.model_dump(exclude={"file"}), "seed": task.config.seed},
         inputs,
@@ -234,9 +237,7 @@ def sample(task: Task, pairs: list[TrainingPair], of_each: int = 3) -> list[dict
                 {
                     **p._asdict(),
                     "query": query,
-                    "passage": search.passages(task, p.passage_language or p.language).text(
-                        p.docid
-                    )[:300],
+                    "passage": task.passages(p.passage_language or p.language).text(p.docid)[:300],
                 }
             )
     return found

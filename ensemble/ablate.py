@@ -20,6 +20,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from core.building import run_steps
 from core.config import (
     argument_layer,
     checked,
@@ -30,12 +31,14 @@ from core.config import (
     until_round,
     with_data,
 )
+from core.console import say
 from core.errors import InputError, exit_with_message
-from core.evaluate import evaluate, holm, randomisation_test, split_judgments
+from core.evaluate import evaluate, holm, randomisation_test
 from core.files import finished_file, write_json
+from core.judgments import split_judgments
 from core.parts import Part
 from core.settings import Config
-from core.store import Step, needed, run_steps, say
+from core.steps import Step, needed
 from core.task import Task
 from data_aug import build
 from ensemble import charts, fuse, results

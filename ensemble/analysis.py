@@ -8,7 +8,6 @@ from core.records import Qrels, Run
 from core.runs import append_below, ranked
 from core.task import Task
 from ranking import rank
-from retrieval import search
 
 RECALL_AT = (1, 5, 10, 20, 50, 100, 200, 500, 1000)
 DEPTHS = (0, 5, 10, 20, 30, 50, 100, 200)
@@ -67,7 +66,7 @@ def look(
     rankers = {n: runs[n] for n in c.ranking.rankers}
     depths = sorted({d for d in DEPTHS if d < depth} | {depth})
     return Look(
-        recall={s: recall_curve(runs[s], qrels, ks) for s in search.systems(task)},
+        recall={s: recall_curve(runs[s], qrels, ks) for s in task.config.retrieval.systems},
         depth={
             n: {
                 d: means(evaluate(reranked_to(blocks, run, d), qrels, ["nDCG@10"]))["nDCG@10"]
@@ -192,7 +191,7 @@ def story(
         for d in placed[final]
         if judged.get(d, 0) == 0 and placed[final][d] < placed[final].get(right, 10**9)
     ][:3]
-    store = search.passages(task, language)
+    store = task.passages(language)
     rows = store.rows([right, *wrong], strict=False)
 
     def shown(docid: str, row: int) -> Shown:

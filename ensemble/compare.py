@@ -14,7 +14,8 @@ from statistics import fmean
 
 from core.collection import read_qrels
 from core.errors import InputError, exit_with_message
-from core.evaluate import TESTS, evaluate, holm, split_judgments
+from core.evaluate import TESTS, evaluate, holm
+from core.judgments import split_judgments
 from core.records import Qrels, Run
 from core.runs import read_run
 from core.settings import Config

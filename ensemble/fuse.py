@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from core.artefacts import RankedRun
+from core.console import say
 from core.errors import InputError
 from core.files import write_json
 from core.records import Run
 from core.runs import append_below, ranked, write_run
-from core.store import Plan, say
+from core.steps import Plan
 from core.task import Task, once
 from data_aug import build as groups
 from ensemble import estimate, members, stacking, submit, weights
@@ -28,18 +30,14 @@ def systems(task: Task) -> list[str]:
     """Of this stage; stacking needs judged dev queries."""
     return [
         *WEIGHTED,
-        *(
-            ["stacking"]
-            if task.config.ensemble.stacking and search.weighing_languages(task)
-            else []
-        ),
+        *(["stacking"] if task.config.ensemble.stacking and task.weighing_languages() else []),
     ]
 
 
 @once
 def plan(task: Task) -> Plan:
-    steps, c = Plan("ensemble", task.config.home), task.config
-    dev = [(la, c.splits.dev) for la in search.weighing_languages(task)]
+    steps, c = task.new_plan("ensemble"), task.config
+    dev = [(la, c.splits.dev) for la in task.weighing_languages()]
     judged = [x for pair in dev for x in (*members.inputs(task, *pair), task.qrels_input(*pair))]
     texts = [
         x for la, s in dev for x in (task.topics_input(la, s), search.plan(task)[f"passages/{la}"])
@@ -94,7 +92,7 @@ def plan(task: Task) -> Plan:
                 "candidates": c.candidates,
             }
             steps.add(
-                f"{system}/{la}-{split}",
+                RankedRun(system, la, split),
                 2,
                 settings,
                 [chosen[system], *members.inputs(task, la, split), *found],
@@ -112,7 +110,7 @@ def add_submission(task: Task, steps: Plan) -> None:
     c, split = task.config, task.config.splits.test
     plans, known = (
         {**search.plan(task), **rank.plan(task), **steps},
-        [*search.systems(task), *c.ranking.rankers, *systems(task)],
+        [*task.config.retrieval.systems, *c.ranking.rankers, *systems(task)],
     )
     if c.submission.system not in known:
         raise InputError(
@@ -153,7 +151,7 @@ def out_of_fold(task: Task) -> list:
 @once
 def dev_blocks(task: Task) -> dict[str, dict[str, Run]]:
     """Language -> member -> run on dev of the weighing languages, with remarks on uneven ones said once."""
-    found = {la: blocks(task, la, task.config.splits.dev) for la in search.weighing_languages(task)}
+    found = {la: blocks(task, la, task.config.splits.dev) for la in task.weighing_languages()}
     for la, runs in found.items():
         for remark in members.remarks(
             la, task.config.splits.dev, {n: runs[n] for n in members.members(task)}
@@ -203,7 +201,7 @@ def chosen_weights(task: Task, system: str) -> dict:
 
 def texts(task: Task, split: str) -> stacking.Texts:
     queries = cache(lambda la: {q.qid: q.text for q in task.queries(la, split)})
-    store = cache(lambda la: search.passages(task, la))
+    store = cache(lambda la: task.passages(la))
     return lambda key, docids: (queries(key[0])[key[1]], [store(key[0]).text(d) for d in docids])
 
 
@@ -265,7 +263,7 @@ def build_estimates(task: Task, folder: Path) -> None:
 
 def fused(task: Task, system: str, language: str, split: str) -> Run:
     c, found = task.config, blocks(task, language, split)
-    hybrid = search.run_of(search.plan(task)[f"hybrid/{language}-{split}"])
+    hybrid = task.run("hybrid", language, split)
     aligned = weights.aligned_members(
         {n: {language: found[n]} for n in members.members(task, system)},
         [(language, q) for q in hybrid],

@@ -8,7 +8,7 @@ from core.errors import InputError
 from core.files import digest
 from core.records import Run
 from core.runs import read_run, run_file, top_k
-from core.store import Files
+from core.steps import Files
 from core.task import Task
 from ensemble.weights import Judged, aligned_members
 from ranking import rank
@@ -22,7 +22,8 @@ def members(task: Task, system: str = "ensemble") -> list[str]:
     taken = [
         n
         for n in given
-        if n in (*rankers, *search.systems(task), "ensemble", "ensemble-rankers", "stacking")
+        if n
+        in (*rankers, *task.config.retrieval.systems, "ensemble", "ensemble-rankers", "stacking")
     ]
     if taken:
         raise InputError(
@@ -47,7 +48,7 @@ def inputs(task: Task, language: str, split: str) -> list:
     plans = {**search.plan(task), **rank.plan(task)}
     found: list = [
         plans[f"{name}/{language}-{split}"]
-        for name in (*task.config.ranking.rankers, *search.systems(task))
+        for name in (*task.config.ranking.rankers, *task.config.retrieval.systems)
     ]
     return [
         *found,
@@ -62,7 +63,7 @@ def hybrid_block(task: Task, language: str, split: str) -> Run:
     """The best of the hybrid, as deep as is reranked."""
     return {
         qid: top_k(scores, rank.depth(task))
-        for qid, scores in search.run_of(search.plan(task)[f"hybrid/{language}-{split}"]).items()
+        for qid, scores in task.run("hybrid", language, split).items()
     }
 
 
@@ -85,7 +86,7 @@ def blocks(task: Task, language: str, split: str) -> dict[str, Run]:
     runs |= {
         n: given_run(
             task,
-            search.passages(task, language),
+            task.passages(language),
             given_path(task, n, language, split),
             language,
             split,
@@ -139,7 +140,7 @@ def judged(
     qrels = {
         (la, q): found
         for la in by_language
-        for q, found in search.checked_judgments(task, la, split).items()
+        for q, found in task.checked_judgments(la, split).items()
     }
     return Judged(
         aligned_members(

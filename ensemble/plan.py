@@ -5,10 +5,13 @@ python -m ensemble.plan CONFIG [key=value …] [--from STAGE] [--until STAGE] [-
 
 import shutil
 
+from core.building import Journal
 from core.config import from_arguments, last_round, until_round
+from core.console import say
 from core.errors import exit_with_message
 from core.settings import Config
-from core.store import STAGES, Journal, Plan, Step, kept_beside, say
+from core.steps import STAGES, Plan, Step
+from core.store import kept_beside
 from core.task import Task
 from data_aug import build
 from data_aug.augment import round_folder

@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping
 from statistics import fmean
 
-from core.evaluate import evaluate, holm, macro, means, randomisation_test, split_judgments
+from core.evaluate import evaluate, holm, macro, means, randomisation_test
 from core.files import write_json
+from core.judgments import split_judgments
 from core.records import Run
-from core.store import Step
+from core.steps import Step
 from core.task import Task
 from ensemble import analysis, estimate, fuse, members, stacking, weights
 from ranking import rank, rankers
@@ -23,7 +24,7 @@ TABLE = ("nDCG@10", "R@100", "R@200")
 
 
 def systems(task: Task) -> list[str]:
-    return [*search.systems(task), *task.config.ranking.rankers, *fuse.systems(task)]
+    return [*task.config.retrieval.systems, *task.config.ranking.rankers, *fuse.systems(task)]
 
 
 def run_step(task: Task, system: str, language: str, split: str) -> Step:

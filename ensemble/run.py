@@ -6,10 +6,11 @@ python -m ensemble.run CONFIG [key=value …]
 import os
 import shutil
 
+from core.building import run_steps
 from core.config import from_arguments, last_round
+from core.console import say
 from core.errors import exit_with_message
 from core.settings import Config
-from core.store import run_steps, say
 from core.task import Task
 from data_aug.augment import round_folder
 from ensemble import estimate, fuse, ledger, report, results

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from core.building import run_steps
 from core.config import from_arguments
 from core.errors import InputError, at_line, exit_with_message
 from core.files import digest, finished_file
-from core.store import run_steps
 from core.task import Task
 from ensemble.profiles import PROFILES, Entry, Profile
 from ranking import rank
@@ -33,7 +33,7 @@ def entry(task: Task, language: str, run) -> Entry:
         "surprise" if task.surprise(language) else "known",
         run,
         qids,
-        search.passages(task, language),
+        task.passages(language),
     )
 
 
@@ -281,6 +281,7 @@ def main() -> None:
         lambda p: p.add_argument("--check", type=Path, metavar="FILE"),
     )
     task = Task(config)
+    search.plan(task)  # publishes the passages
     if options.check:
         split, form = config.splits.test, profile(task)
         for name, lines in check(

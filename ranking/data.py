@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
+from core.console import say
 from core.distributed import generator
 from core.errors import InputError
 from core.records import TrainingPair
-from core.store import say
 
 Group = list[TrainingPair]
 

@@ -11,9 +11,9 @@ import yaml
 
 from core import backbones
 from core.config import from_arguments
+from core.console import say
 from core.errors import InputError, exit_with_message
 from core.files import finished_folder, write_json
-from core.store import say
 from core.task import Task
 from data_aug import build as groups
 from ranking import rank, rankers

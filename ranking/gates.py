@@ -5,12 +5,13 @@ from pathlib import Path
 from statistics import fmean
 
 from core import distributed
+from core.console import say
 from core.distributed import generator
 from core.errors import InputError
 from core.files import write_json
 from core.groups import read_groups
 from core.settings import Ranker
-from core.store import Step, say
+from core.steps import Step
 from core.task import Task
 from data_aug import build as groups
 from ranking import backends, rankers

@@ -10,9 +10,9 @@ from typing import Protocol
 import torch
 
 from core import distributed
+from core.console import say
 from core.errors import InputError
 from core.records import TrainingPair
-from core.store import say
 
 CONSTANT = (
     1e-4  # standard deviation of the logits of a query's candidates below which nothing is ranked

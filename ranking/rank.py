@@ -10,13 +10,16 @@ from functools import cache
 from pathlib import Path
 
 from core import backbones, distributed
+from core.artefacts import RankedRun, TrainedRanker
+from core.building import run_steps
 from core.config import from_arguments
+from core.console import say
 from core.errors import InputError, exit_with_message
 from core.passages import document_text
 from core.records import Run
 from core.runs import top_k, write_run
 from core.settings import Config, Ranker
-from core.store import Plan, Step, run_steps, say
+from core.steps import Plan, Step
 from core.task import Task, once
 from data_aug import build as groups
 from ranking import gates, rankers
@@ -31,9 +34,9 @@ TOKEN_LAYERS = (
 
 @once
 def plan(task: Task) -> Plan:
-    steps, r = Plan("ranking", task.config.home), task.config.ranking
+    steps, r = task.new_plan("ranking"), task.config.ranking
     for name in r.trainings:
-        if name in (*search.systems(task), "ensemble", "ensemble-rankers", "stacking") or (
+        if name in (*task.config.retrieval.systems, "ensemble", "ensemble-rankers", "stacking") or (
             name in r.chain and name in r.rankers
         ):
             raise InputError(
@@ -97,7 +100,7 @@ def add_training(task: Task, steps: Plan, name: str) -> Step:
         * (2 if r.fgm.epsilon else 1)
     )
     return steps.add(
-        f"ranker/{name}",
+        TrainedRanker(name),
         1,
         {**r.recipe_settings, **body},
         inputs,
@@ -155,7 +158,7 @@ def add_runs(task: Task, steps: Plan, name: str) -> None:
             *([steps[f"{r.after}/{la}-{split}"]] if r.after else []),
         ]
         steps.add(
-            f"{name}/{la}-{split}",
+            RankedRun(name, la, split),
             version,
             settings,
             inputs,
@@ -224,7 +227,7 @@ def build_vocabulary(task: Task, backbone: str, folder: Path) -> None:
         for t in tasks(task):
             yield from (q.text for la, s in t.pairs() for q in t.queries(la, s))
             for la in t.languages:
-                yield from map(document_text, search.passages(t, la).documents())
+                yield from map(document_text, t.passages(la).documents())
 
     keep = backbones.used_pieces(tokenizer, stream())
     if distributed.rank() == 0:

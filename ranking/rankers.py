@@ -14,13 +14,13 @@ from core.files import digest, file_digest
 from core.groups import read_groups
 from core.records import Run, TrainingPair
 from core.settings import Ranker
-from core.store import Step, kept_beside
+from core.steps import Step
+from core.store import kept_beside
 from core.task import Task, once
 from data_aug import build as groups
 from ranking.pairs import PairTokenizer
 from ranking.rerank import Scorer, Texts, candidate_pairs, reranked, score_pairs
 from ranking.scores import Scores
-from retrieval import search
 
 TAUGHT = ("margin_mse", "kl_divergence")  # losses that follow a teacher's scores
 
@@ -134,7 +134,7 @@ def at_home(ranker: Ranker) -> Ranker:
 
 def texts_of(task: Task, language: str, split: str) -> Texts:
     queries = {q.qid: q.text for q in task.queries(language, split)}
-    store = search.passages(task, language)
+    store = task.passages(language)
     return lambda pairs: ([queries[q] for q, _ in pairs], [store.text(d) for _, d in pairs])
 
 
@@ -150,7 +150,7 @@ class DevSample:
                 qids[i]
                 for i in sorted(generator(ranker.seed, 0, "dev", la).permutation(len(qids))[:count])
             ]
-            run = search.run_of(search.plan(task)[f"hybrid/{la}-{self.split}"])
+            run = task.run("hybrid", la, self.split)
             self.chosen[la] = ({q: run.get(q, {}) for q in sample}, {q: qrels[q] for q in sample})
         self.first_stage = (
             self.mean({la: run for la, (run, _) in self.chosen.items()}) if self.chosen else 0.0
@@ -272,7 +272,7 @@ def pair_texts(task: Task):
     queries = {
         (la, q.qid): q.text for la, s in reversed(task.pairs()) for q in task.queries(la, s)
     }  # train, which comes first, last: it stands
-    stores = {la: search.passages(task, la) for la in task.languages}
+    stores = {la: task.passages(la) for la in task.languages}
     return lambda pair: (
         queries[pair.language, pair.qid],
         stores[pair.passage_language or pair.language].text(pair.docid),

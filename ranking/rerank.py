@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from core import distributed
-from core.distributed import progress
+from core.batches import token_batches
+from core.console import progress, say
 from core.errors import InputError
 from core.records import Run
 from core.runs import append_below, ranked
-from core.store import say
 from ranking.pairs import PairTokenizer
 from ranking.scores import Scores, keys
-from retrieval.dense import token_batches
 
 CHUNK = 8192  # pairs whose token ids are in memory, sorted by length
 EVERY = 20.0  # seconds between two notes of what is scored

@@ -11,12 +11,11 @@ from pathlib import Path
 import torch
 
 from core import distributed
-from core.distributed import progress
+from core.console import progress, say
 from core.errors import InputError
 from core.files import write_json
 from core.records import TrainingPair
 from core.settings import Ranker
-from core.store import say
 from ranking import engine as deep
 from ranking import guards
 from ranking.adversary import FGM

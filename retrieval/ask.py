@@ -34,7 +34,7 @@ def ask(
             raise InputError(
                 f"{index} is not made yet; run ./retrieval/run.sh with this configuration first"
             )
-        store = store or search.passages(task, language)
+        store = store or task.passages(language)
         run = SEARCHES[source](task, language, plan[index].path, store, query, hits)
         found[source] = [
             (docid, score, store.text(docid)) for docid, score in ranked(run["question"])

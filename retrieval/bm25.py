@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from core.distributed import progress
+from core.console import progress, say
 from core.errors import InputError
 from core.passages import Passages, document_text
 from core.records import Query, Run
-from core.store import say
 from retrieval import jvm
 
 # Lucene's analyser of the language; "words": letters and digits between breaks, lower case, no stemming; "thai": segmented here;

@@ -2,7 +2,7 @@
 
 import resource
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +10,13 @@ import numpy as np
 
 from core import backbones
 from core.backbones import Backbone
+from core.batches import token_batches
 from core.compiled import compiled, converted
-from core.distributed import device, progress
+from core.console import progress, say
+from core.distributed import device
 from core.files import finished_file, require_room
 from core.passages import Passages, document_text
 from core.records import Query, Run
-from core.store import say
 
 CHUNK = 4096  # passages between two notes of progress
 BLOCK = 262144  # vectors in fp32 at a time while searching: 400 MB at 384 dimensions
@@ -89,18 +90,6 @@ class Encoder:
                 .cpu()
                 .numpy()
             )
-
-
-def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Row numbers in batches of about equal length: rows x longest <= budget, at least one row, the longest first."""
-    batch: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda r: (-lengths[r], r)):
-        if batch and lengths[batch[0]] * (len(batch) + 1) > budget:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
 
 
 def encode_corpus(

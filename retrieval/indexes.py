@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core.distributed import progress
+from core.console import progress
 from core.errors import InputError
 from core.files import write_json
 from core.settings import Index

@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from core import backbones
+from core.artefacts import RankedRun
+from core.console import say
 from core.distributed import seed_of
 from core.errors import InputError
 from core.passages import Passages
 from core.records import Run
 from core.runs import read_run, run_file, top_k, write_run
-from core.store import Plan, Step, say
+from core.steps import Plan, Step
 from core.task import Task, once
 from retrieval import bm25, dense, indexes
 
@@ -253,7 +255,7 @@ def add_run(
     build,
 ) -> Step:
     return steps.add(
-        f"{system}/{language}-{split}",
+        RankedRun(system, language, split),
         version,
         {**settings, "depth": task.config.retrieval.depth},
         [*inputs, steps[f"passages/{language}"], task.topics_input(language, split)],

@@ -5,16 +5,19 @@ python -m retrieval.search CONFIG [key=value …]
 
 import json
 
+from core.artefacts import PassageStore
+from core.building import run_steps
 from core.config import from_arguments, with_data
+from core.console import say
 from core.errors import InputError, exit_with_message
-from core.evaluate import split_judgments
 from core.files import finished_file, write_json
 from core.fusion import PRESETS, fuse
-from core.passages import Passages, build_passages
+from core.judgments import split_judgments
+from core.passages import build_passages
 from core.records import Run
 from core.runs import read_run, top_k, write_run
 from core.settings import Config
-from core.store import Plan, Step, run_steps, say
+from core.steps import Plan, Step
 from core.task import Task, once
 from retrieval import dense, hybrid, retrievers
 from retrieval.ceiling import METRICS, ceiling
@@ -23,10 +26,10 @@ from retrieval.ceiling import METRICS, ceiling
 @once
 def plan(task: Task) -> Plan:
     """All steps of the stage; each retriever of RETRIEVERS adds its own, the hybrid stands on them."""
-    steps = Plan("retrieval", task.config.home)
+    steps = task.new_plan("retrieval")
     for language in task.languages:
         steps.add(
-            f"passages/{language}",
+            PassageStore(language),
             1,
             {"allow": sorted(task.config.collection.allow)},
             [task.corpus_input(language)],
@@ -38,10 +41,6 @@ def plan(task: Task) -> Plan:
         retrievers.RETRIEVERS[source](task, steps)
     add_hybrid(task, steps)
     return steps
-
-
-def passages(task: Task, language: str) -> Passages:
-    return Passages(plan(task)[f"passages/{language}"].path)
 
 
 def encode_shard(config: Config, shard: tuple[int, int]) -> None:
@@ -60,7 +59,7 @@ def encode_shard(config: Config, shard: tuple[int, int]) -> None:
             part = step.path.with_name(step.path.name + ".part")
             part.mkdir(parents=True, exist_ok=True)
             dense.encode_corpus(
-                retrievers.encoder_of(task), passages(task, language), part, language, shard
+                retrievers.encoder_of(task), task.passages(language), part, language, shard
             )
 
 
@@ -93,7 +92,7 @@ def add_hybrid(task: Task, steps: Plan) -> None:
         },
         [
             x
-            for la in weighing_languages(task)
+            for la in task.weighing_languages()
             for x in (
                 *(steps[f"{source}/{la}-{dev}"] for source in s.sources),
                 task.qrels_input(la, dev),
@@ -126,12 +125,6 @@ def add_hybrid(task: Task, steps: Plan) -> None:
         )
 
 
-def weighing_languages(task: Task) -> list[str]:
-    """Languages whose dev judgments choose weights: the known ones, so that surprise languages stay unseen; all if none is known."""
-    with_dev = [la for la, _ in task.pairs(task.config.splits.dev)]
-    return [la for la in with_dev if not task.surprise(la)] or with_dev
-
-
 def choose_weights(task: Task, steps: Plan) -> dict:
     s, dev = task.config.retrieval, task.config.splits.dev
     preset = PRESETS[s.hybrid.preset]
@@ -144,7 +137,7 @@ def choose_weights(task: Task, steps: Plan) -> dict:
                 f"retrieval.hybrid: weights are given for {sorted(fixed)}, the sources are {sorted(s.sources)}"
             )
         return {"weights": fixed, "chosen": "fixed"}
-    languages = weighing_languages(task)
+    languages = task.weighing_languages()
     if not languages:
         raise InputError(
             f"retrieval.hybrid.weights=tuned needs a {dev} split with judgments; set weights, for example retrieval.hybrid.weights=equal"
@@ -153,7 +146,7 @@ def choose_weights(task: Task, steps: Plan) -> dict:
         source: {la: run_of(steps[f"{source}/{la}-{dev}"]) for la in languages}
         for source in s.sources
     }
-    qrels = {la: checked_judgments(task, la, dev) for la in languages}
+    qrels = {la: task.checked_judgments(la, dev) for la in languages}
     weights, found = hybrid.tune(runs, qrels, preset)
     say(f"hybrid weights on {dev}: {weights}, mean nDCG@10 {found:.4f}")
     own = (
@@ -168,12 +161,6 @@ def choose_weights(task: Task, steps: Plan) -> dict:
     }
 
 
-def checked_judgments(task: Task, language: str, split: str):
-    qrels = task.judgments(language, split)
-    task.collection.check_judged(language, split, qrels, passages(task, language))
-    return qrels
-
-
 def hybrid_weights(task: Task, language: str) -> dict[str, float]:
     """The language's own weights if there are any, otherwise the global ones."""
     found = json.loads((plan(task)["hybrid-weights"].path / "weights.json").read_text())
@@ -186,10 +173,6 @@ def run_of(step: Step) -> Run:
     return read_run(path) if path.stat().st_size else {}
 
 
-def systems(task: Task) -> list[str]:
-    return [*task.config.retrieval.sources, "hybrid"]
-
-
 def report(task: Task) -> None:
     """The ceiling of every judged language and split into retrieval.tsv and ceiling.json, and a line a split."""
     rows, notes = [], {}
@@ -197,9 +180,9 @@ def report(task: Task) -> None:
         if (la, split) not in task.collection.qrels:
             continue
         qrels = split_judgments(task, la, split)
-        task.collection.check_judged(la, split, qrels, passages(task, la))
+        task.collection.check_judged(la, split, qrels, task.passages(la))
         found = ceiling(
-            {s: run_of(plan(task)[f"{s}/{la}-{split}"]) for s in systems(task)},
+            {s: run_of(plan(task)[f"{s}/{la}-{split}"]) for s in task.config.retrieval.systems},
             qrels,
             task.config.candidates,
         )

@@ -12,12 +12,13 @@ from statistics import fmean
 
 import yaml
 
+from core.building import run_steps
 from core.config import from_arguments
-from core.distributed import generator, progress
+from core.console import progress, say
+from core.distributed import generator
 from core.errors import InputError, exit_with_message
 from core.evaluate import evaluate
 from core.files import finished_file
-from core.store import run_steps, say
 from core.task import Task
 from retrieval import bm25, retrievers, search
 

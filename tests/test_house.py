@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-ORDER = ["core", "retrieval", "data_aug", "ranking", "ensemble"]
+ORDER = ["core", "training", "retrieval", "data_aug", "ranking", "ensemble"]
 
 
 def imported(path):

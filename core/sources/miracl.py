@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core.collection import Collection, corpus_lines, read_qrels
-from core.distributed import progress
+from core.console import progress
 from core.errors import InputError, exit_with_message
 
 TOPICS, CORPUS = "miracl/miracl", "miracl/miracl-corpus"

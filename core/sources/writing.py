@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from core.distributed import progress
+from core.console import progress
 from core.errors import InputError
 from core.files import finished_folder
 from core.records import Document, Qrels, Query

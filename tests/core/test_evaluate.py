@@ -11,9 +11,9 @@ from core.evaluate import (
     randomisation_test,
     relevant,
     score,
-    split_judgments,
 )
 from core.fusion import align
+from core.judgments import split_judgments
 from core.task import Task
 
 QRELS = {"1": {"a": 1, "b": 1, "c": 0}, "2": {"a": 1}, "3": {"x": 0}}

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from core import files
+from core.building import Journal, run_steps
 from core.errors import InputError
 from core.files import file_digest, finished_folder, locked, require_room
-from core.store import Files, Journal, Plan, changes, needed, run_steps
+from core.steps import Files, Plan, changes, needed
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,7 +24,7 @@ def two_steps(root, version=1, k=1, built=None):
 
         return write
 
-    plan = Plan("retrieval", root)
+    plan = Plan("retrieval", root, {})
     first = plan.add("first", version, {"k": k}, [], build("first"))
     plan.add("second", 1, {}, [first], build("second"))
     return plan, built
@@ -45,7 +46,7 @@ def test_outputs_are_reused_only_for_the_same_recipe(tmp_path):
 
 def test_what_a_step_needs_comes_before_it_once(tmp_path):
     plan, _ = two_steps(tmp_path)
-    other = Plan("ranking", tmp_path)
+    other = Plan("ranking", tmp_path, {})
     third = other.add(
         "third", 1, {}, [plan["second"], plan["first"], Files("a file", "x")], lambda folder: None
     )
@@ -77,7 +78,7 @@ def test_a_failed_step_is_built_again_and_a_resumable_one_finds_its_work(tmp_pat
 
     for resumes, found in ((False, [[], []]), (True, [[], ["part-1"]])):
         attempts.clear()
-        plan = Plan("retrieval", tmp_path)
+        plan = Plan("retrieval", tmp_path, {})
         step = plan.add(f"step-{resumes}", 1, {}, [], build, resumes=resumes)
         with pytest.raises(RuntimeError):
             run_steps(plan.values(), tmp_path / "name")
@@ -97,7 +98,7 @@ def test_a_missing_input_names_the_stage_to_run(tmp_path):
 
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
     plan, _ = two_steps(tmp_path)
-    code = f"import sys\nfrom pathlib import Path\nfrom core.store import locked\nwith locked(Path({str(tmp_path / 'name' / 'lock')!r})):\n print('held', flush=True)\n sys.stdin.read()"
+    code = f"import sys\nfrom pathlib import Path\nfrom core.files import locked\nwith locked(Path({str(tmp_path / 'name' / 'lock')!r})):\n print('held', flush=True)\n sys.stdin.read()"
     other = subprocess.Popen(
         [sys.executable, "-c", code],
         stdin=subprocess.PIPE,

@@ -6,11 +6,11 @@ from collections import Counter
 
 import pytest
 
+from core.building import run_steps
 from core.errors import InputError
 from core.groups import read_groups
 from core.recipes import Recipe
 from core.records import TrainingPair
-from core.store import run_steps
 from core.task import Task
 from data_aug import build
 from data_aug.augment import Mix, capped

@@ -112,7 +112,7 @@ def test_poisoned_test_judgments_change_nothing(made, folder, config):
 
 
 def made_without_report(config, folder):
-    from core.store import run_steps
+    from core.building import run_steps
 
     task = Task(
         config(

@@ -75,17 +75,17 @@ def test_a_run_of_another_collection(task, given):
     for step in list(search.plan(made).values())[:3]:
         step.path.mkdir(parents=True)
         step.build(step.path)
-    assert given_run(
-        made, search.passages(made, "en"), given / "en-dev.trec", "en", "dev"
-    ) == read_run(given / "en-dev.trec")
+    assert given_run(made, made.passages("en"), given / "en-dev.trec", "en", "dev") == read_run(
+        given / "en-dev.trec"
+    )
     with pytest.raises(
         InputError,
         match=r"queries without a topic in en-dev: 2, first 1, 2; is it a run of this collection, language and split\?",
     ):
-        given_run(made, search.passages(made, "en"), given / "en-train.trec", "en", "dev")
+        given_run(made, made.passages("en"), given / "en-train.trec", "en", "dev")
     (given / "en-dev.trec").write_text("3 Q0 nowhere 1 1.0 x\n")
     with pytest.raises(InputError, match="no passage nowhere; the docid is of another collection"):
-        given_run(made, search.passages(made, "en"), given / "en-dev.trec", "en", "dev")
+        given_run(made, made.passages("en"), given / "en-dev.trec", "en", "dev")
 
 
 def test_members_keep_to_the_block():

@@ -30,15 +30,6 @@ class Lengths:
         return np.array([[len(t), 1] for t in texts], np.float32)
 
 
-def test_token_batches():
-    lengths = [3, 9, 1, 5, 5, 20]
-    batches = list(dense.token_batches(lengths, 15))
-    assert sorted(r for b in batches for r in b) == list(range(6))
-    assert batches == [[5], [1], [3, 4, 0], [2]], (
-        "a text over the budget goes alone; else rows x longest stay within it"
-    )
-
-
 def test_a_stopped_encoding_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(dense, "CHUNK", 10)
     texts, out = passages(tmp_path / "p"), tmp_path / "v"

@@ -52,7 +52,7 @@ def test_given_runs_become_the_hybrid(config, given):
 
 def test_weights_are_chosen_without_the_surprise_language(config, given):
     task = Task(of(config, given))
-    assert search.weighing_languages(task) == ["en", "sw"]
+    assert task.weighing_languages() == ["en", "sw"]
     assert [i.name for i in search.plan(task)["hybrid-weights"].inputs] == [
         "run/en-dev",
         "qrels/en-dev",

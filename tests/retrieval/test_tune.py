@@ -1,8 +1,8 @@
 import pytest
 
+from core.building import run_steps
 from core.config import load_config
 from core.errors import InputError
-from core.store import run_steps
 from core.task import Task
 from retrieval import search
 from retrieval.tune import best, held_out_gain, layer, tune

@@ -1,0 +1,123 @@
+"""Building what is not done, and what a configuration's folder remembers of it.
+
+An output is written to ``NAME-FINGERPRINT.part`` and renamed when complete: a stopped step finds
+its partial work there again, and nothing half-written is ever taken for whole.
+"""
+
+import contextlib
+import json
+import resource
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core import distributed
+from core.console import say
+from core.errors import InputError
+from core.files import finished_folder, locked, write_json
+from core.steps import Step, changes
+
+ANNOUNCED = 10  # seconds from which a step says that it begins
+
+
+@dataclass
+class Journal:
+    """What a configuration's folder remembers: each step's recipe at its last run, and times."""
+
+    folder: Path
+    recipes: dict[str, dict] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.file.exists():
+            self.recipes = json.loads(self.file.read_text("utf-8"))
+
+    @property
+    def file(self) -> Path:
+        """Where the recipes are kept; ``core.store`` reads them to know what is in use."""
+        return self.folder / "recipes.json"
+
+    def why(self, step: Step) -> str:
+        """Why a step is to be made."""
+        known = self.recipes.get(step.name)
+        return changes(known and known["recipe"], step.recipe)
+
+    def record(self, steps: Iterable[Step], some: bool = False) -> None:
+        """Takes note of ``steps``: their stage's whole plan, or ``some`` of it.
+
+        Of a whole plan, notes of steps that it no longer has are dropped.
+        """
+        steps = list(steps)
+        replaced = set() if some else {step.stage for step in steps}
+        notes = {n: note for n, note in self.recipes.items() if note["stage"] not in replaced}
+        for step in steps:
+            notes[step.name] = {
+                "stage": step.stage,
+                "recipe": step.recipe,
+                "path": step.path.name,
+            }
+        self.recipes = notes
+        write_json(self.file, self.recipes)
+
+    def log(self, **entry: Any) -> None:
+        """One line of ``log.jsonl``."""
+        line = {"time": time.strftime("%Y-%m-%dT%H:%M:%S"), **entry}
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def run_steps(steps: Iterable[Step], folder: Path, some: bool = False) -> None:
+    """Builds what is not done yet, in order, one line a step.
+
+    ``folder`` is the configuration's; one run at a time works in it. ``some``: the steps are not
+    their stage's whole plan. Raises InputError if an earlier stage's output is missing.
+    """
+    main = distributed.rank() == 0
+    busy = (
+        f"{folder}: another run is at work in this folder; wait for it, "
+        "or give this run its own name (name=…)"
+    )
+    with locked(folder / "lock", busy) if main else contextlib.nullcontext():
+        journal, steps = Journal(folder), list(steps)
+        stale = [(step, journal.why(step)) for step in steps if not step.done]
+        distributed.barrier()
+        if main:
+            journal.record(steps, some)  # first, so that --clean keeps what this run makes
+        for step, why in stale:
+            build(step, why, journal)
+
+
+def build(step: Step, why: str, journal: Journal) -> None:
+    """Makes one output, with all processes; the first one says and notes what it cost."""
+    for source in step.inputs:
+        if isinstance(source, Step) and not source.done:
+            raise InputError(
+                f"{step.name}: its input {source.name} is not made; "
+                f"run ./{source.stage}/run.sh with the same configuration first"
+            )
+    if step.seconds > ANNOUNCED:
+        say(f"[{step.stage}] {step.name}: begins ({why}), about {step.seconds:.0f} s on two cores")
+    start = time.monotonic()
+    with finished_folder(step.path) as part:
+        if part != step.path:  # otherwise another run has made it meanwhile
+            fill(step, part)
+    if distributed.rank() == 0:
+        seconds = time.monotonic() - start
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        journal.log(stage=step.stage, step=step.name, seconds=round(seconds, 2), peak_bytes=peak)
+        memory = f"peak memory {peak / 1e9:.1f} GB"
+        say(f"[{step.stage}] {step.name}: {seconds:.1f} s, {memory} ({why})")
+
+
+def fill(step: Step, part: Path) -> None:
+    """Lets the step write into ``part``, emptied before unless it goes on with partial work."""
+    main = distributed.rank() == 0
+    if main and not step.resumes:
+        shutil.rmtree(part)
+        part.mkdir()
+    distributed.barrier()
+    step.build(part)
+    if main:
+        write_json(part / "recipe.json", step.recipe)

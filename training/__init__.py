@@ -1,0 +1,1 @@
+"""Training: a learner and its data in, a checkpoint folder out."""
