@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 
+ENSEMBLES = ("ensemble-rankers", "ensemble", "stacking")
+"""The systems of the ensemble stage; no ranker, source or given run may take their names."""
+
+
 class Artefact(Protocol):
     """The name of something that one room makes and others use."""
 
