@@ -14,7 +14,7 @@ from core.settings import Ranker
 from core.steps import Step
 from core.task import Task
 from data_aug import build as groups
-from ranking import backends, rankers
+from ranking import backends, rankers, trainings
 from ranking.rankers import DevSample, at_home, depth, own_depth, texts_of
 from ranking.rerank import Scorer, candidate_pairs, reranked, score_pairs
 from retrieval import search
@@ -69,7 +69,7 @@ def int8(task: Task, name: str, trained: Step, folder: Path) -> None:
         chosen = [
             pairs[i] for i in generator(r.seed, 0, "int8").permutation(len(pairs))[:CALIBRATION]
         ]
-        rows = exact.tokenize(*zip(*map(rankers.pair_texts(source), chosen)))
+        rows = exact.tokenize(*zip(*map(trainings.pair_texts(source), chosen)))
         backends.quantise(
             trained.path / "model", [exact.tokenize.pad([row], "cpu") for row in rows], folder
         )

@@ -22,7 +22,7 @@ from core.settings import Config, Ranker
 from core.steps import Plan, Step
 from core.task import Task, once
 from data_aug import build as groups
-from ranking import gates, rankers
+from ranking import gates, rankers, trainings
 from ranking.rankers import at_home, depth, dev_languages, origin, own_depth, task_of, texts_of
 from ranking.rerank import candidate_pairs, reranked, score_pairs
 from retrieval import search
@@ -104,7 +104,7 @@ def add_training(task: Task, steps: Plan, name: str) -> Step:
         1,
         {**r.recipe_settings, **body},
         inputs,
-        lambda folder: rankers.train(task, name, steps, folder),
+        lambda folder: trainings.train(task, name, steps, folder),
         resumes=True,
         seconds=seconds,
         disk=5e8,

@@ -164,7 +164,7 @@ def test_pseudo_labels_of_a_folder(task):
 
 
 def test_a_training_reads_texts_of_every_split(task):
-    from ranking.rankers import pair_texts
+    from ranking.trainings import pair_texts
 
     found = task("q2q2d")
     pairs = [p for p in read_groups(made(found) / "draw-0.parquet") if p.language == "de"]

@@ -10,7 +10,7 @@ from core.errors import InputError
 from core.runs import ranked
 from core.settings import Config, Ranker
 from core.task import Task
-from ranking import rank, rankers
+from ranking import rank, rankers, trainings
 from retrieval import search
 
 
@@ -43,7 +43,7 @@ def test_a_chain_learns_each_step_from_the_one_before(trained):
     )
     assert steps["ranker/large"].recipe["inputs"]["ranker/pre"] == steps["ranker/pre"].fingerprint
     assert not any(name.startswith("pre/") for name in steps), "a step of the chain scores nothing"
-    body, _ = rankers.body_of(task, "large", steps)
+    body, _ = trainings.body_of(task, "large", steps)
     from safetensors.torch import load_file
 
     before = load_file(steps["ranker/pre"].path / "model" / "model.safetensors")
@@ -99,7 +99,7 @@ def test_a_teachers_scores(trained):
     from core.records import TrainingPair
 
     pair = TrainingPair("en", "1", "a#0", 1.0, "judged", 0, "", "")
-    found = rankers.teacher_scores(task, "taught", task, steps["ranker/small"], [pair])(pair)
+    found = trainings.teacher_scores(task, "taught", task, steps["ranker/small"], [pair])(pair)
     scorer = rankers.load(task, "small", steps["ranker/small"])
     assert found == pytest.approx(
         float(scorer(*rankers.texts_of(task, "en", "train")([("1", "a#0")]))[0]), abs=1e-5
