@@ -40,6 +40,24 @@ TOPICS = {
 }
 
 
+def pytest_addoption(parser):
+    parser.addoption("--no-skip", action="store_true", help="a skipped test fails the run")
+
+
+def skipped(config) -> list:
+    return config.pluginmanager.get_plugin("terminalreporter").stats.get("skipped", [])
+
+
+def pytest_sessionfinish(session, exitstatus):
+    if session.config.getoption("--no-skip") and skipped(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if config.getoption("--no-skip") and skipped(config):
+        terminalreporter.line("error: --no-skip: the skipped tests above count as failures")
+
+
 def write_collection(root: Path) -> Path:
     for language, passages in PASSAGES.items():
         (root / language / "corpus").mkdir(parents=True)
