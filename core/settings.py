@@ -111,7 +111,24 @@ class Fgm(Part):
     share: Share = 1.0  # of the steps after that, drawn at random
 
 
-class Ranker(Part):
+class Training(Part):
+    """What every training has, whatever it trains. Rankers extend it."""
+
+    steps: Count = 2000  # optimizer steps
+    batch_size: Count = 32  # pairs of a micro-batch, of all processes together
+    accumulation: Count = 1  # micro-batches of a step
+    learning_rate: Positive = 2e-5
+    warmup: Share = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    clip: Positive = 1.0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    deepspeed: str = "configs/deepspeed/zero0.json"
+    evaluate_every: Count = 500  # steps
+    seed: Whole = 0
+    tensorboard: bool = False  # event files beside the training log
+
+
+class Ranker(Training):
     backbone: str = "embedded"
     layers: Count | None = None
     prune_vocabulary: bool = False
@@ -120,14 +137,7 @@ class Ranker(Part):
     languages: list[str] = []  # of the training pairs; all without it
     query_length: Count = 64
     max_length: Annotated[int, Field(ge=16)] = 256
-    steps: Count = 2000  # optimizer steps
-    batch_size: Count = 32  # pairs a micro-batch and process
-    accumulation: Count = 1
-    learning_rate: Positive = 2e-5
     head_learning_rate: Positive | None = None
-    warmup: Share = 0.1
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    clip: Positive = 1.0
     dropouts: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)] = [
         0.1,
         0.2,
@@ -137,12 +147,8 @@ class Ranker(Part):
     ]
     positive_weight: Positive = 1.0  # of pairs with label >= .5 in the loss
     fgm: Fgm = Fgm()
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    deepspeed: str = "configs/deepspeed/zero0.json"
-    evaluate_every: Count = 500  # steps
     dev_queries: Count = 20  # a language, for choosing the best checkpoint
     dev_depth: Count = 20
-    seed: Whole = 0
     start: str | None = (
         None  # a step of ranking.chain or a ranker whose weights it starts from, instead of a backbone
     )
@@ -163,7 +169,6 @@ class Ranker(Part):
     temperature: Positive = 1.0  # of kl_divergence
     gradient_checkpointing: bool = False
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
-    tensorboard: bool = False  # event files beside the training log
     depth: Count | None = None  # candidates that it scores; ranking.rerank.depth without it
     after: str | None = None  # the ranker whose best it scores, instead of the hybrid's: a cascade
     round: Whole = 0  # of pseudo-labels: its recipe learns from the systems of the round before
