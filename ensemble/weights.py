@@ -1,8 +1,12 @@
-"""Weights of an ensemble's members, from judged queries. RULES is a table of functions from a Problem to a weight a member."""
+"""Weights of an ensemble's members, learnt from judged queries.
+
+RULES is the table of ways to choose them: functions from a ``Problem`` to a weight for each member.
+"""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 
@@ -12,22 +16,29 @@ from core.records import Run
 from core.settings import Ensemble
 
 Key = tuple[str, str]  # (language, query id)
-Table = Mapping[str, Mapping[str, float]]
-GRID = np.linspace(0.0, 1.0, 21)  # of a coordinate's weight
+Table = Mapping[str, Mapping[str, float]]  # member -> other member -> correlation
+Value = Callable[[np.ndarray], float]  # of a weight for each member: what they are worth together
+GRID = np.linspace(0.0, 1.0, 21)  # that coordinate ascent tries for one member's weight
 ROUNDS = 30  # of greedy selection
+LEAST_SPREAD = 0.01  # of dev nDCG@10; the paper's rule takes closer members for nearly equal
 
 
 def aligned_members(
     runs: Mapping[str, Mapping[str, Run]], queries: Sequence[Key] | None = None
 ) -> Aligned:
     """``runs``: member -> language -> run; queries become (language, query id)."""
-    return align(
-        {
-            name: {(la, q): scores for la, run in by_language.items() for q, scores in run.items()}
-            for name, by_language in runs.items()
-        },
-        queries,
-    )
+    keyed: dict[str, dict] = {}
+    for name, by_language in runs.items():
+        keyed[name] = {}
+        for language, run in by_language.items():
+            for qid, scores in run.items():
+                keyed[name][language, qid] = scores
+    return align(keyed, queries)
+
+
+def languages_of(members: Aligned) -> np.ndarray:
+    """[query] language of members whose queries are (language, query id)."""
+    return np.array([language for language, _ in cast(tuple[Key, ...], members.queries)])
 
 
 @dataclass(frozen=True)
@@ -39,222 +50,280 @@ class Judged:
 
     @cached_property
     def relevant(self) -> Relevant:
+        """The relevant passages among the members' candidates."""
         return relevant(self.members, self.qrels)
 
     @cached_property
     def languages(self) -> np.ndarray:
-        return np.array([la for la, _ in self.members.queries])
+        """[query] language."""
+        return languages_of(self.members)
 
     @cached_property
     def gains(self) -> np.ndarray:
         """[query, passage] relevance; 0 where not judged."""
-        found = np.zeros(self.members.scores.shape[1:])
-        found[self.relevant.query, self.relevant.place] = self.relevant.gain
-        return found
+        gains = np.zeros(self.members.scores.shape[1:])
+        gains[self.relevant.query, self.relevant.place] = self.relevant.gain
+        return gains
 
     def part(self, rows: np.ndarray) -> "Judged":
-        """Some of the queries; ``rows``: a mask."""
-        m, chosen = self.members, np.flatnonzero(rows)
-        return Judged(
-            Aligned(
-                m.names,
-                tuple(m.queries[i] for i in chosen),
-                [m.docids[i] for i in chosen],
-                m.scores[:, chosen],
-            ),
-            self.qrels,
+        """Some of the queries; ``rows``: a mask [query]."""
+        chosen = np.flatnonzero(rows)
+        members = Aligned(
+            self.members.names,
+            tuple(self.members.queries[i] for i in chosen),
+            [self.members.docids[i] for i in chosen],
+            self.members.scores[:, chosen],
         )
+        return Judged(members, self.qrels)
 
     def per_query(self, values: np.ndarray) -> np.ndarray:
-        """nDCG@10 of fused values [query, passage]."""
+        """[query] nDCG@10 of fused ``values`` [query, passage]."""
         return ndcg(np.where(self.members.present, values, np.nan), self.relevant)
 
     def macro(self, per_query: np.ndarray) -> float:
         """Mean over languages of the mean over queries."""
-        return float(
-            np.mean(
-                [per_query[self.languages == la].mean() for la in dict.fromkeys(self.languages)]
-            )
-        )
+        names = dict.fromkeys(self.languages)
+        return float(np.mean([per_query[self.languages == name].mean() for name in names]))
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What a rule sees: normalised scores, their worth alone and together."""
+    """What a rule sees: normalised scores, and what members are worth alone and together."""
 
     judged: Judged
     scores: np.ndarray  # [member, query, passage], NaN where absent
     missing: str
     fusion: str
 
-    def value(self, weights: Sequence[float]) -> float:
-        """nDCG@10 of a fusion, mean over languages."""
-        return self.judged.macro(
-            self.judged.per_query(FUSIONS[self.fusion](self.scores, weights, self.missing))
-        )
+    def value(self, weights: np.ndarray) -> float:
+        """nDCG@10 of the fusion with these weights, mean over languages."""
+        fused = FUSIONS[self.fusion](self.scores, weights.tolist(), self.missing)
+        return self.judged.macro(self.judged.per_query(fused))
 
     @cached_property
     def alone(self) -> dict[str, float]:
+        """Member -> its own nDCG@10, mean over languages."""
+        names = self.judged.members.names
         return {
             name: self.judged.macro(self.judged.per_query(scores))
-            for name, scores in zip(self.judged.members.names, self.scores)
+            for name, scores in zip(names, self.scores, strict=True)
         }
 
     @cached_property
     def table(self) -> Table:
+        """The correlations of the members."""
         return correlations(self.judged.members.names, self.scores)
 
 
 def correlations(names: Sequence[str], scores: np.ndarray) -> dict[str, dict[str, float]]:
-    """Mean over queries of the Pearson correlation of two members' normalised scores, on the passages that both scored. A query
-    with fewer than three such passages, or with constant scores, says nothing and is left out; no query left: 0."""
-    table = {a: {b: 1.0 for b in names} for a in names}
-    for i, a in enumerate(names):
-        for j, b in enumerate(names[:i]):
-            found = query_correlations(scores[i], scores[j])
-            table[a][b] = table[b][a] = (
-                float(np.nanmean(found)) if np.isfinite(found).any() else 0.0
-            )
+    """How alike the members' normalised ``scores`` [member, query, passage] are.
+
+    The mean over queries of Pearson's r of two members on the passages that both scored. A query
+    where it is not defined is left out; 0 where none is left.
+    """
+    table = {name: dict.fromkeys(names, 1.0) for name in names}
+    for i, first in enumerate(names):
+        for j, second in enumerate(names[:i]):
+            by_query = query_correlations(scores[i], scores[j])
+            defined = np.isfinite(by_query).any()
+            mean = float(np.nanmean(by_query)) if defined else 0.0
+            table[first][second] = table[second][first] = mean
     return table
 
 
 def query_correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Pearson's r of each query; NaN where it is not defined."""
+    """[query] Pearson's r of two members' scores [query, passage], on the passages of both.
+
+    NaN with fewer than three such passages, or where a member's scores of them are all equal.
+    """
     shared = ~np.isnan(x) & ~np.isnan(y)
-    n = np.maximum(shared.sum(1, keepdims=True), 1)
-    x, y = (
-        np.where(shared, values - np.where(shared, values, 0.0).sum(1, keepdims=True) / n, 0.0)
-        for values in (x, y)
-    )
+    counts = shared.sum(1, keepdims=True)
+
+    def centred(values: np.ndarray) -> np.ndarray:
+        means = np.where(shared, values, 0.0).sum(1, keepdims=True) / np.maximum(counts, 1)
+        return np.where(shared, values - means, 0.0)
+
+    x, y = centred(x), centred(y)
     spread = np.sqrt((x**2).sum(1) * (y**2).sum(1))
-    return np.divide(
-        (x * y).sum(1),
-        spread,
-        out=np.full(len(x), np.nan),
-        where=(shared.sum(1) >= 3) & (spread > 1e-12),
-    )
+    defined = (counts[:, 0] >= 3) & (spread > 1e-12)
+    undefined = np.full(len(x), np.nan)
+    return np.divide((x * y).sum(1), spread, out=undefined, where=defined)
 
 
 def uniform(names: Sequence[str]) -> dict[str, float]:
+    """All the same."""
     return dict.fromkeys(names, 1 / len(names))
 
 
+def scaled(raw: Mapping[str, float]) -> dict[str, float]:
+    """Divided by their sum; uniform where that is 0."""
+    total = sum(raw.values())
+    if total <= 0:
+        return uniform(list(raw))
+    return {name: value / total for name, value in raw.items()}
+
+
 def by_score(scores: Mapping[str, float]) -> dict[str, float]:
-    """w_i = s_i / sum_j s_j, s: dev nDCG@10."""
-    total = sum(scores.values())
-    return {n: s / total for n, s in scores.items()} if total > 0 else uniform(list(scores))
+    """w_i = s_i / sum_j s_j, with s the dev nDCG@10."""
+    return scaled(scores)
 
 
 def paper(scores: Mapping[str, float], table: Table) -> dict[str, float]:
-    """The paper's rule (4.5): weights follow the scores, lowered for members whose predictions correlate with the others'.
+    """The paper's rule (4.5): by score above all, less for members that resemble the others.
 
-        w_i = (s_i - min_j s_j) (1 - max(0, mean_{j != i} r_ij)),  scaled to sum 1
+        w_i = a_i * c_i, scaled to sum 1
+        a_i = 1 - 1/2 * (s_max - s_i) / max(s_max - s_min, 0.01)
+        c_i = 1 - 1/2 * max(0, mean_{j != i} r_ij)
 
-    s: dev nDCG@10; r: mean per-query correlation. The worst member has weight 0; members of equal scores get equal s-parts.
+    s (``scores``): dev nDCG@10; r (``table``): mean per-query correlation.
+
+    The paper has words and no formula; each part is one of its sentences.
+
+    - "Primarily determined by their scores": a falls from 1 for the best member to 1/2 for the
+      worst. It is measured on the members' own spread, because the quotient of .802 and .785
+      (its best InfoXLM and mDeBERTa) would leave all weights equal.
+    - "We decrease the weights of models with high correlation coefficients": c falls from 1, for
+      a member that resembles no other, to 1/2. As c is never below 1/2, a member can't outweigh
+      one with twice its a: the best never weighs less than a worst that is .01 or more behind.
+    - mDeBERTa, the worst, "still contributes positively": no factor is 0.
+
+    Scores less than .01 apart are hardly told apart by some hundred dev queries, so the spread
+    counts as .01 at least, and members of equal scores have equal a.
     """
-    low, names = min(scores.values()), list(scores)
-    spread = max(scores.values()) - low
-    raw = {
-        n: (scores[n] - low if spread > 0 else 1.0)
-        * (1 - max(0.0, float(np.mean([table[n][m] for m in names if m != n] or [0.0]))))
-        for n in names
-    }
-    total = sum(raw.values())
-    return {n: value / total for n, value in raw.items()} if total > 0 else uniform(names)
+    best = max(scores.values())
+    spread = max(best - min(scores.values()), LEAST_SPREAD)
+    raw = {}
+    for name, score in scores.items():
+        by_the_score = 1.0 - 0.5 * (best - score) / spread
+        others = [table[name][other] for other in scores if other != name]
+        resemblance = max(0.0, float(np.mean(others))) if others else 0.0
+        raw[name] = by_the_score * (1.0 - 0.5 * resemblance)
+    return scaled(raw)
 
 
-def greedy(value: Callable[[Sequence[float]], float], count: int) -> np.ndarray:
-    """Forward selection with replacement (Caruana et al. 2004): each round adds the member that helps most; the best round's counts."""
+def greedy(value: Value, count: int) -> np.ndarray:
+    """Forward selection with replacement (Caruana et al. 2004).
+
+    Each round adds the member that helps most; the weights are the counts of the best round.
+    """
+    members = np.eye(count)
     chosen, best, best_value = np.zeros(count), np.zeros(count), -1.0
     for _ in range(ROUNDS):
-        values = [value(chosen + one) for one in np.eye(count)]
-        chosen = chosen + np.eye(count)[int(np.argmax(values))]
+        values = [value(chosen + member) for member in members]
+        chosen = chosen + members[int(np.argmax(values))]
         if max(values) > best_value + 1e-12:
             best, best_value = chosen, max(values)
     return best / best.sum()
 
 
-def coordinate(value: Callable[[Sequence[float]], float], count: int) -> np.ndarray:
-    """Coordinate ascent (Metzler and Croft 2007) from equal weights: one member's weight at a time takes the best of a grid in [0, 1],
-    the others keep their proportions; until no coordinate gains. Of equal values the one nearest to the weight in place."""
+def coordinate(value: Value, count: int) -> np.ndarray:
+    """Coordinate ascent (Metzler and Croft 2007) from equal weights, until no member gains.
+
+    One member's weight at a time takes the best of a grid in [0, 1] while the others keep their
+    proportions; of equal values the one nearest to the weight in place.
+    """
     weights = np.full(count, 1 / count)
     best, gained = value(weights), count > 1
     while gained:
         gained = False
         for i in range(count):
-            rest = np.delete(weights, i)
-            rest = rest / rest.sum() if rest.sum() > 0 else np.full(count - 1, 1 / (count - 1))
-            tried = [
-                np.insert(rest * (1 - w), i, w)
-                for w in sorted(GRID, key=lambda w: abs(w - weights[i]))
-            ]
-            values = [value(t) for t in tried]
+            tried = along(weights, i)
+            values = [value(candidate) for candidate in tried]
             if max(values) > best + 1e-9:
                 weights, best, gained = tried[int(np.argmax(values))], max(values), True
     return weights
 
 
+def along(weights: np.ndarray, i: int) -> list[np.ndarray]:
+    """``weights`` with member i at each value of GRID, those nearest to its own value first."""
+    rest = np.delete(weights, i)
+    if rest.sum() > 0:
+        rest = rest / rest.sum()
+    else:
+        rest = np.full(len(rest), 1 / len(rest))
+    nearest_first = sorted(GRID, key=lambda weight: abs(weight - weights[i]))
+    return [np.insert(rest * (1 - weight), i, weight) for weight in nearest_first]
+
+
 def named(problem: Problem, weights: np.ndarray) -> dict[str, float]:
-    return dict(zip(problem.judged.members.names, weights.tolist()))
+    """Member -> weight."""
+    return dict(zip(problem.judged.members.names, weights.tolist(), strict=True))
 
 
 RULES: dict[str, Callable[[Problem], dict[str, float]]] = {
-    "uniform": lambda p: uniform(p.judged.members.names),
-    "score": lambda p: by_score(p.alone),
-    "paper": lambda p: paper(p.alone, p.table),
-    "greedy": lambda p: named(p, greedy(p.value, len(p.scores))),
-    "coordinate": lambda p: named(p, coordinate(p.value, len(p.scores))),
+    "uniform": lambda problem: uniform(problem.judged.members.names),
+    "score": lambda problem: by_score(problem.alone),
+    "paper": lambda problem: paper(problem.alone, problem.table),
+    "greedy": lambda problem: named(problem, greedy(problem.value, len(problem.scores))),
+    "coordinate": lambda problem: named(problem, coordinate(problem.value, len(problem.scores))),
 }
 
 
+def version(s: Ensemble) -> int:
+    """Of what is made with weights: 3 where a result changed with version 3, otherwise 2.
+
+    Since 3 the paper's rule leaves no member at 0, and calibration smooths its targets.
+    """
+    return 3 if s.weights == "paper" or s.normalise == "sigmoid" else 2
+
+
 def calibration(scores: np.ndarray, gains: np.ndarray) -> list[float]:
-    """(slope, shift) that make ``sigmoid(slope s + shift)`` the probability of relevance of a member's raw scores (Platt 1999): the
-    likeliest, with slope >= 0. Scores of one value, or judgments of one kind, leave (1, 0)."""
+    """(slope, shift): ``sigmoid(slope * s + shift)`` is how likely a score s means relevance.
+
+    Platt's method (1999) on a member's raw ``scores`` [query, passage] with their ``gains``: the
+    likeliest line of slope >= 0, for his smoothed targets (N+ + 1) / (N+ + 2) of relevant and
+    1 / (N- + 2) of other passages in place of 1 and 0. Scores that are all equal, or judgments
+    of one kind, leave (1, 0).
+    """
     from scipy.optimize import minimize
 
-    mask = ~np.isnan(scores)
-    s, y = scores[mask], (gains > 0)[mask].astype(float)
-    if not len(s) or s.std() == 0 or y.min() == y.max():
+    scored = ~np.isnan(scores)
+    s, positive = scores[scored], (gains > 0)[scored]
+    if not len(s) or s.std() == 0 or positive.all() or not positive.any():
         return [1.0, 0.0]
+    positives, negatives = positive.sum(), (~positive).sum()
+    target = np.where(positive, (positives + 1.0) / (positives + 2.0), 1.0 / (negatives + 2.0))
     z = (s - s.mean()) / s.std()
 
-    def loss(p):
-        logits = p[0] * z + p[1]
-        wrong = 1 / (1 + np.exp(-np.clip(logits, -500, 500))) - y
-        return np.mean(np.logaddexp(0, logits) - y * logits), np.array(
-            [np.mean(wrong * z), np.mean(wrong)]
-        )
+    def loss(line: np.ndarray) -> tuple[float, np.ndarray]:
+        """Mean cross-entropy and its gradient."""
+        logits = line[0] * z + line[1]
+        wrong = 1 / (1 + np.exp(-np.clip(logits, -500, 500))) - target
+        entropy = np.mean(np.logaddexp(0, logits) - target * logits)
+        return float(entropy), np.array([np.mean(wrong * z), np.mean(wrong)])
 
-    slope, shift = minimize(
-        loss, [1.0, 0.0], jac=True, bounds=[(0.0, 50.0), (-50.0, 50.0)], method="L-BFGS-B"
-    ).x
+    bounds = [(0.0, 50.0), (-50.0, 50.0)]
+    slope, shift = minimize(loss, [1.0, 0.0], jac=True, bounds=bounds, method="L-BFGS-B").x
     return [float(slope / s.std()), float(shift - slope * s.mean() / s.std())]
 
 
 def prepared(scores: np.ndarray, names: Sequence[str], chosen: Mapping, s: Ensemble) -> np.ndarray:
-    """Calibrated if that was fitted, then normalised."""
+    """Scores [member, query, passage], calibrated if that was fitted, then normalised."""
     if chosen.get("calibration"):
-        line = np.array([chosen["calibration"][n] for n in names])[:, :, None, None]
-        scores = line[:, 0] * scores + line[:, 1]
+        lines = np.array([chosen["calibration"][name] for name in names])
+        slopes, shifts = lines[:, 0, None, None], lines[:, 1, None, None]
+        scores = slopes * scores + shifts
     return normalised(scores, s.normalise)
 
 
 def fit(judged: Judged, s: Ensemble, rule: str | None = None, shrink: float | None = None) -> dict:
-    """``weights``, and by the settings ``calibration`` and ``by_language``: what ``apply`` needs, fit for JSON."""
-    rule, names = rule or s.weights, judged.members.names
+    """What ``apply`` needs, fit for JSON; ``rule`` and ``shrink``: those of ``s`` without them.
+
+    ``weights``, and by the settings ``calibration`` (member -> line) and ``by_language``
+    (language -> weights); beside them what they were chosen by.
+    """
+    names, rule = judged.members.names, rule or cast(str, s.weights)
     chosen: dict = {"rule": rule}
     if s.normalise == "sigmoid":
         chosen["calibration"] = {
-            n: calibration(scores, judged.gains) for n, scores in zip(names, judged.members.scores)
+            name: calibration(scores, judged.gains)
+            for name, scores in zip(names, judged.members.scores, strict=True)
         }
-    problem = Problem(
-        judged, prepared(judged.members.scores, names, chosen, s), s.missing, s.fusion
-    )
-    chosen |= {
-        "weights": RULES[rule](problem),
-        "dev nDCG@10": problem.alone,
-        "correlations": problem.table,
-    }
+    scores = prepared(judged.members.scores, names, chosen, s)
+    problem = Problem(judged, scores, s.missing, s.fusion)
+    chosen["weights"] = RULES[rule](problem)
+    chosen["dev nDCG@10"] = problem.alone
+    chosen["correlations"] = problem.table
     if shrink := shrink or s.shrink:
         chosen["by_language"] = by_language(problem, chosen["weights"], rule, shrink)
     return chosen
@@ -263,31 +332,31 @@ def fit(judged: Judged, s: Ensemble, rule: str | None = None, shrink: float | No
 def by_language(
     problem: Problem, overall: Mapping[str, float], rule: str, shrink: float
 ) -> dict[str, dict[str, float]]:
-    """The rule's choice on the queries of each language alone, shrunk to the global weights."""
-    found = {}
-    for la in dict.fromkeys(problem.judged.languages.tolist()):
-        rows = problem.judged.languages == la
-        own = RULES[rule](
-            Problem(
-                problem.judged.part(rows), problem.scores[:, rows], problem.missing, problem.fusion
-            )
-        )
-        found[la] = shrunk(own, overall, int(rows.sum()), shrink)
-    return found
+    """Language -> the rule's choice on its queries alone, shrunk to the ``overall`` weights."""
+    judged, weights = problem.judged, {}
+    for language in dict.fromkeys(judged.languages.tolist()):
+        rows = judged.languages == language
+        alone = Problem(judged.part(rows), problem.scores[:, rows], problem.missing, problem.fusion)
+        weights[language] = shrunk(RULES[rule](alone), overall, int(rows.sum()), shrink)
+    return weights
 
 
 def apply(members: Aligned, chosen: Mapping, s: Ensemble) -> np.ndarray:
     """Fused values [query, passage]; a language without weights of its own has the global ones."""
     scores = prepared(members.scores, members.names, chosen, s)
     values = np.empty(scores.shape[1:])
-    languages = np.array([la for la, _ in members.queries])
-    for la in dict.fromkeys(languages.tolist()):
-        rows, weights = languages == la, chosen.get("by_language", {}).get(la, chosen["weights"])
-        values[rows] = FUSIONS[s.fusion](
-            scores[:, rows], [weights[n] for n in members.names], s.missing
-        )
+    languages = languages_of(members)
+    for language in dict.fromkeys(languages.tolist()):
+        rows = languages == language
+        weights = chosen.get("by_language", {}).get(language, chosen["weights"])
+        in_order = [weights[name] for name in members.names]
+        values[rows] = FUSIONS[s.fusion](scores[:, rows], in_order, s.missing)
     return values
 
 
-def matrix_rows(table: Table) -> Sequence[Sequence[str]]:
-    return [["", *table], *([a, *(f"{r:.3f}" for r in row.values())] for a, row in table.items())]
+def matrix_rows(table: Table) -> list[list[str]]:
+    """The correlations as a table with a head."""
+    rows = [["", *table]]
+    for name, by_other in table.items():
+        rows.append([name, *(f"{r:.3f}" for r in by_other.values())])
+    return rows

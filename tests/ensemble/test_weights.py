@@ -18,7 +18,7 @@ from ensemble.weights import (
     matrix_rows,
     paper,
     query_correlations,
-    uniform,
+    version,
 )
 
 TABLE = {
@@ -46,25 +46,75 @@ def row(*values):
 
 
 def test_papers_rule_by_hand():
-    """Above the worst: .1, .2, 0; one minus the mean correlation: .5, .4, .7; products .05, .08, 0."""
-    assert paper({"a": 0.6, "b": 0.7, "c": 0.5}, TABLE) == pytest.approx(
-        {"a": 5 / 13, "b": 8 / 13, "c": 0.0}
+    """Score parts .75, 1, .5 on the spread .2; correlations .5, .6, .3 leave .75, .7, .85."""
+    raw = {"a": 0.75 * 0.75, "b": 1.0 * 0.7, "c": 0.5 * 0.85}
+    expected = {name: value / sum(raw.values()) for name, value in raw.items()}
+    assert paper({"a": 0.6, "b": 0.7, "c": 0.5}, TABLE) == pytest.approx(expected)
+
+
+def alike(names, r):
+    """A table in which all pairs correlate in the same way, so that only the scores decide."""
+    return {a: {b: 1.0 if a == b else r for b in names} for a in names}
+
+
+BEST_ROWS = {"mdeberta": 0.785, "rembert": 0.792, "infoxlm": 0.802}
+PRE_FINE_TUNED_ROWS = {"mdeberta": 0.730, "rembert": 0.744, "infoxlm": 0.745}
+
+
+@pytest.mark.parametrize(
+    "scores, expected",
+    [
+        (BEST_ROWS, {"mdeberta": 1 / 2, "rembert": 12 / 17, "infoxlm": 1.0}),
+        (PRE_FINE_TUNED_ROWS, {"mdeberta": 1 / 2, "rembert": 29 / 30, "infoxlm": 1.0}),
+    ],
+)
+@pytest.mark.parametrize("r", [-0.2, 0.0, 0.9])
+def test_papers_rule_on_the_scores_of_its_table_3(scores, expected, r):
+    """mDeBERTa, the worst of the three, "still contributes positively to the ensemble" (5)."""
+    total = sum(expected.values())
+    assert paper(scores, alike(scores, r)) == pytest.approx(
+        {name: value / total for name, value in expected.items()}
+    )
+
+
+def test_a_member_that_resembles_the_others_counts_less():
+    table = alike("abc", 0.9)
+    table["a"]["c"] = table["c"]["a"] = 0.3
+    weights = paper({"a": 0.5, "b": 0.5, "c": 0.5}, table)
+    assert weights["b"] < weights["a"] == weights["c"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_best_weighs_no_less_than_a_worst_that_is_a_point_behind(seed):
+    random = np.random.default_rng(seed)
+    names = "abcd"
+    scores = dict(zip(names, random.uniform(0.3, 0.9, 4).tolist(), strict=True))
+    low, high = min(scores, key=scores.get), max(scores, key=scores.get)
+    assert scores[high] - scores[low] > 0.01
+    table = {a: dict(zip(names, random.uniform(-1, 1, 4).tolist(), strict=True)) for a in names}
+    weights = paper(scores, table)
+    assert weights[high] >= weights[low] > 0 and min(weights.values()) > 0
+    assert sum(weights.values()) == pytest.approx(1.0)
+
+
+def test_scores_within_a_point_are_nearly_equal():
+    """Of .01, which is the least spread, a tenth: 1 - .05."""
+    assert paper({"a": 0.5, "b": 0.501}, alike("ab", 0.5)) == pytest.approx(
+        {"a": 0.95 / 1.95, "b": 1 / 1.95}
     )
 
 
 def test_equal_scores_leave_the_correlations():
+    """Mean correlations .5, .6, .3, half of them taken away."""
     assert paper({"a": 0.5, "b": 0.5, "c": 0.5}, TABLE) == pytest.approx(
-        {"a": 5 / 16, "b": 4 / 16, "c": 7 / 16}
+        {"a": 0.75 / 2.3, "b": 0.7 / 2.3, "c": 0.85 / 2.3}
     )
 
 
 def test_one_member_and_perfectly_correlated_ones():
     assert paper({"a": 0.5}, {"a": {"a": 1.0}}) == {"a": 1.0}
-    assert (
-        paper({"a": 0.5, "b": 0.6}, {"a": {"b": 1.0}, "b": {"a": 1.0}})
-        == uniform(["a", "b"])
-        == {"a": 0.5, "b": 0.5}
-    )
+    assert paper({"a": 0.5, "b": 0.6}, alike("ab", 1.0)) == pytest.approx({"a": 1 / 3, "b": 2 / 3})
+    assert paper({"a": 0.0, "b": 0.0}, alike("ab", 0.0)) == {"a": 0.5, "b": 0.5}
 
 
 def test_by_score():
@@ -138,7 +188,10 @@ def test_the_better_member_gets_the_weight(rule):
 
 
 def test_shrinkage_by_hand():
-    """en has two queries, so its weights are (2 v + 2 w) / 4; paper gives all to the best, which is a in en and b in th and over all."""
+    """Of two members the better one has weight 2/3: a in en, b in th and over all.
+
+    en has two queries, so that its weights are (2 v + 2 w) / 4, and th's are w, as v is.
+    """
     a = {
         "en": {"1": {"x": 2.0, "y": 1.0}, "2": {"x": 0.0, "y": 1.0}},
         "th": {"1": {"w": 4.0, "v": 3.0, "u": 2.0, "x": 1.0}},
@@ -148,37 +201,49 @@ def test_shrinkage_by_hand():
         "th": {"1": {"w": 1.0, "v": 2.0, "u": 3.0, "x": 4.0}},
     }
     chosen = fit(judged(a=a, b=b), Ensemble(), "paper", 2.0)
-    assert chosen["weights"] == {"a": 0.0, "b": 1.0}
-    assert chosen["by_language"] == {"en": {"a": 0.5, "b": 0.5}, "th": {"a": 0.0, "b": 1.0}}
-    values = apply(
-        aligned_members({"a": {**a, "de": a["th"]}, "b": {**b, "de": b["th"]}}),
-        chosen,
-        Ensemble(normalise="none"),
-    )
-    assert values[0, :2].tolist() == [1.5, 1.5] and values[-1].tolist() == [4.0, 1.0, 2.0, 3.0], (
+    overall = pytest.approx({"a": 1 / 3, "b": 2 / 3})
+    assert chosen["weights"] == overall
+    assert chosen["by_language"] == {"en": pytest.approx({"a": 0.5, "b": 0.5}), "th": overall}
+    members = aligned_members({"a": {**a, "de": a["th"]}, "b": {**b, "de": b["th"]}})
+    values = apply(members, chosen, Ensemble(normalise="none"))
+    assert values[0, :2].tolist() == pytest.approx([1.5, 1.5])
+    assert members.docids[-1] == ["x", "w", "v", "u"]
+    assert values[-1].tolist() == pytest.approx([3.0, 2.0, 7 / 3, 8 / 3]), (
         "a language without its own has the global ones"
     )
 
 
-def test_calibration_is_the_likeliest_line():
-    from sklearn.linear_model import LogisticRegression
+def test_what_the_new_version_covers():
+    assert version(Ensemble()) == 3 and version(Ensemble(weights="uniform")) == 2
+    assert version(Ensemble(weights={"a": 1.0})) == 2
+    assert version(Ensemble(weights="uniform", normalise="sigmoid")) == 3
+
+
+def test_calibration_is_platts():
+    """scikit-learn's own has his smoothed targets; without them a few positives go too far."""
+    from sklearn.calibration import _sigmoid_calibration
 
     random = np.random.default_rng(0)
     scores = random.normal(3.0, 10.0, (40, 25))
     gains = (random.random(scores.shape) < 1 / (1 + np.exp(-(0.2 * scores - 2)))) * 2.0
-    reference = LogisticRegression(C=1e9).fit(scores.reshape(-1, 1), gains.reshape(-1) > 0)
     scores[0, :3] = np.nan
-    reference = LogisticRegression(C=1e9).fit(
-        scores[~np.isnan(scores)].reshape(-1, 1), gains[~np.isnan(scores)] > 0
-    )
-    assert calibration(scores, gains) == pytest.approx(
-        [reference.coef_[0, 0], reference.intercept_[0]], rel=1e-3
-    )
-    assert calibration(np.ones((2, 3)), gains[:2, :3]) == [1.0, 0.0] and calibration(
-        scores, np.zeros_like(scores)
-    ) == [1.0, 0.0]
-    slope, _ = calibration(-scores, gains)
-    assert slope == 0.0, "never upside down"
+    scored = ~np.isnan(scores)
+    a, b = _sigmoid_calibration(scores[scored], gains[scored] > 0)
+    assert calibration(scores, gains) == pytest.approx([-a, -b], rel=1e-3)
+
+
+def test_smoothed_targets_by_hand():
+    """Two passages a score: relevant ones at 1, others at -1, which no finite line but a smoothed
+    one separates. N+ = N- = 2: targets 3/4 and 1/4, so that the line passes through log 3."""
+    slope, shift = calibration(row(1, 1, -1, -1), row(1, 2, 0, 0))
+    assert [slope, shift] == pytest.approx([np.log(3), 0.0], abs=1e-4)
+
+
+def test_nothing_to_calibrate():
+    scores = row(1, 2, 3)
+    assert calibration(row(1, 1, 1), row(1, 0, 0)) == [1.0, 0.0]
+    assert calibration(scores, row(0, 0, 0)) == calibration(scores, row(1, 2, 1)) == [1.0, 0.0]
+    assert calibration(scores, row(1, 0, 0))[0] == 0.0, "never upside down"
 
 
 @pytest.mark.parametrize("fusion", sorted(FUSIONS))
@@ -213,4 +278,4 @@ def test_the_fitted_value_is_that_of_ir_measures():
         ["nDCG@10"],
     )["nDCG@10"]
     values = found.per_query(apply(found.members, chosen, Ensemble()))
-    assert dict(zip(map("/".join, QRELS), values)) == pytest.approx(expected)
+    assert dict(zip(map("/".join, QRELS), values, strict=True)) == pytest.approx(expected)
