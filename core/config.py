@@ -2,34 +2,44 @@
 
     python -m core.config CONFIG [key=value …]       every setting as it is, defaults and all
 
-A file may name another with ``extends:``; later layers win. An unknown key, a wrong type or a value out of range is an
-InputError that names the layer, the key, what was found, what is allowed and, for an unknown key, the nearest known one.
+A file may name another with ``extends:``; later layers win. In a dictionary of names (rankers,
+recipes, given runs, weights, …) a later layer's ``NAME: null`` takes away what an earlier one put
+there. An unknown key, a wrong type, a value out of range or a setting that would do nothing is an
+InputError that names the layer, the key, what was found, what is allowed and, for an unknown key,
+the nearest known one.
 """
 
 import argparse
 import difflib
 import json
 import re
-from collections.abc import Sequence
-from functools import reduce
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
 
 from core.errors import InputError, exit_with_message
+from core.fusion import PRESETS
 from core.parts import Part
 from core.settings import Config
 
 P = TypeVar("P", bound=Part)
 
+Layer = tuple[str, dict]
+"""Where settings come from, as it is named in errors, and the settings."""
+
+UNION_BRANCH = re.compile(r"[\[\]{}(]|^(int|float|str|dict|literal|constrained-.*)$")
+"""What pydantic puts between the keys of an error's place to say which type of a union it means."""
+
 
 class Loader(yaml.SafeLoader):
     """Safe YAML where ``no`` is a language, 1e-5 a number, and a key given twice an error."""
 
-    def construct_mapping(self, node, deep=False):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        """As PyYAML's, which would take the last of two equal keys."""
         seen = set()
         for key, _ in node.value:
             if key.value in seen:
@@ -40,14 +50,15 @@ class Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern)
-        for tag, pattern in found
-        if tag.rsplit(":", 1)[1] not in ("bool", "float", "timestamp")
-    ]
-    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+def resolvers_without(*kinds: str) -> dict[str, list[tuple[str, re.Pattern]]]:
+    """PyYAML's rules for what a bare word is, by its first letter, less those of some kinds."""
+    kept: dict[str, list[tuple[str, re.Pattern]]] = {}
+    for first_letter, rules in yaml.SafeLoader.yaml_implicit_resolvers.items():
+        kept[first_letter] = [rule for rule in rules if rule[0].rsplit(":", 1)[1] not in kinds]
+    return kept
+
+
+Loader.yaml_implicit_resolvers = resolvers_without("bool", "float", "timestamp")
 Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|false)$"), list("tf"))
 Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
@@ -57,22 +68,32 @@ Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, where: str) -> Any:
+    """The value of a YAML text. Raises InputError, with ``where``, if it is none."""
     try:
         return Loader(text).get_single_data()
     except yaml.YAMLError as error:
         raise InputError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
-def layers_of(path: Path, seen: tuple = ()) -> list[tuple[str, dict]]:
-    """(where, mapping) of a file and of those it extends, the most general first."""
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known name that a mistyped one is closest to, if any is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return close[0] if close else None
+
+
+# ---- Layers: what files and arguments say
+
+
+def layers_of(path: Path, seen: tuple[Path, ...] = ()) -> list[Layer]:
+    """The layers of a file and of those that it extends, the most general first.
+
+    ``seen``: the files that led here by ``extends``. Raises InputError for a file that is not
+    there, is no mapping, or extends itself.
+    """
     if not path.is_file():
-        near = difflib.get_close_matches(
-            path.name, [p.name for p in path.parent.glob("*.yaml")], n=1
-        )
-        raise InputError(
-            f"{path}: no such configuration"
-            + (f"; did you mean {path.parent / near[0]}?" if near else "")
-        )
+        near = nearest(path.name, (file.name for file in path.parent.glob("*.yaml")))
+        hint = f"; did you mean {path.parent / near}?" if near else ""
+        raise InputError(f"{path}: no such configuration{hint}")
     if path.resolve() in seen:
         raise InputError(f"{path}: extends itself")
     values = parse_yaml(path.read_text("utf-8"), str(path)) or {}
@@ -83,7 +104,8 @@ def layers_of(path: Path, seen: tuple = ()) -> list[tuple[str, dict]]:
     return [*below, (str(path), values)]
 
 
-def argument_layer(argument: str) -> tuple[str, dict]:
+def argument_layer(argument: str) -> Layer:
+    """The layer of ``a.b.c=value``, whose value is YAML."""
     key, equals, text = argument.partition("=")
     if not equals or not key:
         raise InputError(f"argument {argument!r}: expected key=value, for example seed=1")
@@ -94,100 +116,153 @@ def argument_layer(argument: str) -> tuple[str, dict]:
 
 
 def merged(below: Any, above: Any) -> Any:
-    if isinstance(below, dict) and isinstance(above, dict):
-        return {**below, **{k: merged(below.get(k), v) for k, v in above.items()}}
-    return above
+    """``above`` over ``below``, dictionaries key by key. Null is a value like any other here."""
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    whole = dict(below)
+    for key, value in above.items():
+        whole[key] = merged(below.get(key), value)
+    return whole
 
 
-def load_config(path: str | Path, arguments: Sequence[str] = ()) -> Config:
-    return from_layers(
-        [*layers_of(Path(path)), *map(argument_layer, arguments)], path, Path(path).stem
+def merged_layers(part: type[Part], layers: Iterable[Layer]) -> dict:
+    """One mapping of layers for ``part``, later ones over earlier ones.
+
+    ``NAME: null`` in a dictionary of names takes the name away. Raises InputError where there is
+    no such name.
+    """
+    whole: dict = {}
+    for where, layer in layers:
+        whole = put_over(whole, layer, annotation=part, where=where, path=())
+    return whole
+
+
+def put_over(below: Any, above: Any, annotation: Any, where: str, path: tuple[str, ...]) -> Any:
+    """``above`` over ``below`` at a place of the settings, ``path``, that has a type.
+
+    As ``merged``, but for null in a dictionary of names.
+    """
+    if not isinstance(above, dict):
+        return above
+    whole = dict(below) if isinstance(below, dict) else {}
+    named = entry_type(annotation) is not None
+    for key, value in above.items():
+        place = (*path, str(key))
+        if named and value is None:
+            take_away(whole, key, where, place)
+            continue
+        earlier = whole.get(key)
+        if earlier is None and isinstance(value, dict) and None in value.values():
+            earlier = default_of(annotation, key)
+        whole[key] = put_over(earlier, value, type_within(annotation, key), where, place)
+    return whole
+
+
+def take_away(whole: dict, key: Any, where: str, path: tuple[str, ...]) -> None:
+    """Removes a name from a dictionary of names. Raises InputError if it isn't there."""
+    if key in whole:
+        del whole[key]
+        return
+    known = [str(name) for name in whole]
+    near = nearest(str(key), known, cutoff=0.4)
+    hint = f"; did you mean {'.'.join([*path[:-1], near])}?" if near else ""
+    raise InputError(
+        f"{where}: {'.'.join(path)}: found null, which takes away what an earlier layer put there, "
+        f"but there is none{hint} Known here: {', '.join(known) or 'nothing'}"
     )
 
 
-def from_layers(layers: list[tuple[str, dict]], path: str | Path, name: str) -> Config:
-    """The configuration of (where, mapping) layers, later ones over earlier ones, checked."""
-    config = checked(Config, [("the name", {"name": name}), *layers])
-    if config.collection.source == "disk" and not config.collection.path:
-        raise InputError(
-            f"{path}: collection.path is not set; name a folder in MIRACL's format (collection.path=DIR), or set collection.source=atlas"
-        )
-    for name, ranker in config.ranking.trainings.items():
-        if ranker.data is None and ranker.recipe not in config.data_aug:
-            part = "chain" if name in config.ranking.chain else "rankers"
-            raise InputError(
-                f"{path}: ranking.{part}.{name}.recipe: found {ranker.recipe!r}, expected one of {sorted(config.data_aug)}"
-            )
-    return until_round(config, config.round, path)
+def default_of(annotation: Any, key: str) -> Any:
+    """The default of a part's field: what a layer is over where no earlier one says anything."""
+    part = part_in(annotation)
+    field = part.model_fields.get(key) if part else None
+    return field.get_default() if field else None
 
 
-def checked(part: type[P], layers: list[tuple[str, dict]]) -> P:
-    """``part`` of (where, mapping) layers, later ones over earlier ones."""
+# ---- The types of the settings: which keys a place knows
+
+
+def alternatives(annotation: Any) -> tuple[Any, ...]:
+    """The types of a union; of any other type, itself alone."""
+    is_union = get_origin(annotation) in (Union, UnionType)
+    return get_args(annotation) if is_union else (annotation,)
+
+
+def part_in(annotation: Any) -> type[Part] | None:
+    """The part that a type is, or holds in a union (``Stacking | None``)."""
+    for one in alternatives(annotation):
+        if isinstance(one, type) and issubclass(one, Part):
+            return one
+    return None
+
+
+def entry_type(annotation: Any) -> Any:
+    """The type of the entries of a dictionary of names; None for any other type.
+
+    A bare ``dict`` holds settings as data, which are merged elsewhere: it is none.
+    """
+    for one in alternatives(annotation):
+        if get_origin(one) is dict:
+            return get_args(one)[1]
+    return None
+
+
+def type_within(annotation: Any, key: str) -> Any:
+    """The type of the setting ``key`` at a place of the type ``annotation``; None if unknown."""
+    part = part_in(annotation)
+    if part is None:
+        return entry_type(annotation)
+    field = part.model_fields.get(key)
+    return field.annotation if field else None
+
+
+def known_keys(part: type[Part], path: Sequence[str]) -> list[str]:
+    """The keys allowed at a place of ``part``, where it has a fixed set of them; sorted."""
+    annotation: Any = part
+    for key in path:
+        annotation = type_within(annotation, key)
+    here = part_in(annotation)
+    return sorted(here.model_fields) if here else []
+
+
+# ---- Checking
+
+
+def checked(part: type[P], layers: Sequence[Layer]) -> P:
+    """``part`` of layers, later ones over earlier ones. Raises InputError with all faults."""
+    values = merged_layers(part, layers)
     try:
-        return part.model_validate(reduce(merged, (values for _, values in layers)))
+        return part.model_validate(values)
     except ValidationError as error:
-        raise InputError(
-            "\n".join(dict.fromkeys(explain(part, e, layers) for e in error.errors()))
-        ) from None
+        faults = [explain(part, dict(fault), layers) for fault in error.errors()]
+        raise InputError("\n".join(dict.fromkeys(faults))) from None
 
 
-def last_round(config: Config) -> int:
-    return max(r.round for r in config.ranking.trainings.values())
-
-
-def until_round(config: Config, round_: int | None, path: str | Path) -> Config:
-    """Without the trainings of later rounds; as it is for the last one."""
-    if round_ is None or round_ >= last_round(config):
-        return config
-    r = config.ranking
-    left = {
-        part: {n: t for n, t in getattr(r, part).items() if t.round <= round_}
-        for part in ("chain", "rankers")
-    }
-    if not left["rankers"]:
-        raise InputError(
-            f"{path}: round={round_}: no ranker is of this round or one before; the first is of {min(t.round for t in r.rankers.values())}"
-        )
-    return config.model_copy(update={"round": round_, "ranking": r.model_copy(update=left)})
-
-
-def data_config(path: str, config: Config) -> Config:
-    """A configuration that a training of ``config`` takes its data from, in the same work folder."""
-    return load_config(path, [f"work={json.dumps(config.work)}"])
-
-
-def with_data(config: Config) -> list[Config]:
-    """Those that the trainings take their data from, and ``config`` itself: each needs its retrieval and its groups."""
-    return [
-        *(
-            data_config(path, config)
-            for path in dict.fromkeys(r.data for r in config.ranking.trainings.values() if r.data)
-        ),
-        config,
-    ]
-
-
-def explain(part: type[Part], error: dict, layers: list[tuple[str, dict]]) -> str:
-    path = [
-        str(p)
-        for p in error["loc"]
-        if not re.search(r"[\[\]{}(]|^(int|float|str|dict|literal|constrained-.*)$", str(p))
-    ]
-    where = next((name for name, layer in reversed(layers) if holds(layer, path)), layers[-1][0])
+def explain(part: type[Part], fault: Mapping[str, Any], layers: Sequence[Layer]) -> str:
+    """What pydantic found wrong, as a line for the user: layer, key, found, expected."""
+    path = [str(key) for key in fault["loc"] if not UNION_BRANCH.search(str(key))]
+    where = where_set(path, layers)
     key = ".".join(path)
-    if error["type"] == "extra_forbidden":
+    if fault["type"] == "extra_forbidden":
         known = known_keys(part, path[:-1])
-        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.4)
-        return (
-            f"{where}: unknown key {key}"
-            + (f"; did you mean {'.'.join([*path[:-1], near[0]])}?" if near else "")
-            + f" Known here: {', '.join(known)}"
-        )
-    expected = error["msg"].removeprefix("Input should be ")
-    return f"{where}: {key}: found {error['input']!r}, expected {expected}"
+        near = nearest(path[-1], known, cutoff=0.4)
+        hint = f"; did you mean {'.'.join([*path[:-1], near])}?" if near else ""
+        return f"{where}: unknown key {key}{hint} Known here: {', '.join(known)}"
+    expected = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return f"{where}: {key}: found {fault['input']!r}, expected {expected}"
 
 
-def holds(layer: Any, path: list[str]) -> bool:
+def where_set(path: Sequence[str], layers: Sequence[Layer]) -> str:
+    """The name of the last layer that sets a key, or as much of its path as any layer has."""
+    for length in range(len(path), 0, -1):
+        for where, layer in reversed(layers):
+            if holds(layer, path[:length]):
+                return where
+    return layers[-1][0]
+
+
+def holds(layer: Any, path: Sequence[str]) -> bool:
+    """Whether a layer says something at a path."""
     for name in path:
         if not isinstance(layer, dict) or name not in layer:
             return False
@@ -195,34 +270,146 @@ def holds(layer: Any, path: list[str]) -> bool:
     return True
 
 
-def part_within(annotation: Any) -> Any:
-    """The part that a dictionary's or a union's type holds; the type itself if it holds none."""
-    return next(
-        (
-            a
-            for a in getattr(annotation, "__args__", ())
-            if isinstance(a, type) and issubclass(a, Part)
-        ),
-        annotation,
-    )
-
-
-def known_keys(part: Any, path: Sequence[str]) -> list[str]:
-    """The keys allowed at a place of the configuration, or of another ``part``."""
-    for name in path:
-        field = (
-            part.model_fields.get(name)
-            if isinstance(part, type) and issubclass(part, Part)
-            else None
+def check_collection(config: Config, path: str | Path, layers: Sequence[Layer]) -> None:
+    """A collection on disk has a path, the embedded one none."""
+    if config.collection.source == "disk" and not config.collection.path:
+        raise InputError(
+            f"{path}: collection.path is not set; name a folder in MIRACL's format "
+            "(collection.path=DIR), or set collection.source=atlas"
         )
-        part = field.annotation if field else part_within(part)
-        if isinstance(part, UnionType):  # a part, or null
-            part = part_within(part)
-    return sorted(part.model_fields) if isinstance(part, type) and issubclass(part, Part) else []
+    if config.collection.source == "atlas" and config.collection.path:
+        raise InputError(
+            f"{where_set(['collection', 'path'], layers)}: collection.path: found "
+            f"{config.collection.path!r}, but collection.source is atlas, the embedded collection; "
+            "set collection.source=disk, or collection.path=null"
+        )
 
 
-def from_arguments(description: str, add=lambda parser: None) -> tuple[Config, argparse.Namespace]:
-    """The configuration of a stage's command line: ``CONFIG [key=value …]``."""
+def check_splits(config: Config, layers: Sequence[Layer]) -> None:
+    """Train, dev and test are three splits, and ``limit`` speaks of them alone."""
+    splits = config.splits
+    named = [splits.train, splits.dev, splits.test]
+    if len(set(named)) < len(named):
+        raise InputError(
+            f"{where_set(['splits'], layers)}: splits: found train={splits.train}, "
+            f"dev={splits.dev}, test={splits.test}, expected three different splits"
+        )
+    if not isinstance(config.limit, dict):
+        return
+    for split in config.limit:
+        if split in named:
+            continue
+        near = nearest(split, named, cutoff=0.4)
+        hint = f"; did you mean limit.{near}?" if near else ""
+        raise InputError(
+            f"{where_set(['limit', split], layers)}: limit.{split}: no configured split{hint} "
+            f"Known here: {', '.join(named)} (splits.train, splits.dev, splits.test); "
+            f"an entry of an earlier layer is taken away by limit.{split}=null"
+        )
+
+
+def check_retrieval(config: Config, layers: Sequence[Layer]) -> None:
+    """Settings of the first stage that another one makes void."""
+    retrieval = config.retrieval
+    if retrieval.run and "run" not in retrieval.sources:
+        raise InputError(
+            f"{where_set(['retrieval', 'run'], layers)}: retrieval.run: found {retrieval.run!r}, "
+            f"but retrieval.sources is [{', '.join(retrieval.sources)}]; add 'run' to it, "
+            "or set retrieval.run=null"
+        )
+    hybrid = retrieval.hybrid
+    if "weights" in hybrid.model_fields_set and PRESETS[hybrid.preset].weights:
+        raise InputError(
+            f"{where_set(['retrieval', 'hybrid', 'weights'], layers)}: retrieval.hybrid.weights: "
+            f"found {hybrid.weights!r}, but the preset {hybrid.preset} brings its own weights; "
+            "choose another retrieval.hybrid.preset, or leave the weights out"
+        )
+
+
+def check_recipes(config: Config, path: str | Path) -> None:
+    """Each training's recipe is there, unless it is that of another configuration's data."""
+    for name, ranker in config.ranking.trainings.items():
+        if ranker.data is None and ranker.recipe not in config.data_aug:
+            part = "chain" if name in config.ranking.chain else "rankers"
+            raise InputError(
+                f"{path}: ranking.{part}.{name}.recipe: found {ranker.recipe!r}, "
+                f"expected one of {sorted(config.data_aug)}"
+            )
+
+
+# ---- Whole configurations
+
+
+def load_config(path: str | Path, arguments: Sequence[str] = ()) -> Config:
+    """The configuration of a file, with ``key=value`` arguments over it; named by the file."""
+    layers = layers_of(Path(path))
+    layers += [argument_layer(argument) for argument in arguments]
+    return from_layers(layers, path, Path(path).stem)
+
+
+def from_layers(layers: Sequence[Layer], path: str | Path, name: str) -> Config:
+    """The configuration of layers, later ones over earlier ones, checked.
+
+    ``path`` is what errors name; ``name`` is the configuration's unless a layer sets it.
+    """
+    layers = [("the name", {"name": name}), *layers]
+    config = checked(Config, layers)
+    check_collection(config, path, layers)
+    check_splits(config, layers)
+    check_retrieval(config, layers)
+    check_recipes(config, path)
+    return until_round(config, config.round, path)
+
+
+def last_round(config: Config) -> int:
+    """The last round of pseudo-labels that any training is of."""
+    return max(training.round for training in config.ranking.trainings.values())
+
+
+def until_round(config: Config, round_: int | None, path: str | Path) -> Config:
+    """Without the trainings of later rounds; as it is for the last one, or None.
+
+    Raises InputError where no ranker is left.
+    """
+    if round_ is None or round_ >= last_round(config):
+        return config
+    ranking = config.ranking
+    chain = {name: one for name, one in ranking.chain.items() if one.round <= round_}
+    rankers = {name: one for name, one in ranking.rankers.items() if one.round <= round_}
+    if not rankers:
+        first = min(ranker.round for ranker in ranking.rankers.values())
+        raise InputError(
+            f"{path}: round={round_}: no ranker is of this round or one before; "
+            f"the first is of {first}"
+        )
+    left = ranking.model_copy(update={"chain": chain, "rankers": rankers})
+    return config.model_copy(update={"round": round_, "ranking": left})
+
+
+def data_config(path: str, config: Config) -> Config:
+    """A configuration that a training of ``config`` takes its data from, in one work folder."""
+    return load_config(path, [f"work={json.dumps(config.work)}"])
+
+
+def with_data(config: Config) -> list[Config]:
+    """Those that the trainings take their data from, and ``config`` itself, last.
+
+    Each needs its retrieval and its groups.
+    """
+    paths = [training.data for training in config.ranking.trainings.values() if training.data]
+    return [*(data_config(path, config) for path in dict.fromkeys(paths)), config]
+
+
+# ---- Command lines
+
+
+def from_arguments(
+    description: str, add: Callable[[argparse.ArgumentParser], Any] = lambda parser: None
+) -> tuple[Config, argparse.Namespace]:
+    """The configuration of a stage's command line, ``CONFIG [key=value …]``, and its options.
+
+    ``add`` gives the parser the stage's own options.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("config", help="a YAML file, for example configs/demo.yaml")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings over the file's")
@@ -232,18 +419,19 @@ def from_arguments(description: str, add=lambda parser: None) -> tuple[Config, a
 
 
 def main() -> None:
-    config, options = from_arguments(
-        "every setting as it is",
-        lambda p: p.add_argument(
-            "--last-round", action="store_true", help="only the last round of pseudo-labels"
-        ),
-    )
-    print(
-        last_round(config)
-        if options.last_round
-        else yaml.safe_dump(
-            config.model_dump(mode="json"), sort_keys=False, allow_unicode=True
-        ).rstrip()
+    """The command line."""
+    config, options = from_arguments("every setting as it is", add_options)
+    if options.last_round:
+        print(last_round(config))
+        return
+    values = config.model_dump(mode="json")
+    print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip())
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of ``python -m core.config``."""
+    parser.add_argument(
+        "--last-round", action="store_true", help="only the last round of pseudo-labels"
     )
 
 

@@ -1,39 +1,53 @@
-"""The settings and their defaults, which are those of a real collection; ``core.config`` reads and checks them."""
+"""The settings and their defaults, which are those of a real collection.
+
+``core.config`` reads and checks them. The comment of a setting says what it means.
+"""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from core.parts import Count, Part, Positive, Share, Whole
+from core.parts import Count, EachOnce, Names, Part, Positive, Share, Whole
 from core.recipes import Recipe
 
 
 class Atlas(Part):
+    """How much of the embedded collection is made."""
+
     countries: Count = 250  # at most; by population
     cities: Whole = 0  # city passages a language, for benchmarks of size
     queries: Count = 150  # a language, over all splits
 
 
 class CollectionPart(Part):
+    """Where the passages, topics and judgments are."""
+
     source: Literal["atlas", "disk"] = "disk"
     path: str | None = None  # a folder in MIRACL's format
-    allow: list[Literal["unknown_passages", "empty_passages"]] = []
+    # faults of the files that are reported, not raised
+    allow: Annotated[list[Literal["unknown_passages", "empty_passages"]], EachOnce] = []
     atlas: Atlas = Atlas()
 
 
 class Splits(Part):
+    """The collection's three splits by their names there."""
+
     train: str = "train"
     dev: str = "dev"
     test: str = "testA"  # evaluated and submitted
 
 
 class BM25Parameters(Part):
+    """A language's own; what is not set is as for all."""
+
     k1: Annotated[float, Field(ge=0)] | None = None
     b: Share | None = None
 
 
 class BM25(Part):
+    """Lucene's BM25."""
+
     k1: Annotated[float, Field(ge=0)] = 0.9
     b: Share = 0.4
     per_language: dict[str, BM25Parameters] = {}  # python -m retrieval.tune finds them
@@ -45,9 +59,8 @@ class Index(Part):
     """Of the vectors; ``exact`` searches them in blocks without one."""
 
     kind: Literal["exact", "flat", "sq", "ivf", "ivfpq", "hnsw"] = "exact"
-    lists: Count | None = (
-        None  # of an inverted file; four times the root of the passages without it
-    )
+    # of an inverted file; four times the root of the number of passages without it
+    lists: Count | None = None
     probes: Count = 32  # lists looked into
     code_bytes: Count = 48  # of a product-quantised vector
     links: Count = 32  # of a node of the graph
@@ -55,14 +68,15 @@ class Index(Part):
 
 
 class Dense(Part):
+    """The bi-encoder of the first stage, and how its vectors are searched."""
+
     backbone: str = "embedded"
     layers: Count | None = None  # the first n layers; all without it
     max_length: Count = 256
     batch_tokens: Count = 8192
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    pooling: Literal["mean", "cls"] | None = (
-        None  # these four: what the backbone's entry or its sentence-transformers files say
-    )
+    # these four: what the backbone's entry or its sentence-transformers files say, without them
+    pooling: Literal["mean", "cls"] | None = None
     normalise: bool | None = None
     query_prefix: str | None = None
     passage_prefix: str | None = None
@@ -71,24 +85,24 @@ class Dense(Part):
 
     @property
     def overrides(self) -> dict:
-        """Of the backbone's own ways, those that are set."""
-        return {
-            name: value
-            for name in ("pooling", "normalise", "query_prefix", "passage_prefix")
-            if (value := getattr(self, name)) is not None
-        }
+        """The settings that are given in place of the backbone's own."""
+        own_ways = {"pooling", "normalise", "query_prefix", "passage_prefix"}
+        return self.model_dump(include=own_ways, exclude_none=True)
 
 
 class Hybrid(Part):
+    """How the sources become one run."""
+
     preset: Literal["minmax", "miracl-baseline", "zscore", "rrf", "sparse-dense"] = "minmax"
     weights: dict[str, Annotated[float, Field(ge=0)]] | Literal["tuned", "equal"] = "tuned"
-    shrink: Positive | None = (
-        None  # weights a language too, shrunk to the global ones as if those were this many queries
-    )
+    # weights a language too, shrunk to the global ones as if those were this many queries
+    shrink: Positive | None = None
 
 
 class Retrieval(Part):
-    sources: Annotated[list[Literal["bm25", "dense", "run"]], Field(min_length=1)] = [
+    """The first stage: sources, each with a run, and their hybrid."""
+
+    sources: Annotated[list[Literal["bm25", "dense", "run"]], Field(min_length=1), EachOnce] = [
         "bm25",
         "dense",
     ]
@@ -105,6 +119,8 @@ class Retrieval(Part):
 
 
 class Fgm(Part):
+    """Adversarial steps: the embedding's output moved along its gradient (Miyato et al. 2017)."""
+
     epsilon: Annotated[float, Field(ge=0)] = 1.0  # 0: no adversarial step
     norm: Literal["example", "batch"] = "example"
     start: Whole = 0  # steps without it at the beginning
@@ -134,7 +150,7 @@ class Ranker(Training):
     prune_vocabulary: bool = False
     freeze_embeddings: bool = False
     recipe: str = "default"
-    languages: list[str] = []  # of the training pairs; all without it
+    languages: Names = []  # of the training pairs; all without it
     query_length: Count = 64
     max_length: Annotated[int, Field(ge=16)] = 256
     head_learning_rate: Positive | None = None
@@ -198,50 +214,58 @@ class Ranker(Training):
 
 
 class Rerank(Part):
+    """How the rankers score."""
+
     depth: Count = 200  # of the block that the ensemble fuses; a ranker may score fewer
     batch_tokens: Count = 16384
-    backend: Literal["torch", "openvino", "int8"] = (
-        "torch"  # the last two on a CPU; openvino in fp32, or bf16 for a ranker with that precision
-    )
+    # the last two on a CPU; openvino in fp32, or bf16 for a ranker with that precision
+    backend: Literal["torch", "openvino", "int8"] = "torch"
     dev_queries: Count = 50  # a language, by which int8 and what a cascade loses are judged
     tolerance: Positive = 0.002  # of nDCG@10 on them, within which int8 is taken
 
 
 class Ranking(Part):
+    """The second stage: cross-encoders by name."""
+
     chain: dict[str, Ranker] = {}  # trainings that others start from: they score nothing
     rankers: Annotated[dict[str, Ranker], Field(min_length=1)] = {"base": Ranker()}
-    other_world: Literal["refuse", "weights"] = (
-        "refuse"  # a training begun with another number of processes: go on from its weights
-    )
+    # a training begun with another number of processes: refuse it, or go on from its weights
+    other_world: Literal["refuse", "weights"] = "refuse"
     rerank: Rerank = Rerank()
 
     @property
     def trainings(self) -> dict[str, Ranker]:
+        """All that is trained: the steps of the chain, and the rankers."""
         return self.chain | self.rankers
 
 
 class Folds(Part):
+    """How judged queries are parted for cross-validation."""
+
     count: Annotated[int, Field(ge=2)] = 5
-    duplicates: Share = (
-        0.8  # share of trigrams in common from which two queries are near-duplicates
-    )
+    # share of trigrams in common from which two queries are near-duplicates, in one fold together
+    duplicates: Share = 0.8
     by_article: bool = False  # also those with a relevant passage of one article in one fold
     file: str | None = None  # a given one: LANGUAGE QID FOLD, separated by tabs
 
 
 class Stacking(Part):
-    """LambdaMART over the scores of members and sources; the number of trees is chosen within the training folds."""
+    """LambdaMART over the scores of members and sources.
+
+    The number of trees is chosen within the training folds.
+    """
 
     trees: Count = 300  # at most
     learning_rate: Positive = 0.03
     leaves: Annotated[int, Field(ge=2)] = 4
     min_leaf: Count = 80  # rows of a leaf
-    out_of_fold: str | None = (
-        None  # a folder MEMBER/LANG-train.trec of out-of-fold scores to train on, in place of dev
-    )
+    # a folder MEMBER/LANG-train.trec of out-of-fold scores to train on, in place of dev
+    out_of_fold: str | None = None
 
 
 class Ensemble(Part):
+    """How the members' scores on the reranked block become one."""
+
     normalise: Literal["none", "minmax", "zscore", "rank", "rrf", "sigmoid", "softmax"] = "minmax"
     missing: Literal["zero", "minimum"] = "zero"
     fusion: Literal["weighted_sum", "combmnz", "combanz", "rrf", "isr", "borda", "geometric"] = (
@@ -250,14 +274,15 @@ class Ensemble(Part):
     weights: Literal["uniform", "score", "paper", "greedy", "coordinate"] | dict[str, Share] = (
         "paper"
     )
-    shrink: Positive | None = (
-        None  # weights a language too, shrunk to the global ones as if those were this many queries
-    )
+    # weights a language too, shrunk to the global ones as if those were this many queries
+    shrink: Positive | None = None
     runs: dict[str, str] = {}  # more members: NAME: a folder of LANG-SPLIT.trec files
     stacking: Stacking | None = Stacking()  # null: none
 
 
 class Submission(Part):
+    """The file that is handed in."""
+
     system: str = "ensemble"  # what is handed in
     profile: Literal["miracl", "trec", "csv"] = "miracl"
     depth: Annotated[int, Field(ge=1, le=1000)] = 100
@@ -265,14 +290,15 @@ class Submission(Part):
 
 
 class Config(Part):
+    """A whole configuration."""
+
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     work: str = "work"
     seed: Whole = 0
-    languages: list[str] = []  # all of the collection without it
+    languages: Names = []  # all of the collection without it
     round: Whole | None = None  # rankers of this round and those before; of all without it
-    limit: Count | dict[str, Count] | None = (
-        None  # queries a language and split, a sample fixed by the seed
-    )
+    # queries a language, of every split or by the split's name: a sample fixed by the seed
+    limit: Count | dict[str, Count] | None = None
     collection: CollectionPart = CollectionPart()
     splits: Splits = Splits()
     retrieval: Retrieval = Retrieval()
@@ -285,7 +311,11 @@ class Config(Part):
 
     @property
     def collection_name(self) -> str:
-        return "atlas" if self.collection.source == "atlas" else Path(self.collection.path).name
+        """The name of its folder; it names the outputs' folder, too."""
+        if self.collection.source == "atlas":
+            return "atlas"
+        assert self.collection.path is not None, "core.config refuses a disk without a path"
+        return Path(self.collection.path).name
 
     @property
     def home(self) -> Path:
@@ -299,4 +329,5 @@ class Config(Part):
 
     @property
     def models(self) -> Path:
+        """Where converted models are, for all collections."""
         return Path(self.work) / "models"
