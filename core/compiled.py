@@ -1,55 +1,65 @@
-"""Models compiled for a CPU by OpenVINO: the same numbers as torch's in fp32 to about 1e-5, sooner."""
+"""Models compiled for a CPU by OpenVINO: in fp32 torch's numbers to about 1e-5, sooner."""
 
 import importlib
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from core.errors import InputError
 
+if TYPE_CHECKING:
+    import torch
 
-def package(name: str):
-    """``openvino`` or ``nncf``, without the telemetry that would report each use to its makers. Raises InputError where it is not installed."""
-    sys.modules.setdefault(
-        "openvino_telemetry", None
-    )  # both do without where it cannot be imported
+PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16"}  # by number format
+
+
+def package(name: str) -> Any:
+    """``openvino`` or ``nncf``, without the telemetry that would report each use to its makers.
+
+    Raises InputError where it is not installed.
+    """
+    # Both do without their telemetry where it cannot be imported
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         return importlib.import_module(name)
     except ImportError:
         raise InputError(
-            f"backend: openvino and int8 need the package {name}; install requirements.txt, or set backend=torch"
+            f"backend: openvino and int8 need the package {name}; "
+            "install requirements.txt, or set backend=torch"
         ) from None
 
 
-def converted(model, names: Sequence[str]):
-    """An OpenVINO model of a torch one with the integer inputs ``names``, [rows, tokens] of any size."""
+def converted(model: Any, names: Sequence[str]) -> Any:
+    """An OpenVINO model of a torch one.
+
+    Its integer inputs, called ``names``, are [rows, tokens] of any size.
+    """
     import torch
 
     ids = torch.ones((2, 8), dtype=torch.long)
+    example = {name: ids for name in names}
     with warnings.catch_warnings(action="ignore"):  # of tracing
-        return package("openvino").convert_model(model, example_input={name: ids for name in names})
+        return package("openvino").convert_model(model, example_input=example)
 
 
-def compiled(model, number_format: str = "fp32") -> Callable[[dict], "torch.Tensor"]:  # noqa: F821
-    """A function from padded inputs to the first output, computed in fp32 or bf16. Threads are not pinned: those of two processes would
-    share a core while another idles."""
+def compiled(model: Any, number_format: str = "fp32") -> Callable[[dict], "torch.Tensor"]:
+    """A function from padded inputs to a model's first output, computed in fp32 or bf16."""
     import torch
 
-    request = (
-        package("openvino")
-        .Core()
-        .compile_model(
-            model,
-            "CPU",
-            {
-                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-                "PERFORMANCE_HINT": "LATENCY",
-                "ENABLE_CPU_PINNING": False,
-                "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[number_format],
-            },
-        )
-        .create_infer_request()
-    )
-    return lambda inputs: torch.from_numpy(
-        request.infer({name: values.numpy() for name, values in inputs.items()})[0].copy()
-    )
+    properties = {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+        # Pinned threads of two processes would share a core while another idles
+        "ENABLE_CPU_PINNING": False,
+        "INFERENCE_PRECISION_HINT": PRECISION_HINTS[number_format],
+    }
+    core = package("openvino").Core()
+    request = core.compile_model(model, "CPU", properties).create_infer_request()
+
+    def forward(inputs: dict) -> "torch.Tensor":
+        arrays = {name: values.numpy() for name, values in inputs.items()}
+        first_output = request.infer(arrays)[0]
+        return torch.from_numpy(first_output.copy())  # the request overwrites its own
+
+    return forward

@@ -1,81 +1,136 @@
-"""What runs a trained cross-encoder while scoring. BACKENDS is the table: each takes a folder and a number format and gives a function
-from padded inputs to logits [pairs], its device, and what its scores are known by in the store."""
+"""What runs a cross-encoder while scoring.
+
+BACKENDS is the table: each takes a folder and a number format and gives a function from padded
+inputs to logits [pairs], its device, and what its scores are known by in the store.
+"""
 
 import contextlib
 import io
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from core import backbones
 from core.compiled import compiled, converted, package
 from core.distributed import device
 from core.files import digest
 
-Backend = tuple[Callable[[dict], "torch.Tensor"], str, str]  # noqa: F821
+if TYPE_CHECKING:
+    import torch
+
+Forward = Callable[[dict[str, "torch.Tensor"]], "torch.Tensor"]
+Backend = tuple[Forward, str, str]
 INT8 = "int8.xml"
+OVERFLOWING = ("deberta-v2",)  # model types whose values leave the range of fp16
 
 
-def load_model(folder: Path, number_format: str):
+def bears_half(folder: Path) -> bool:
+    """Whether the model in ``folder`` can be run in fp16: mDeBERTa overflows there."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    return config.get("model_type") not in OVERFLOWING
+
+
+def load_model(folder: Path, number_format: str) -> Any:
+    """A transformers model in eval mode; below fp32, its last layer multiplies in fp32."""
     from transformers import AutoModelForSequenceClassification
 
-    return backbones.loading(
-        folder,
-        lambda: AutoModelForSequenceClassification.from_pretrained(
+    def load() -> Any:
+        return AutoModelForSequenceClassification.from_pretrained(
             folder, dtype=backbones.dtype(number_format), use_safetensors=True
-        ),
-    ).eval()
+        )
+
+    model = backbones.loading(folder, load).eval()
+    if number_format != "fp32":
+        from ranking.model import head_of, in_float32
+
+        _, last = head_of(model, f"scoring in {number_format}")
+        in_float32(model, last)
+    return model
 
 
 def torch_backend(folder: Path, number_format: str) -> Backend:
+    """Plain torch, on a GPU where there is one."""
     model = load_model(folder, number_format).to(device())
-    return (lambda inputs: model(**inputs).logits[:, 0]), device(), number_format
+
+    def forward(inputs: dict) -> "torch.Tensor":
+        return model(**inputs).logits[:, 0]
+
+    return forward, device(), known_as(number_format)
 
 
 def openvino_backend(folder: Path, number_format: str) -> Backend:
-    """OpenVINO on a CPU, in bf16 or fp32: in fp32 the same scores as torch to about 1e-4, sooner."""
-    number_format = "bf16" if number_format == "bf16" else "fp32"
-    return logits(of_folder(folder), number_format), "cpu", f"openvino {number_format}"
+    """OpenVINO on a CPU, in bf16 or fp32: in fp32 torch's scores to about 1e-4, sooner."""
+    if number_format == "bf16":
+        return in_bf16(folder), "cpu", f"openvino {known_as('bf16')}"
+    return logits(of_folder(folder)), "cpu", "openvino fp32"
 
 
 def int8_backend(folder: Path, _number_format: str) -> Backend:
     """What ``quantise`` wrote."""
-    read = package("openvino").Core().read_model(folder / INT8)
-    return (
-        logits(read),
-        "cpu",
-        "int8 "
-        + digest([(folder / INT8).with_suffix(s).read_bytes().hex() for s in (".xml", ".bin")]),
-    )
+    file = folder / INT8
+    parts = [file.with_suffix(suffix).read_bytes().hex() for suffix in (".xml", ".bin")]
+    model = package("openvino").Core().read_model(file)
+    return logits(model), "cpu", f"int8 {digest(parts)}"
 
 
-BACKENDS = {"torch": torch_backend, "openvino": openvino_backend, "int8": int8_backend}
+BACKENDS: dict[str, Callable[[Path, str], Backend]] = {
+    "torch": torch_backend,
+    "openvino": openvino_backend,
+    "int8": int8_backend,
+}
 
 
-def of_folder(folder: Path):
-    return converted(
-        load_model(folder, "fp32"), backbones.load_tokenizer(str(folder)).model_input_names
-    )
+def known_as(number_format: str) -> str:
+    """A number format in the score store: scores of before the fp32 head are others."""
+    return number_format if number_format == "fp32" else f"{number_format}, head in fp32"
 
 
-def logits(model, number_format: str = "fp32") -> Callable[[dict], "torch.Tensor"]:  # noqa: F821
-    forward = compiled(model, number_format)
+def of_folder(folder: Path) -> Any:
+    """The OpenVINO model of the transformers model in ``folder``, in fp32."""
+    return converted_model(folder, load_model(folder, "fp32"))
+
+
+def converted_model(folder: Path, model: Any) -> Any:
+    """``model`` in OpenVINO, with the inputs that the tokenizer in ``folder`` gives."""
+    return converted(model, backbones.load_tokenizer(str(folder)).model_input_names)
+
+
+def in_bf16(folder: Path) -> Forward:
+    """OpenVINO in bf16 up to the features of the last layer, which torch multiplies in fp32."""
+    import torch
+
+    from ranking.model import Float32Linear, head_of
+
+    model = load_model(folder, "fp32")
+    _, last = head_of(model, "scoring in bf16")
+    last_layer = Float32Linear(model.get_submodule(last))
+    model.set_submodule(last, torch.nn.Identity())
+    features_of = compiled(converted_model(folder, model), "bf16")
+    return lambda inputs: last_layer(features_of(inputs))[:, 0]
+
+
+def logits(model: Any) -> Forward:
+    """A compiled OpenVINO model as a function that gives logits [pairs]."""
+    forward = compiled(model)
     return lambda inputs: forward(inputs)[:, 0]
 
 
 def quantise(folder: Path, sample: Sequence[dict], target: Path) -> None:
-    """Post-training static quantisation of weights and activations to 8 bits (NNCF, its scheme for transformers), calibrated on the
-    padded inputs of ``sample``."""
+    """Writes the model in ``folder`` with weights and activations of 8 bits into ``target``.
+
+    Post-training static quantisation (NNCF, its scheme for transformers), calibrated on the padded
+    inputs of ``sample``.
+    """
     ov, nncf = package("openvino"), package("nncf")
     nncf.set_log_level("ERROR")
-    data = nncf.Dataset(
-        [{name: values.numpy() for name, values in inputs.items()} for inputs in sample]
-    )
+    arrays = [{name: values.numpy() for name, values in inputs.items()} for inputs in sample]
     with contextlib.redirect_stdout(io.StringIO()):  # bars
-        made = nncf.quantize(
+        quantised = nncf.quantize(
             of_folder(folder),
-            data,
+            nncf.Dataset(arrays),
             model_type=nncf.ModelType.TRANSFORMER,
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(sample),
         )
-    ov.save_model(made, target / INT8, compress_to_fp16=False)
+    ov.save_model(quantised, target / INT8, compress_to_fp16=False)

@@ -37,7 +37,10 @@ def test_without_dropout_every_sample_is_the_plain_forward(config):
 
 
 def test_each_rate_drops_its_share(tiny_body):
-    """What reaches the last linear layer: the features with a share of zeros, the others scaled to keep the expectation."""
+    """What reaches the last linear layer.
+
+    The features with a share of zeros, the others scaled to keep the expectation.
+    """
     model, seen = CrossEncoder(tiny_body, [0.0, 0.75]).train(), []
     tiny_body.classifier.register_forward_pre_hook(
         lambda _module, inputs: seen.append(inputs[0].detach())
@@ -54,6 +57,27 @@ def test_each_rate_drops_its_share(tiny_body):
         dropped[kept], 4 * features[kept]
     )
     assert kept.float().mean() == pytest.approx(0.25, abs=0.05)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_model_in_bf16_gives_logits_in_fp32(training):
+    """200 pairs, 200 values: with a last product in bf16 most would share theirs."""
+    from small import body
+
+    model = CrossEncoder(body().bfloat16(), [0.0, 0.0]).train(training)
+    ids = torch.randint(3, 130, (200, 12), generator=torch.Generator().manual_seed(0))
+    logits = model(input_ids=ids)
+    assert logits.dtype == torch.float32
+    assert len(logits[0].unique()) == 200
+    last = model.body.classifier
+    assert last.weight.dtype == torch.bfloat16, "the weights stay as they are"
+    logits.sum().backward()
+    assert last.weight.grad.dtype == torch.bfloat16 and last.weight.grad.abs().sum() > 0
+
+
+def test_in_fp32_a_logit_is_the_plain_models_to_the_last_bit(tiny_body):
+    plain = tiny_body.eval()(input_ids=IDS).logits[:, 0]
+    assert torch.equal(CrossEncoder(tiny_body, [0.0]).eval()(input_ids=IDS)[0], plain)
 
 
 def test_plain_transformers_loads_what_is_saved(tiny_body, tmp_path):
@@ -91,6 +115,7 @@ def test_an_architecture_whose_head_is_not_found():
     )
     with pytest.raises(
         InputError,
-        match="no multi-sample dropout for the architecture 'distilbert': found 0 linear layers to one logit outside distilbert, expected one .*it has bert, rembert",
+        match="no multi-sample dropout for the architecture 'distilbert': found 0 linear layers "
+        "to one logit outside distilbert, expected one .*it has bert, rembert",
     ):
         CrossEncoder(body, [0.1])
