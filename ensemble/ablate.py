@@ -28,6 +28,7 @@ from core.config import (
     last_round,
     layers_of,
     merged,
+    merged_layers,
     until_round,
     with_data,
 )
@@ -130,12 +131,11 @@ def configuration(
 
     row = ablation.rows[name]
     rows = [*row.beside, *([] if row.system else [name])]
-    above = [
-        ablation.set,
-        *(ablation.rows[n].set for n in involved(ablation, name, path)),
-        *(v for _, v in map(argument_layer, arguments)),
-    ]
-    whole = reduce(merged, [*(v for _, v in layers_of(path.parent / ablation.base)), *above])
+    layers = [*layers_of(path.parent / ablation.base), (f"{path}: set", ablation.set)]
+    for other in involved(ablation, name, path):
+        layers.append((f"{path}: rows.{other}.set", ablation.rows[other].set))
+    layers += [argument_layer(argument) for argument in arguments]
+    whole = merged_layers(Config, layers)
     whole["ranking"] = {
         **whole.get("ranking", {}),
         "rankers": {n: ranker(n) for n in rows} or {"untrained": {}},

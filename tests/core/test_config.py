@@ -201,7 +201,7 @@ def test_defaults_are_names_too(file):
 
 
 def test_what_refers_to_a_name_that_was_taken_away(names):
-    with pytest.raises(InputError, match=r"rankers.a.recipe: found 'default', .* \['more'\]"):
+    with pytest.raises(InputError, match=r"chain.pre.recipe: found 'default', .* \['more'\]"):
         load_config(names, ["data_aug.default=null"])
     with pytest.raises(InputError, match="ranking.rankers: found {}, expected .* at least 1 item"):
         load_config(names, ["ranking.rankers.a=null", "ranking.rankers.b=null"])
