@@ -1,11 +1,16 @@
-"""Folds by query: near-duplicate queries, and on request those of one article, lie in one fold, so that what is tried out on a fold was
-never learnt from a twin of it. One file, LANGUAGE QID FOLD in columns, for every stage."""
+"""Folds by query, so that what is tried out on a fold was never learnt from a twin of it.
+
+Near-duplicate queries lie in one fold, and on request those of one article, too. One file for
+every stage, LANGUAGE QID FOLD in columns.
+"""
 
 import re
 import unicodedata
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,7 +19,13 @@ from core.errors import InputError, at_line
 from core.files import finished_file
 from core.runs import text_lines
 
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
 Key = tuple[str, str]  # (language, query id)
+
+BLOCK = 2_000_000  # candidates looked at together: what bounds the memory
+CHECKED = 200_000  # candidates whose trigrams are compared together
 
 
 def trigrams(text: str) -> set[str]:
@@ -23,55 +34,123 @@ def trigrams(text: str) -> set[str]:
     return {letters[i : i + 3] for i in range(max(1, len(letters) - 2))}
 
 
-def duplicates(texts: Sequence[str], threshold: float) -> np.ndarray:
-    """Pairs [n, 2] of texts that share at least ``threshold`` of their trigrams (Jaccard). Time: by the pairs that share any."""
+def trigram_table(texts: Sequence[str]) -> "csr_array":
+    """[texts, trigrams]: 1 where a text has a trigram. Rare trigrams come first, in each row too."""
     from scipy.sparse import csr_array
 
-    sets = [trigrams(text) for text in texts]
-    number = {gram: i for i, gram in enumerate(sorted(set().union(*sets)))}
-    columns = [number[gram] for grams in sets for gram in sorted(grams)]
-    sizes = np.array([len(grams) for grams in sets])
+    number: dict[str, int] = {}
+    columns, row_ends = array("i"), array("q", [0])
+    for text in texts:
+        columns.extend(number.setdefault(gram, len(number)) for gram in trigrams(text))
+        row_ends.append(len(columns))
+
+    by_first_seen = np.array(columns, np.int32)
+    frequency = np.bincount(by_first_seen, minlength=len(number))
+    rarity = np.empty(len(number), np.int32)
+    rarity[np.argsort(frequency, kind="stable")] = np.arange(len(number), dtype=np.int32)
     table = csr_array(
-        (np.ones(len(columns), np.int32), columns, np.concatenate([[0], np.cumsum(sizes)])),
-        (len(sets), len(number)),
+        (np.ones(len(columns), np.int32), rarity[by_first_seen], np.array(row_ends)),
+        (len(texts), len(number)),
     )
-    shared = (table @ table.T).tocoo()
-    a, b = shared.coords
-    near = (a < b) & (shared.data >= threshold * (sizes[a] + sizes[b] - shared.data))
-    return np.stack([a[near], b[near]], 1)
+    table.sort_indices()
+    return table
+
+
+def duplicates(texts: Sequence[str], threshold: float) -> np.ndarray:
+    """Pairs [n, 2] of texts that share at least ``threshold`` of their trigrams (Jaccard).
+
+    Exact, by prefix filtering (Chaudhuri, Ganti and Kaushik 2006; Bayardo, Ma and Srikant 2007):
+    a text of n trigrams shares at least ``threshold`` * n with any near-duplicate, so of the rest
+    and one more, which are chosen as its rarest, they have at least one in common. Only texts
+    that meet in such a rare trigram, and whose sizes allow it, are compared. Time and memory go
+    with their number, not with the square of the texts.
+    """
+    table = trigram_table(texts)
+    sizes = np.diff(table.indptr)
+    near = [np.empty((0, 2), np.int64)]
+    for first, second in candidates(table, sizes, threshold):
+        for start in range(0, len(first), CHECKED):
+            a, b = first[start : start + CHECKED], second[start : start + CHECKED]
+            shared = table[a].multiply(table[b]).sum(axis=1)
+            alike = shared >= threshold * (sizes[a] + sizes[b] - shared)
+            near.append(np.stack([a[alike], b[alike]], 1))
+    return np.concatenate(near)
+
+
+def candidates(
+    table: "csr_array", sizes: np.ndarray, threshold: float
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Blocks of (first, second) rows, the first before the second, that may be near-duplicates."""
+    prefixes = rarest(table, sizes, threshold)
+    texts_of = prefixes.T.tocsr()  # [trigrams, texts]
+    meetings = prefixes @ np.diff(texts_of.indptr)  # of each text, itself counted
+    blocks = (np.cumsum(meetings) - meetings) // BLOCK
+    starts = np.flatnonzero(np.diff(blocks, prepend=-1))
+    for start, end in zip(starts, [*starts[1:], len(sizes)], strict=True):
+        met = (prefixes[start:end] @ texts_of).tocoo()
+        first, second = met.coords[0].astype(np.int64) + start, met.coords[1].astype(np.int64)
+        smaller = np.minimum(sizes[first], sizes[second])
+        larger = np.maximum(sizes[first], sizes[second])
+        possible = (first < second) & (smaller >= threshold * larger)
+        yield first[possible], second[possible]
+
+
+def rarest(table: "csr_array", sizes: np.ndarray, threshold: float) -> "csr_array":
+    """Of each row the trigrams without which too few are left to be a near-duplicate."""
+    from scipy.sparse import csr_array
+
+    least_shared = np.maximum(1, np.ceil(threshold * sizes)).astype(np.int64)
+    kept_of_row = sizes - least_shared + 1
+    rows = np.repeat(np.arange(len(sizes)), sizes)
+    place_in_row = np.arange(table.nnz) - table.indptr[rows]
+    kept = place_in_row < kept_of_row[rows]
+    row_ends = np.concatenate([[0], np.cumsum(kept_of_row)])
+    return csr_array((table.data[kept], table.indices[kept], row_ends), table.shape)
 
 
 def together(
     texts: Sequence[str], articles: Sequence[Iterable[str]], threshold: float
 ) -> np.ndarray:
-    """The number of each query's group: linked by near-duplicate texts or by an article in common, also over several steps."""
+    """The number of each query's cluster.
+
+    Queries are linked by near-duplicate texts or by an article in common, also over several
+    steps.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    first: dict[str, int] = {}
-    links = [
-        (first.setdefault(article, i), i)
-        for i, found in enumerate(articles)
-        for article in sorted(found)
-    ]
-    edges = np.concatenate([duplicates(texts, threshold), np.array(links, int).reshape(-1, 2)])
-    return connected_components(
-        coo_array((np.ones(len(edges)), edges.T), (len(texts), len(texts))), directed=False
-    )[1]
+    # Texts that are written alike need no comparison, however many there are of them.
+    first_with_text: dict[str, int] = {}
+    first_with_article: dict[str, int] = {}
+    links = []
+    for number, (text, own_articles) in enumerate(zip(texts, articles, strict=True)):
+        links.append((first_with_text.setdefault(text, number), number))
+        for article in sorted(own_articles):
+            links.append((first_with_article.setdefault(article, number), number))
+
+    distinct = np.array(list(first_with_text.values()), np.int64)
+    alike = distinct[duplicates(list(first_with_text), threshold)]
+    edges = np.concatenate([alike, np.array(links, np.int64).reshape(-1, 2)])
+    graph = coo_array((np.ones(len(edges)), edges.T), (len(texts), len(texts)))
+    return connected_components(graph, directed=False)[1]
 
 
-def assign(groups: np.ndarray, before: Sequence[int], random: np.random.Generator) -> np.ndarray:
-    """A fold a query: the groups, the largest first and equal ones in random order, each into the fold that has fewest queries, or of
-    equal ones into that with fewest from other languages (``before``, a count a fold)."""
-    sizes = Counter(groups.tolist())
-    order = sorted(random.permutation(sorted(sizes)).tolist(), key=lambda g: -sizes[g])
-    filled, fold_of = [0] * len(before), {}
-    for group in order:
-        fold_of[group] = min(
-            range(len(before)), key=lambda fold: (filled[fold], before[fold], fold)
-        )
-        filled[fold_of[group]] += sizes[group]
-    return np.array([fold_of[g] for g in groups.tolist()], int)
+def assign(clusters: np.ndarray, before: Sequence[int], random: np.random.Generator) -> np.ndarray:
+    """A fold a query, so that a cluster's queries share theirs.
+
+    The largest clusters come first and equal ones in random order, each into the fold that has
+    fewest queries, or of equal ones into that with fewest from other languages (``before``, a
+    count a fold).
+    """
+    sizes = Counter(clusters.tolist())
+    shuffled = random.permutation(sorted(sizes)).tolist()
+    filled = [0] * len(before)
+    fold_of = {}
+    for cluster in sorted(shuffled, key=lambda number: -sizes[number]):
+        fold = min(range(len(before)), key=lambda fold: (filled[fold], before[fold], fold))
+        fold_of[cluster] = fold
+        filled[fold] += sizes[cluster]
+    return np.array([fold_of[cluster] for cluster in clusters.tolist()], int)
 
 
 def make_folds(
@@ -82,22 +161,20 @@ def make_folds(
     seed: int,
 ) -> dict[Key, int]:
     """Each language is divided on its own, so that every fold has its share of each."""
-    found: dict[Key, int] = {}
+    folds: dict[Key, int] = {}
     for language in dict.fromkeys(la for la, _ in queries):
         keys = [key for key in queries if key[0] == language]
-        groups = together(
-            [queries[k] for k in keys], [articles.get(k, ()) for k in keys], threshold
-        )
-        before = (
-            np.bincount(list(found.values()), minlength=count).tolist() if found else [0] * count
-        )
-        found |= dict(
-            zip(keys, assign(groups, before, generator(seed, 0, "folds", language)).tolist())
-        )
-    return found
+        texts = [queries[key] for key in keys]
+        clusters = together(texts, [articles.get(key, ()) for key in keys], threshold)
+        filled = Counter(folds.values())
+        before = [filled[fold] for fold in range(count)]
+        chosen = assign(clusters, before, generator(seed, 0, "folds", language))
+        folds |= zip(keys, chosen.tolist(), strict=True)
+    return folds
 
 
 def write_folds(path: Path, folds: Mapping[Key, int]) -> None:
+    """A line a query, in the order of ``folds``."""
     with finished_file(path) as file:
         for (language, qid), fold in folds.items():
             file.write(f"{language}\t{qid}\t{fold}\n")
@@ -115,13 +192,17 @@ def read_folds(path: Path, keys: Iterable[Key]) -> dict[Key, int]:
                 repr(line),
                 "language, query id and fold (a whole number), separated by tabs",
             )
-        if (key := (columns[0], columns[1])) in folds:
+        key = (columns[0], columns[1])
+        if key in folds:
             raise at_line(path, number, f"query {'/'.join(key)} a second time", "one fold a query")
         folds[key] = int(columns[2])
+
     keys = list(keys)
     missing = ["/".join(key) for key in keys if key not in folds]
     if missing:
         raise InputError(
-            f"{path}: {len(missing)} of {len(keys)} queries have no fold, first {', '.join(missing[:5])}; expected every judged train and dev query in use (folds.file=null makes the folds anew)"
+            f"{path}: {len(missing)} of {len(keys)} queries have no fold, "
+            f"first {', '.join(missing[:5])}; expected every judged train and dev query in use "
+            "(folds.file=null makes the folds anew)"
         )
     return {key: folds[key] for key in keys}

@@ -1,4 +1,7 @@
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +20,58 @@ def test_near_duplicates_by_hand():
     """abcd, abcde: {abc, bcd} and {abc, bcd, cde} share two of three."""
     texts = ["abcd", "xyz", "abcde"]
     assert duplicates(texts, 0.66).tolist() == [[0, 2]] and duplicates(texts, 0.67).tolist() == []
+
+
+def by_definition(texts, threshold):
+    """Every text with every other: what ``duplicates`` did before it had a faster way."""
+    sets = [trigrams(text) for text in texts]
+    near = []
+    for i, one in enumerate(sets):
+        for j in range(i + 1, len(sets)):
+            shared = len(one & sets[j])
+            if shared and shared >= threshold * (len(one) + len(sets[j]) - shared):
+                near.append((i, j))
+    return near
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 0.8, 0.9, 1.0])
+def test_near_duplicates_are_those_of_the_definition(threshold, monkeypatch):
+    """Questions of common words and of few letters, so that many are alike in every degree; in several blocks."""
+    random = np.random.default_rng(7)
+    words = "what who is was the of in a capital river king moon 7 77 水 ?!".split()
+    texts = [" ".join(random.choice(words, size=random.integers(1, 9))) for _ in range(200)]
+    texts += ["".join(random.choice(list("ab"), size=random.integers(1, 12))) for _ in range(60)]
+    expected = by_definition(texts, threshold)
+    assert len(expected) > 40, "there is something to find"
+    for block, checked in ((2_000_000, 200_000), (500, 7)):
+        monkeypatch.setattr("core.folds.BLOCK", block)
+        monkeypatch.setattr("core.folds.CHECKED", checked)
+        assert sorted(map(tuple, duplicates(texts, threshold).tolist())) == expected
+
+
+MANY = """
+import resource
+import numpy as np
+from core.folds import together
+resource.setrlimit(resource.RLIMIT_AS, (2 * 10**9, 2 * 10**9))
+random = np.random.default_rng(0)
+names = ["".join(random.choice(list("abcdefghijklmnopqrstuvwxyz"), size=9)) for _ in range(4000)]
+texts = [f"what is the capital of {a} and {b}" for a, b in random.choice(names, size=(20000, 2))]
+texts += texts[:10]
+print(len(set(together(texts, [[]] * len(texts), 0.8).tolist())))
+"""
+
+
+def test_memory_does_not_grow_with_the_square():
+    """20,000 questions of one pattern, every pair of which shares trigrams: 400 million pairs, 10 GB
+    when all of them are kept; here two are enough."""
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", MANY], cwd=root, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-500:]
+    clusters = int(done.stdout)
+    assert 1 < clusters <= 20_000, "the ten that stand twice are no clusters of their own"
 
 
 def test_groups_join_over_several_steps():
