@@ -1,7 +1,8 @@
-"""What each way of fusing is worth, honestly: weights that are tuned and measured on the same queries flatter themselves.
+"""What each way of fusing is worth on queries that it was not tuned on.
 
-Every method is fitted on all folds but one and measured on that one, in turn; what it chooses inside (a number of trees) it chooses by
-folds within the training folds. The best single member is chosen in the same way, so that the gain over it is fair.
+Every method is fitted on all folds but one and measured on that one, in turn; what it chooses
+inside (a number of trees) it chooses by folds within the training folds. The best single member is
+chosen in the same way, so that the gain over it is fair.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,9 +14,9 @@ from core.settings import Ensemble
 from ensemble import weights
 from ensemble.weights import Judged, Key
 
-Method = Callable[
-    [np.ndarray, np.ndarray], np.ndarray
-]  # masks of the queries to learn from and to fuse -> values [query, passage]
+Method = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""(mask of the queries to learn from, of those to fuse) -> fused values [query, passage]."""
+
 SHRINK = 50.0  # of the row "coordinate, by language", where the settings name no other
 
 
@@ -25,21 +26,30 @@ def plain(s: Ensemble) -> Ensemble:
 
 
 def rules(s: Ensemble, languages: int) -> dict[str, tuple[str, float | None]]:
-    """Method -> weighting rule and shrinkage of weights by language, which makes sense from two languages on."""
-    found: dict[str, tuple[str, float | None]] = {rule: (rule, None) for rule in weights.RULES}
-    return found | (
-        {"coordinate, by language": ("coordinate", s.shrink or SHRINK)} if languages > 1 else {}
-    )
+    """Method -> weighting rule and shrinkage.
+
+    Weights by language make sense from two ``languages`` on.
+    """
+    by_method: dict[str, tuple[str, float | None]] = {rule: (rule, None) for rule in weights.RULES}
+    if languages > 1:
+        by_method["coordinate, by language"] = ("coordinate", s.shrink or SHRINK)
+    return by_method
 
 
 def rule_method(judged: Judged, s: Ensemble, rule: str, shrink: float | None = None) -> Method:
-    return lambda learn, rows: weights.apply(
-        judged.part(rows).members, weights.fit(judged.part(learn), plain(s), rule, shrink), plain(s)
-    )
+    """Weights by a rule."""
+
+    def fused(learn: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        chosen = weights.fit(judged.part(learn), plain(s), rule, shrink)
+        return weights.apply(judged.part(rows).members, chosen, plain(s))
+
+    return fused
 
 
 def single_method(judged: Judged) -> Method:
-    def best(learn, rows):
+    """The member that is best alone."""
+
+    def best(learn: np.ndarray, rows: np.ndarray) -> np.ndarray:
         part = judged.part(learn)
         alone = [part.macro(part.per_query(scores)) for scores in part.members.scores]
         return judged.members.scores[int(np.argmax(alone))][rows]
@@ -48,86 +58,80 @@ def single_method(judged: Judged) -> Method:
 
 
 def methods(judged: Judged, s: Ensemble, stacked: Method | None) -> dict[str, Method]:
-    found = {
-        name: rule_method(judged, s, *rule)
-        for name, rule in rules(s, len(set(judged.languages.tolist()))).items()
-    }
-    return {
-        "best single": single_method(judged),
-        **found,
-        **({"stacking": stacked} if stacked else {}),
-    }
+    """All rows of the estimates, the one that the gains are measured against first."""
+    by_name = {"best single": single_method(judged)}
+    languages = len(set(judged.languages.tolist()))
+    for name, (rule, shrink) in rules(s, languages).items():
+        by_name[name] = rule_method(judged, s, rule, shrink)
+    if stacked:
+        by_name["stacking"] = stacked
+    return by_name
 
 
 def nested(judged: Judged, method: Method, folds: np.ndarray) -> np.ndarray:
     """nDCG@10 of each query, fused by what was learnt from the other folds."""
-    found = np.zeros(len(folds))
+    per_query = np.zeros(len(folds))
     for fold in sorted(set(folds.tolist())):
-        rows = folds == fold
-        found[rows] = judged.part(rows).per_query(method(~rows, rows))
-    return found
+        held = folds == fold
+        per_query[held] = judged.part(held).per_query(method(~held, held))
+    return per_query
 
 
 def estimates(
     judged: Judged, folds: Mapping[Key, int], s: Ensemble, stacked: Method | None, seed: int
 ) -> list[dict]:
-    """A row a method: ``same`` (learnt and measured on all queries), ``nested``, and the nested gain over the best single member."""
-    fold = np.array([folds[key] for key in judged.members.queries])
+    """A row a method, with its nested gain over the best single member and how sure that is.
+
+    ``same`` is what was learnt and measured on all queries, ``nested`` is honest.
+    """
+    fold = np.array([folds[key] for key in weights.keys_of(judged.members)])
     everything = np.ones(len(fold), bool)
-    found: list[dict] = []
     base = nested(judged, single_method(judged), fold)
+    table: list[dict] = []
     for name, method in methods(judged, s, stacked).items():
         honest = nested(judged, method, fold)
-        found.append(
-            {
-                "method": name,
-                "same": judged.macro(judged.per_query(method(everything, everything))),
-                "nested": judged.macro(honest),
-                "gain": judged.macro(honest) - judged.macro(base),
-                **tested(honest - base, seed),
-            }
-        )
-    return found
+        row = {
+            "method": name,
+            "same": judged.macro(judged.per_query(method(everything, everything))),
+            "nested": judged.macro(honest),
+            "gain": judged.macro(honest) - judged.macro(base),
+        }
+        table.append(row | tested(honest - base, judged.languages.tolist(), seed))
+    return table
 
 
-def tested(differences: np.ndarray, seed: int) -> dict:
+def tested(differences: np.ndarray, languages: list[str], seed: int) -> dict:
+    """Of each query's gain: how many are won and lost, and p of the mean over languages."""
     return {
         "wins": int((differences > 1e-12).sum()),
         "losses": int((differences < -1e-12).sum()),
         "queries": len(differences),
-        "p": randomisation_test(differences.tolist(), seed=seed),
+        "p": randomisation_test(differences.tolist(), languages, seed=seed),
     }
 
 
 def rows(
-    found: Sequence[Mapping], elsewhere: Mapping[str, Mapping[str, float]] | None = None
+    estimated: Sequence[Mapping], elsewhere: Mapping[str, Mapping[str, float]] | None = None
 ) -> list[list[str]]:
-    """A table; ``elsewhere``: column -> method -> nDCG@10 of what was fitted on all of dev."""
+    """The estimates as a table with a head.
+
+    ``elsewhere``: more columns, name -> method -> nDCG@10 of what was fitted on all of dev.
+    """
     elsewhere = elsewhere or {}
-    return [
-        [
-            "method",
-            "same queries",
-            "nested",
-            "gain over the best single",
-            "won",
-            "lost",
-            "of",
-            "p",
-            *elsewhere,
-        ],
-        *(
+    head = ["method", "same queries", "nested", "gain over the best single"]
+    table = [[*head, "won", "lost", "of", "p", *elsewhere]]
+    for row in estimated:
+        table.append(
             [
-                v["method"],
-                f"{v['same']:.4f}",
-                f"{v['nested']:.4f}",
-                f"{v['gain']:+.4f}",
-                str(v["wins"]),
-                str(v["losses"]),
-                str(v["queries"]),
-                f"{v['p']:.4f}",
-                *(f"{by_method[v['method']]:.4f}" for by_method in elsewhere.values()),
+                row["method"],
+                f"{row['same']:.4f}",
+                f"{row['nested']:.4f}",
+                f"{row['gain']:+.4f}",
+                str(row["wins"]),
+                str(row["losses"]),
+                str(row["queries"]),
+                f"{row['p']:.4f}",
+                *(f"{by_method[row['method']]:.4f}" for by_method in elsewhere.values()),
             ]
-            for v in found
-        ),
-    ]
+        )
+    return table

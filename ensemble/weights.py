@@ -36,9 +36,14 @@ def aligned_members(
     return align(keyed, queries)
 
 
+def keys_of(members: Aligned) -> tuple[Key, ...]:
+    """The queries of ``aligned_members``."""
+    return cast(tuple[Key, ...], members.queries)
+
+
 def languages_of(members: Aligned) -> np.ndarray:
-    """[query] language of members whose queries are (language, query id)."""
-    return np.array([language for language, _ in cast(tuple[Key, ...], members.queries)])
+    """[query] language of ``aligned_members``."""
+    return np.array([language for language, _ in keys_of(members)])
 
 
 @dataclass(frozen=True)
