@@ -328,7 +328,7 @@ def check_retrieval(config: Config, layers: Sequence[Layer]) -> None:
 
 def check_recipes(config: Config, path: str | Path) -> None:
     """Each training's recipe is there, unless it is that of another configuration's data."""
-    for name, ranker in config.ranking.trainings.items():
+    for name, ranker in config.ranking.trained.items():
         if ranker.data is None and ranker.recipe not in config.data_aug:
             part = "chain" if name in config.ranking.chain else "rankers"
             raise InputError(

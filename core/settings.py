@@ -145,6 +145,9 @@ class Training(Part):
 
 
 class Ranker(Training):
+    # a finished cross-encoder, a folder or a hub id, that scores as it is: nothing is trained, and
+    # max_length is the model's own where it is not set
+    model: str | None = None
     backbone: str = "embedded"
     layers: Count | None = None
     prune_vocabulary: bool = False
@@ -193,6 +196,7 @@ class Ranker(Training):
     def recipe_settings(self) -> dict:
         """What decides the weights. Settings younger than the first trainings count where they are set, so that those trainings stand."""
         young = {
+            "model",
             "start",
             "data",
             "loss",
@@ -216,7 +220,9 @@ class Ranker(Training):
 class Rerank(Part):
     """How the rankers score."""
 
-    depth: Count = 200  # of the block that the ensemble fuses; a ranker may score fewer
+    # of the block that the ensemble fuses; a ranker may score fewer. Without it 200, or all
+    # candidates where they are fewer
+    depth: Count | None = None
     batch_tokens: Count = 16384
     # the last two on a CPU; openvino in fp32, or bf16 for a ranker with that precision
     backend: Literal["torch", "openvino", "int8"] = "torch"
@@ -235,8 +241,13 @@ class Ranking(Part):
 
     @property
     def trainings(self) -> dict[str, Ranker]:
-        """All that is trained: the steps of the chain, and the rankers."""
+        """All cross-encoders: the steps of the chain, and the rankers, with given ones."""
         return self.chain | self.rankers
+
+    @property
+    def trained(self) -> dict[str, Ranker]:
+        """Those of them that are trained here: all but given models."""
+        return {name: r for name, r in self.trainings.items() if r.model is None}
 
 
 class Folds(Part):
