@@ -31,14 +31,15 @@ from retrieval import search
 def plan(task: Task) -> Plan:
     steps = task.new_plan("data_aug")
     languages = [la for la, _ in task.pairs(task.config.splits.train)]
-    if not languages:
+    if not languages and task.config.ranking.trained:
         raise InputError(
             f"{task.collection.root}: no language has {task.config.splits.train} topics, so there is nothing to train on"
         )
-    for name, recipe in task.config.data_aug.items():
+    recipes = task.config.data_aug if languages else {}  # given rankers learn from nothing
+    for name, recipe in recipes.items():
         users = [
             r.round
-            for r in task.config.ranking.trainings.values()
+            for r in task.config.ranking.trained.values()
             if r.recipe == name and r.data is None
         ]
         if users or not recipe.pseudo_label:  # what a later round asks for is made then
