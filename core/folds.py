@@ -35,7 +35,7 @@ def trigrams(text: str) -> set[str]:
 
 
 def trigram_table(texts: Sequence[str]) -> "csr_array":
-    """[texts, trigrams]: 1 where a text has a trigram. Rare trigrams come first, in each row too."""
+    """[texts, trigrams]: 1 where a text has a trigram; the rarest come first, in each row too."""
     from scipy.sparse import csr_array
 
     number: dict[str, int] = {}
@@ -181,7 +181,7 @@ def write_folds(path: Path, folds: Mapping[Key, int]) -> None:
 
 
 def read_folds(path: Path, keys: Iterable[Key]) -> dict[Key, int]:
-    """The folds of ``keys``; raises InputError if the file does not cover them, and for a bad line."""
+    """The folds of ``keys``; raises InputError where one has none, and for a bad line."""
     folds: dict[Key, int] = {}
     for number, line in enumerate(text_lines(path), 1):
         columns = line.split("\t")

@@ -1,7 +1,7 @@
 """TREC runs: the strict reader, the atomic writer, and the one order of ties."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from core.errors import InputError, at_line
@@ -11,51 +11,47 @@ from core.records import Run, ScoredDocument
 
 def ranked(scores: Mapping[str, float]) -> list[ScoredDocument]:
     """Score descending, ties by docid descending, as trec_eval breaks them."""
-    return [
-        ScoredDocument(d, s) for s, d in sorted(((s, d) for d, s in scores.items()), reverse=True)
-    ]
+    by_score = sorted(((score, docid) for docid, score in scores.items()), reverse=True)
+    return [ScoredDocument(docid, score) for score, docid in by_score]
 
 
 def top_k(scores: Mapping[str, float], k: int) -> dict[str, float]:
-    return {d: s for d, s in ranked(scores)[:k]}
+    """The ``k`` best, in their order."""
+    return dict(ranked(scores)[:k])
 
 
 def by_depth(scores: Mapping[str, float]) -> dict[str, float]:
-    """The same order with depth - rank as the score: no ties are left for a reader to break in its own way."""
+    """The same order with depth - rank as the score: no ties are left for a reader to break."""
     order = ranked(scores)
-    return {d: float(len(order) - i) for i, (d, _) in enumerate(order)}
+    return {docid: float(len(order) - place) for place, (docid, _) in enumerate(order)}
 
 
 def append_below(block: Mapping[str, float], rest: Iterable[str]) -> dict[str, float]:
     """``block`` with the unscored ``rest`` in its given order under it, a whole point apart."""
     lowest = min(block.values(), default=0.0)
-    tail = [d for d in rest if d not in block]
-    return {**block, **{d: lowest - 1.0 - i for i, d in enumerate(tail)}}
+    unscored = [docid for docid in rest if docid not in block]
+    below = {docid: lowest - 1.0 - place for place, docid in enumerate(unscored)}
+    return {**block, **below}
 
 
 def read_run(path: Path) -> Run:
     """Reads six TREC columns. The scores decide the order; the rank column is not used.
 
-    Raises InputError with file and line for a wrong column count, a score that is no finite number, a passage named twice for
-    a query, bytes that are not UTF-8, and for an empty file.
+    Raises InputError with file and line for a wrong column count, a score that is no finite
+    number, a passage named twice for a query, bytes that are not UTF-8, and for an empty file.
     """
     run: Run = {}
     for number, line in enumerate(text_lines(path), 1):
-        columns = line.split()
-        if len(columns) != 6:
-            raise at_line(
-                path, number, f"{len(columns)} columns", "6: query-id Q0 docid rank score tag"
-            )
-        qid, _, docid, _, text, _ = columns
-        score = finite(path, number, text)
-        if docid in run.setdefault(qid, {}):
+        qid, docid, score = parse_line(path, number, line)
+        scores = run.setdefault(qid, {})
+        if docid in scores:
             raise at_line(
                 path,
                 number,
                 f"passage {docid} a second time for query {qid}",
                 "each passage once a query",
             )
-        run[qid][docid] = score
+        scores[docid] = score
     if not run:
         raise InputError(
             f"{path}: the run is empty, expected lines of query-id Q0 docid rank score tag"
@@ -63,8 +59,73 @@ def read_run(path: Path) -> Run:
     return run
 
 
+def parse_line(path: Path, number: int, line: str) -> tuple[str, str, float]:
+    """(query id, docid, score) of a run's line."""
+    columns = line.split()
+    if len(columns) != 6:
+        raise at_line(
+            path, number, f"{len(columns)} columns", "6: query-id Q0 docid rank score tag"
+        )
+    qid, _, docid, _, score, _ = columns
+    return qid, docid, finite(path, number, score)
+
+
+class StoredRun(Mapping[str, dict[str, float]]):
+    """A run that ``write_run`` wrote, by query id, without holding its scores.
+
+    In memory are the places of the queries in the file, about 150 bytes a query: a run of 100,000
+    queries and depth 1000 would take 12 GB as a Run. The file may be empty. Each look-up reads the
+    query's lines. Raises InputError if the lines of a query do not lie together.
+    """
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self.places: dict[str, tuple[int, int, int]] = {}  # offset, bytes, number of the first line
+        start, first_line, own = 0, 1, b""
+        number, end = 0, 0
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                name = line[: line.find(b" ")]
+                if name != own:
+                    self.add(own, start, end, first_line)
+                    start, first_line, own = end, number, name
+                end += len(line)
+        self.add(own, start, end, first_line)
+
+    def add(self, name: bytes, start: int, end: int, line: int) -> None:
+        """Notes where the lines of a query are."""
+        if start == end:
+            return
+        qid = name.decode("utf-8")
+        if qid in self.places:
+            raise at_line(
+                self.path, line, f"query {qid} again after others", "a query's lines together"
+            )
+        self.places[qid] = start, end - start, line
+
+    def __getitem__(self, qid: str) -> dict[str, float]:
+        offset, size, first_line = self.places[qid]
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            lines = file.read(size).decode("utf-8").rstrip("\n").split("\n")
+        scores = {}
+        for number, line in enumerate(lines, first_line):
+            _, docid, score = parse_line(self.path, number, line)
+            scores[docid] = score
+        return scores
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
 def run_file(folder: str | Path, language: str, split: str, otherwise: str) -> Path:
-    """LANG-SPLIT.trec of a folder; a missing one is an InputError that ends with ``otherwise``: what needs it."""
+    """LANG-SPLIT.trec of a folder.
+
+    A missing one is an InputError that ends with ``otherwise``: what needs it.
+    """
     path = Path(folder) / f"{language}-{split}.trec"
     if not path.is_file():
         raise InputError(f"{path}: no such file; {otherwise}")
@@ -73,13 +134,21 @@ def run_file(folder: str | Path, language: str, split: str, otherwise: str) -> P
 
 def write_run(path: Path, run: Run, tag: str) -> None:
     """Scores in full, queries in the order of ``run``, passages in the one order."""
+    write_rankings(path, run.items(), tag)
+
+
+def write_rankings(
+    path: Path, rankings: Iterable[tuple[str, Mapping[str, float]]], tag: str
+) -> None:
+    """``write_run`` for a stream of (query id, scores): written as they come, none is kept."""
     with finished_file(path) as file:
-        for qid, scores in run.items():
-            for rank, (docid, score) in enumerate(ranked(scores), 1):
-                file.write(f"{qid} Q0 {docid} {rank} {float(score)!r} {tag}\n")
+        for qid, scores in rankings:
+            for place, (docid, score) in enumerate(ranked(scores), 1):
+                file.write(f"{qid} Q0 {docid} {place} {float(score)!r} {tag}\n")
 
 
-def finite(path, number, text) -> float:
+def finite(path: Path, number: int, text: str) -> float:
+    """A score; raises InputError for anything but a finite number."""
     try:
         score = float(text)
     except ValueError:
@@ -89,8 +158,11 @@ def finite(path, number, text) -> float:
     return score
 
 
-def text_lines(path: Path) -> Iterable[str]:
-    """Lines of a UTF-8 text file without their ends; a missing file or other bytes are an InputError."""
+def text_lines(path: Path) -> Iterator[str]:
+    """Lines of a UTF-8 text file without their ends.
+
+    A missing file or other bytes are an InputError.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")

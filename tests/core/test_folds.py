@@ -36,7 +36,7 @@ def by_definition(texts, threshold):
 
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 0.8, 0.9, 1.0])
 def test_near_duplicates_are_those_of_the_definition(threshold, monkeypatch):
-    """Questions of common words and of few letters, so that many are alike in every degree; in several blocks."""
+    """Questions of common words and of few letters: alike in every degree. In several blocks."""
     random = np.random.default_rng(7)
     words = "what who is was the of in a capital river king moon 7 77 水 ?!".split()
     texts = [" ".join(random.choice(words, size=random.integers(1, 9))) for _ in range(200)]
@@ -63,8 +63,7 @@ print(len(set(together(texts, [[]] * len(texts), 0.8).tolist())))
 
 
 def test_memory_does_not_grow_with_the_square():
-    """20,000 questions of one pattern, every pair of which shares trigrams: 400 million pairs, 10 GB
-    when all of them are kept; here two are enough."""
+    """20,000 questions of one pattern: 200 million pairs share trigrams, 10 GB if all are kept."""
     root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", MANY], cwd=root, capture_output=True, text=True, timeout=300

@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 
 from core.errors import InputError
-from core.runs import append_below, by_depth, ranked, read_run, top_k, write_run
+from core.runs import (
+    StoredRun,
+    append_below,
+    by_depth,
+    ranked,
+    read_run,
+    top_k,
+    write_rankings,
+    write_run,
+)
 
 
 def test_order_is_score_then_docid_descending():
@@ -78,3 +87,50 @@ def test_a_failed_write_leaves_no_trace(tmp_path):
     with pytest.raises(TypeError):
         write_run(tmp_path / "run.trec", {"1": {"a": None}}, "tag")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stream_is_written_as_the_same_bytes_and_nothing_is_kept(tmp_path):
+    run = {"2": {"x": 0.5, "y": 0.5, "z": 2.0}, "empty": {}, "1": {"x": -3.0}}
+    write_run(tmp_path / "whole.trec", run, "tag")
+    seen = []
+
+    def stream():
+        for qid in run:
+            (part,) = tmp_path.glob("stream.trec.*.part")
+            seen.append(part.exists())
+            yield qid, run[qid]
+
+    write_rankings(tmp_path / "stream.trec", stream(), "tag")
+    assert (tmp_path / "stream.trec").read_bytes() == (tmp_path / "whole.trec").read_bytes()
+    assert seen == [True, True, True], "queries are asked for one by one while the file is open"
+
+
+def test_a_stored_run_is_the_run(tmp_path):
+    random = np.random.default_rng(3)
+    run = {
+        f"frågä-{q}": {f"d{i}": float(random.normal()) for i in random.permutation(30)[: q % 5 + 1]}
+        for q in range(20)
+    }
+    write_run(tmp_path / "run.trec", run, "tag")
+    stored = StoredRun(tmp_path / "run.trec")
+    assert dict(stored) == run and list(stored) == list(run), "in the file's order"
+    assert "none" not in stored and stored.get("none", {}) == {}
+    (tmp_path / "empty.trec").write_text("")
+    assert dict(StoredRun(tmp_path / "empty.trec")) == {}
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (
+            "1 Q0 d 1 2 t\n2 Q0 d 1 2 t\n1 Q0 e 2 1 t\n",
+            "line 3: found query 1 again after others, expected a query's lines together",
+        ),
+        ("1 Q0 d 1 2 t\n2 Q0 d 1 2 t\n2 Q0 e 2 nan t\n", "line 3: found score 'nan'"),
+        ("1 Q0 d 1 2 t\n2 Q0 d\n", "line 2: found 3 columns"),
+    ],
+)
+def test_a_wrong_stored_run_says_where(tmp_path, text, message):
+    (tmp_path / "run.trec").write_text(text)
+    with pytest.raises(InputError, match=message):
+        dict(StoredRun(tmp_path / "run.trec"))
