@@ -1,9 +1,12 @@
 """A collection on disk in MIRACL's format.
 
-    python -m core.collection --check DIR    reads everything, reports every language, ends with status 2 at the first fault
+    python -m core.collection --check DIR    reads everything, says what each language holds,
+                                             ends with status 2 at the first fault
 
-File names: the short ones (``LANG/corpus/docs-*.jsonl.gz``, ``LANG/topics/topics.LANG-SPLIT.tsv``, ``LANG/qrels/…``) and the hub's
-(``miracl-corpus-v1.0-LANG/docs-*.jsonl.gz``, ``miracl-v1.0-LANG/topics/topics.miracl-v1.0-LANG-SPLIT.tsv``; its test-a is testA).
+File names: the short ones (``LANG/corpus/docs-*.jsonl.gz``,
+``LANG/topics/topics.LANG-SPLIT.tsv``, ``LANG/qrels/…``) and the hub's
+(``miracl-corpus-v1.0-LANG/docs-*.jsonl.gz``,
+``miracl-v1.0-LANG/topics/topics.miracl-v1.0-LANG-SPLIT.tsv``; its test-a is testA).
 """
 
 import argparse
@@ -11,6 +14,7 @@ import gzip
 import json
 import re
 import shutil
+import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,56 +24,78 @@ from core.passages import Passages, build_passages
 from core.records import Document, Qrels, Query
 from core.runs import text_lines
 
-NAME = re.compile(r"(?:topics|qrels)\.(?:miracl-v[\d.]+-)?([a-z]{2,3})-([\w-]+)\.tsv$")
+FILE_NAME = re.compile(r"(?:topics|qrels)\.(?:miracl-v[\d.]+-)?([a-z]{2,3})-([\w-]+)\.tsv$")
+"""Of topics and judgments: its groups are language and split."""
+
+HUB_SPLITS = {"test-a": "testA", "test-b": "testB"}
+ALLOWABLE = ("unknown_passages", "empty_passages")
+DOCUMENT_FIELDS = 'strings "docid", "title" and "text"'
 
 
 class Collection:
-    """The files of a folder, by language and split; reading is strict. ``allow`` names faults that are reported, not raised."""
+    """The files of a folder, by language and split; reading is strict.
 
-    def __init__(self, root: Path, languages: Sequence[str] = (), allow: Sequence[str] = ()):
-        self.root, self.allow = Path(root), tuple(allow)
+    ``languages``: those in use, all that have topics without it. ``allow`` names faults that are
+    reported, not raised. Raises InputError for a folder without topics and for unknown languages.
+    """
+
+    def __init__(self, root: Path | str, languages: Sequence[str] = (), allow: Sequence[str] = ()):
+        self.root = Path(root)
+        self.allow = tuple(allow)
         if not self.root.is_dir():
             raise InputError(
-                f"{self.root}: no such folder; collection.path must name a collection in MIRACL's format"
+                f"{self.root}: no such folder; "
+                "collection.path must name a collection in MIRACL's format"
             )
-        self.topics, self.qrels = self.find("topics"), self.find("qrels")
-        found = sorted({language for language, _ in self.topics})
-        if not found:
+        self.topics = self.find("topics")
+        self.qrels = self.find("qrels")
+        self.all_languages = sorted({language for language, _ in self.topics})
+        if not self.all_languages:
             raise InputError(
-                f"{self.root}: found no topics, expected LANG/topics/topics.LANG-SPLIT.tsv or the hub's file names"
+                f"{self.root}: found no topics, "
+                "expected LANG/topics/topics.LANG-SPLIT.tsv or the hub's file names"
             )
-        unknown = [language for language in languages if language not in found]
+        self.check_languages(languages, "")
+        self.languages = sorted(languages) or self.all_languages
+
+    def check_languages(self, languages: Sequence[str], setting: str) -> None:
+        """Raises InputError for languages without topics; ``setting`` (``KEY: ``) names them."""
+        unknown = [language for language in languages if language not in self.all_languages]
         if unknown:
             raise InputError(
-                f"{self.root}: no topics for language {', '.join(unknown)}; topics are there for {', '.join(found)}"
+                f"{setting}{self.root}: no topics for language {', '.join(unknown)}; "
+                f"topics are there for {', '.join(self.all_languages)}"
             )
-        self.languages = sorted(languages) or found
 
     def find(self, kind: str) -> dict[tuple[str, str], Path]:
-        files = {}
+        """The files of ``topics`` or ``qrels`` by language and split."""
+        files: dict[tuple[str, str], Path] = {}
         for path in sorted(self.root.glob(f"*/{kind}/{kind}.*.tsv")):
-            match = NAME.match(path.name)
+            match = FILE_NAME.match(path.name)
             if match:
-                split = {"test-a": "testA", "test-b": "testB"}.get(match[2], match[2])
-                files[match[1], split] = path
+                language, split = match.groups()
+                files[language, HUB_SPLITS.get(split, split)] = path
         return files
 
     def corpus_files(self, language: str) -> list[Path]:
+        """Of a language, by the numbers in their names. Raises InputError if there are none."""
         patterns = (
             f"{language}/corpus/docs*.jsonl*",
             f"miracl-corpus-v*-{language}/docs*.jsonl*",
             f"miracl-v*-{language}/corpus/docs*.jsonl*",
         )
-        files = [p for pattern in patterns for p in self.root.glob(pattern)]
+        files: list[Path] = []
+        for pattern in patterns:
+            files += self.root.glob(pattern)
         if not files:
             raise InputError(
-                f"{self.root}: no corpus for {language}, expected {language}/corpus/docs-*.jsonl.gz or the hub's file names"
+                f"{self.root}: no corpus for {language}, "
+                f"expected {language}/corpus/docs-*.jsonl.gz or the hub's file names"
             )
-        return sorted(
-            files, key=lambda p: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", p.name)]
-        )
+        return sorted(files, key=by_numbers)
 
     def has(self, language: str, split: str) -> bool:
+        """Whether the split has topics."""
         return (language, split) in self.topics
 
     def surprise(self, language: str, train: str = "train") -> bool:
@@ -77,50 +103,47 @@ class Collection:
         return not self.has(language, train)
 
     def queries(self, language: str, split: str) -> list[Query]:
-        """In the file's order. Raises InputError for a wrong line, an empty query, a query id given twice, a missing file."""
+        """In the file's order.
+
+        Raises InputError for a wrong line, an empty query, a query id given twice, a missing file.
+        """
         path = self.topics.get((language, split))
         if path is None:
+            others = [other for la, other in self.topics if la == language]
             raise InputError(
-                f"{self.root}: language {language} has no topics for split {split}; it has {', '.join(s for la, s in self.topics if la == language)}"
+                f"{self.root}: language {language} has no topics for split {split}; "
+                f"it has {', '.join(others)}"
             )
-        queries: dict[str, Query] = {}
-        for number, line in enumerate(text_lines(path), 1):
-            columns = line.split("\t")
-            if len(columns) != 2:
-                raise at_line(path, number, f"{len(columns)} columns", "2: query-id TAB query")
-            qid, text = columns[0].strip(), columns[1].strip()
-            if not qid or not text:
-                raise at_line(
-                    path, number, f"an empty {'query' if qid else 'query id'}", "query-id TAB query"
-                )
-            if qid in queries:
-                raise at_line(
-                    path, number, f"query id {qid} a second time", "each query id once a split"
-                )
-            queries[qid] = Query(qid, text)
-        if not queries:
-            raise InputError(f"{path}: no queries, expected lines of query-id TAB query")
-        return list(queries.values())
+        return read_topics(path)
 
     def judgments(self, language: str, split: str) -> Qrels:
-        """Of a train or dev split. Test judgments are for ``core.evaluate`` alone: asking for them here is an error."""
+        """Of a train or dev split.
+
+        Test judgments are for ``core.evaluate`` alone: asking for them here is an InputError.
+        """
         if split.lower().startswith("test"):
             raise InputError(
-                f"judgments of {language}-{split} are read by the evaluation only; train and choose on train and dev"
+                f"judgments of {language}-{split} are read by the evaluation only; "
+                "train and choose on train and dev"
             )
         return read_qrels(self.qrels_file(language, split))
 
     def qrels_file(self, language: str, split: str) -> Path:
+        """Where a split's judgments are. Raises InputError if it has none."""
         path = self.qrels.get((language, split))
         if path is None:
             raise InputError(
-                f"{self.root}: language {language} has no judgments for split {split}, expected {language}/qrels/qrels.{language}-{split}.tsv"
+                f"{self.root}: language {language} has no judgments for split {split}, "
+                f"expected {language}/qrels/qrels.{language}-{split}.tsv"
             )
         return path
 
     def documents(self, language: str) -> Iterator[Document]:
-        """All passages of a language, streamed. An empty text is an InputError at the end of the corpus, with count and first
-        five, or a report where ``empty_passages`` is allowed."""
+        """All passages of a language, streamed.
+
+        An empty text is an InputError at the end of the corpus, with count and first five, or a
+        report where ``empty_passages`` is allowed.
+        """
         empty: list[str] = []
         for path in self.corpus_files(language):
             for number, line in corpus_lines(path):
@@ -131,6 +154,7 @@ class Collection:
         self.fault("empty_passages", empty, f"{self.root}: {language}: passages without text")
 
     def fault(self, kind: str, docids: Sequence[str], what: str) -> None:
+        """Raises InputError if any ``docids`` have a fault, or reports one that is allowed."""
         if not docids:
             return
         text = f"{what}: {len(docids)}, first {', '.join(docids[:5])}"
@@ -139,26 +163,56 @@ class Collection:
         print(f"allowed: {text}", flush=True)
 
     def check_judged(self, language: str, split: str, qrels: Qrels, passages: Passages) -> None:
-        """Judgments must be about passages of the corpus (``unknown_passages`` allows others) and about queries of the split."""
-        known = {q.qid for q in self.queries(language, split)}
+        """Raises InputError for judgments about queries or passages that there are not.
+
+        ``unknown_passages`` allows passages that the corpus lacks.
+        """
+        file = self.qrels_file(language, split)
+        known = {query.qid for query in self.queries(language, split)}
         strangers = [qid for qid in qrels if qid not in known]
         if strangers:
             raise InputError(
-                f"{self.qrels_file(language, split)}: judgments for queries without a topic: {len(strangers)}, first {', '.join(strangers[:5])}"
+                f"{file}: judgments for queries without a topic: "
+                f"{len(strangers)}, first {', '.join(strangers[:5])}"
             )
-        judged = sorted({docid for judged in qrels.values() for docid in judged})
-        missing = [
-            docid for docid, row in zip(judged, passages.rows(judged, strict=False)) if row < 0
-        ]
-        self.fault(
-            "unknown_passages",
-            missing,
-            f"{self.qrels_file(language, split)}: judgments for unknown passages",
-        )
+        judged: set[str] = set()
+        for by_passage in qrels.values():
+            judged |= by_passage.keys()
+        docids = sorted(judged)
+        rows = passages.rows(docids, strict=False)
+        missing = [docid for docid, row in zip(docids, rows, strict=True) if row < 0]
+        self.fault("unknown_passages", missing, f"{file}: judgments for unknown passages")
+
+
+def by_numbers(path: Path) -> list[int | str]:
+    """A key that sorts docs-2 before docs-10."""
+    pieces = re.split(r"(\d+)", path.name)
+    return [int(piece) if piece.isdigit() else piece for piece in pieces]
+
+
+def read_topics(path: Path) -> list[Query]:
+    """Strict topics: ``query-id TAB query``, each id once, at least one."""
+    queries: dict[str, Query] = {}
+    for number, line in enumerate(text_lines(path), 1):
+        columns = line.split("\t")
+        if len(columns) != 2:
+            raise at_line(path, number, f"{len(columns)} columns", "2: query-id TAB query")
+        qid, text = columns[0].strip(), columns[1].strip()
+        if not qid or not text:
+            lacking = "query" if qid else "query id"
+            raise at_line(path, number, f"an empty {lacking}", "query-id TAB query")
+        if qid in queries:
+            raise at_line(
+                path, number, f"query id {qid} a second time", "each query id once a split"
+            )
+        queries[qid] = Query(qid, text)
+    if not queries:
+        raise InputError(f"{path}: no queries, expected lines of query-id TAB query")
+    return list(queries.values())
 
 
 def read_qrels(path: Path) -> Qrels:
-    """Strict TREC judgments: ``query-id Q0 docid relevance``, a whole number >= 0, each pair once."""
+    """Strict TREC judgments: ``query-id Q0 docid relevance``, a whole number >= 0, each once."""
     qrels: Qrels = {}
     for number, line in enumerate(text_lines(path), 1):
         columns = line.split()
@@ -167,18 +221,16 @@ def read_qrels(path: Path) -> Qrels:
         qid, _, docid, relevance = columns
         if not relevance.isdigit():
             raise at_line(path, number, f"relevance {relevance!r}", "a whole number >= 0")
-        if docid in qrels.setdefault(qid, {}):
-            raise at_line(
-                path,
-                number,
-                f"passage {docid} a second time for query {qid}",
-                "one judgment a pair",
-            )
-        qrels[qid][docid] = int(relevance)
+        judged = qrels.setdefault(qid, {})
+        if docid in judged:
+            twice = f"passage {docid} a second time for query {qid}"
+            raise at_line(path, number, twice, "one judgment a pair")
+        judged[docid] = int(relevance)
     return qrels
 
 
 def corpus_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """(number, line) of a corpus file, unpacked. Raises InputError where it is cut short."""
     opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
     number = 0
     try:
@@ -187,69 +239,68 @@ def corpus_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 yield number, line
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(
-            f"{path}, after line {number}: the file is cut short or damaged ({error}); copy or download it again"
+            f"{path}, after line {number}: the file is cut short or damaged ({error}); "
+            "copy or download it again"
         ) from None
 
 
 def parse_document(path: Path, number: int, line: bytes) -> Document:
+    """The passage of a line of JSON. Raises InputError, with file and line, for any other."""
     try:
         record = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise at_line(
-            path,
-            number,
-            f"byte 0x{line[error.start]:02x} at column {error.start + 1}",
-            "UTF-8 text",
-        ) from None
+        byte = f"byte 0x{line[error.start]:02x} at column {error.start + 1}"
+        raise at_line(path, number, byte, "UTF-8 text") from None
     except json.JSONDecodeError as error:
-        raise at_line(
-            path,
-            number,
-            f"text that is not JSON ({error.msg})",
-            'an object with "docid", "title" and "text"',
-        ) from None
-    if not isinstance(record, dict) or not all(
-        isinstance(record.get(k, "" if k == "title" else None), str)
-        for k in ("docid", "title", "text")
-    ):
-        found = sorted(record) if isinstance(record, dict) else type(record).__name__
-        raise at_line(path, number, f"{found}", 'strings "docid", "title" and "text"')
-    docid = record["docid"]
+        nonsense = f"text that is not JSON ({error.msg})"
+        expected = 'an object with "docid", "title" and "text"'
+        raise at_line(path, number, nonsense, expected) from None
+    if not isinstance(record, dict):
+        raise at_line(path, number, type(record).__name__, DOCUMENT_FIELDS)
+    docid, title, text = record.get("docid"), record.get("title", ""), record.get("text")
+    if not (isinstance(docid, str) and isinstance(title, str) and isinstance(text, str)):
+        raise at_line(path, number, f"{sorted(record)}", DOCUMENT_FIELDS)
     if not docid or docid != "".join(docid.split()):
         raise at_line(path, number, f"docid {docid!r}", "a docid without white space")
-    return Document(docid, record.get("title", ""), record["text"])
+    return Document(docid, title, text)
 
 
 def check(root: Path, allow: Sequence[str], scratch: Path) -> None:
-    """Reads every file of a collection and prints a line a language; test judgments are checked like the others."""
+    """Reads every file of a collection and prints a line a language.
+
+    Test judgments are checked like the others. ``scratch`` is a folder to write to.
+    """
     collection = Collection(root, allow=allow)
     for language in collection.languages:
         folder = scratch / language
         folder.mkdir(parents=True)
         count = build_passages(collection.documents(language), folder)
-        passages, parts = Passages(folder), []
+        passages = Passages(folder)
+        contents = []
         for la, split in sorted(collection.topics):
-            if la != language:
-                continue
-            parts.append(f"{split} {len(collection.queries(language, split))} queries")
-            if (language, split) in collection.qrels:
-                qrels = read_qrels(collection.qrels_file(language, split))
-                collection.check_judged(language, split, qrels, passages)
-                parts[-1] += f" {sum(map(len, qrels.values()))} judgments"
-        print(f"{language}: {count} passages; {'; '.join(parts)}", flush=True)
+            if la == language:
+                contents.append(check_split(collection, language, split, passages))
+        print(f"{language}: {count} passages; {'; '.join(contents)}", flush=True)
         shutil.rmtree(folder)
 
 
-def main() -> None:
-    import tempfile
+def check_split(collection: Collection, language: str, split: str, passages: Passages) -> str:
+    """Reads a split's topics and judgments; what it holds, in words."""
+    contents = f"{split} {len(collection.queries(language, split))} queries"
+    if (language, split) in collection.qrels:
+        qrels = read_qrels(collection.qrels_file(language, split))
+        collection.check_judged(language, split, qrels, passages)
+        contents += f" {sum(map(len, qrels.values()))} judgments"
+    return contents
 
+
+def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m core.collection", description="checks a collection in MIRACL's format"
     )
     parser.add_argument("--check", metavar="DIR", required=True, type=Path)
-    parser.add_argument(
-        "--allow", nargs="*", default=[], choices=["unknown_passages", "empty_passages"]
-    )
+    parser.add_argument("--allow", nargs="*", default=[], choices=ALLOWABLE)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         check(options.check, options.allow, Path(scratch))

@@ -1,7 +1,9 @@
-"""What a configuration works on: its collection, languages, queries and the fingerprints of its files."""
+"""What a configuration works on: collection, languages, queries, and fingerprints of files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import cached_property, wraps
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from core import distributed
 from core.artefacts import Artefact, PassageStore, RankedRun
@@ -15,25 +17,40 @@ from core.settings import Config
 from core.sources import atlas
 from core.steps import Files, Plan, Step
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
-def once(function: Callable) -> Callable:
-    """``function(task, …)`` is computed once and kept as long as the task is: many configurations in one process, as in an ablation, must
-    not keep each other's models."""
+
+def once(
+    function: Callable[Concatenate["Task", Arguments], Result],
+) -> Callable[Concatenate["Task", Arguments], Result]:
+    """``function(task, …)`` is computed once and kept as long as the task is.
+
+    Not longer: many configurations in one process, as in an ablation, must not keep each other's
+    models. The arguments are hashable, and given by their places.
+    """
 
     @wraps(function)
-    def kept(task: "Task", *arguments):
-        key = function, *arguments
+    def kept(task: "Task", *arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
+        key = (function, *arguments)
+        if named:
+            raise TypeError(f"{function.__name__}: give {', '.join(named)} by place")
         if key not in task.kept:
-            task.kept[key] = function(task, *arguments)
+            task.kept[key] = function(task, *arguments, **named)
         return task.kept[key]
 
     return kept
 
 
 class Task:
+    """A configuration with what it works on.
+
+    ``kept`` holds what ``once`` computed; ``published`` the artefacts of the stages that planned.
+    """
+
     def __init__(self, config: Config):
         self.config = config
-        self.kept: dict = {}
+        self.kept: dict[Hashable, Any] = {}
         self.published: dict[Artefact, Step] = {}
 
     def new_plan(self, stage: str) -> Plan:
@@ -52,64 +69,78 @@ class Task:
 
     @cached_property
     def collection(self) -> Collection:
-        """The collection's folder; the embedded one is unpacked on first use."""
-        c = self.config.collection
-        root = (
-            atlas.folder(self.config.home / "collection", c.atlas)
-            if c.source == "atlas"
-            else c.path
-        )
-        return Collection(root, self.config.languages, c.allow)
+        """The collection's folder; the embedded one is unpacked on first use.
+
+        Raises InputError for languages that the configuration names and the collection lacks.
+        """
+        settings = self.config.collection
+        if settings.source == "atlas":
+            root = atlas.folder(self.config.home / "collection", settings.atlas)
+        else:
+            assert settings.path is not None, "core.config refuses a disk without a path"
+            root = Path(settings.path)
+        collection = Collection(root, self.config.languages, settings.allow)
+        own_parameters = self.config.retrieval.bm25.per_language
+        collection.check_languages(list(own_parameters), "retrieval.bm25.per_language: ")
+        return collection
 
     @property
     def languages(self) -> list[str]:
+        """Those in use, sorted."""
         return self.collection.languages
 
     def surprise(self, language: str) -> bool:
+        """A language without training topics."""
         return self.collection.surprise(language, self.config.splits.train)
 
     def splits(self, language: str) -> list[str]:
-        """Those of train, dev and test that the language has topics for."""
-        s = self.config.splits
-        found = [
-            split for split in (s.train, s.dev, s.test) if self.collection.has(language, split)
-        ]
-        if not found:
+        """Those of train, dev and test that the language has topics for.
+
+        Raises InputError if it has none.
+        """
+        names = self.config.splits
+        configured = (names.train, names.dev, names.test)
+        with_topics = [split for split in configured if self.collection.has(language, split)]
+        if not with_topics:
             raise InputError(
-                f"{self.collection.root}: {language} has no topics for any of {s.train}, {s.dev}, {s.test}"
+                f"{self.collection.root}: {language} has no topics for any of "
+                f"{', '.join(configured)}"
             )
-        return found
+        return with_topics
 
     def pairs(self, *splits: str) -> list[tuple[str, str]]:
-        """(language, split) for every language that has the split; all three splits without an argument."""
-        return [
-            (la, s) for la in self.languages for s in self.splits(la) if not splits or s in splits
-        ]
+        """(language, split) for every language that has the split.
+
+        All three splits without an argument.
+        """
+        pairs: list[tuple[str, str]] = []
+        for language in self.languages:
+            for split in self.splits(language):
+                if not splits or split in splits:
+                    pairs.append((language, split))
+        return pairs
 
     @once
     def queries(self, language: str, split: str) -> list[Query]:
-        """The split's queries, or the sample of ``limit`` of them that (seed, language, split) fixes, in the file's order."""
+        """The split's queries in the file's order, or a sample of ``limit`` of them.
+
+        The sample is fixed by seed, language and split.
+        """
         queries = self.collection.queries(language, split)
-        limit = (
-            self.config.limit.get(split)
-            if isinstance(self.config.limit, dict)
-            else self.config.limit
-        )
+        limit = self.config.limit
+        if isinstance(limit, dict):
+            limit = limit.get(split)
         if limit is None or limit >= len(queries):
             return queries
-        chosen = distributed.generator(self.config.seed, 0, "limit", language, split).permutation(
-            len(queries)
-        )[:limit]
-        return [queries[i] for i in sorted(chosen)]
+        generator = distributed.generator(self.config.seed, 0, "limit", language, split)
+        chosen = generator.permutation(len(queries))[:limit]
+        return [queries[place] for place in sorted(chosen)]
 
     def judgments(self, language: str, split: str) -> Qrels:
         """Of train or dev, for the queries in use."""
-        wanted = {q.qid for q in self.queries(language, split)}
-        return {
-            qid: judged
-            for qid, judged in self.collection.judgments(language, split).items()
-            if qid in wanted
-        }
+        in_use = {query.qid for query in self.queries(language, split)}
+        qrels = self.collection.judgments(language, split)
+        return {qid: judged for qid, judged in qrels.items() if qid in in_use}
 
     def checked_judgments(self, language: str, split: str) -> Qrels:
         """As ``judgments``, each judged passage checked to be in the collection."""
@@ -122,8 +153,9 @@ class Task:
 
         The known ones, so that surprise languages stay unseen; all if none is known.
         """
-        with_dev = [la for la, _ in self.pairs(self.config.splits.dev)]
-        return [la for la in with_dev if not self.surprise(la)] or with_dev
+        with_dev = [language for language, _ in self.pairs(self.config.splits.dev)]
+        known = [language for language in with_dev if not self.surprise(language)]
+        return known or with_dev
 
     def passages(self, language: str) -> Passages:
         """A language's passages, as the retrieval stage stored them."""
@@ -134,20 +166,21 @@ class Task:
         path = self.step(RankedRun(system, language, split)).path / "run.trec"
         return read_run(path) if path.stat().st_size else {}
 
-    def file_input(self, name: str, *paths) -> Files:
+    def file_input(self, name: str, *paths: Path) -> Files:
+        """Files by their content, whose digests are kept with the collection."""
         cache = self.config.home / "digests"
         return Files(name, digest([file_digest(path, cache) for path in paths]))
 
     def corpus_input(self, language: str) -> Files:
+        """A language's corpus files."""
         return self.file_input(f"corpus/{language}", *self.collection.corpus_files(language))
 
     def topics_input(self, language: str, split: str) -> Files:
-        """The queries in use; a change of ``limit`` or of the sampling seed is a change of this input."""
-        return Files(
-            f"topics/{language}-{split}", digest([list(q) for q in self.queries(language, split)])
-        )
+        """The queries in use: a change of ``limit`` or of the seed is a change of this input."""
+        queries = [list(query) for query in self.queries(language, split)]
+        return Files(f"topics/{language}-{split}", digest(queries))
 
     def qrels_input(self, language: str, split: str) -> Files:
-        return self.file_input(
-            f"qrels/{language}-{split}", self.collection.qrels_file(language, split)
-        )
+        """A split's whole file of judgments."""
+        file = self.collection.qrels_file(language, split)
+        return self.file_input(f"qrels/{language}-{split}", file)

@@ -38,3 +38,33 @@ def test_a_language_without_topics(config, folder):
         Task(config()).pairs()
     with pytest.raises(InputError, match="no topics for language xx"):
         assert Task(config(languages=["xx"])).languages
+
+
+def test_parameters_of_a_language_that_is_not_there(config):
+    per_language = {"en": {"k1": 1.0}, "fr": {"k1": 1.0}}
+    with_a_stranger = config(retrieval={"bm25": {"per_language": per_language}})
+    message = (
+        r"^retrieval.bm25.per_language: .*: no topics for language fr; "
+        "topics are there for de, en, sw$"
+    )
+    with pytest.raises(InputError, match=message):
+        assert Task(with_a_stranger).collection
+    one_in_use = config(languages=["sw"], retrieval={"bm25": {"per_language": {"en": {}}}})
+    assert Task(one_in_use).languages == ["sw"], "one that is not in use is no fault"
+
+
+def test_what_is_computed_once_a_task(config):
+    from core.task import once
+
+    calls = []
+
+    @once
+    def doubled(task, number):
+        calls.append(number)
+        return 2 * number
+
+    first, second = Task(config()), Task(config())
+    assert [doubled(first, 2), doubled(first, 2), doubled(first, 3)] == [4, 4, 6]
+    assert doubled(second, 2) == 4 and calls == [2, 3, 2], "each task keeps its own"
+    with pytest.raises(TypeError, match="doubled: give number by place"):
+        doubled(first, number=2)
