@@ -2,8 +2,9 @@
 
     python benchmarks/style.py [FOLDER ...]       # the rooms of this repository without it
 
-A line of code is one that is neither blank nor a comment. Figures never fail a check: a reader is
-the measure, and these show only where to look.
+Syntax nodes are counted per line of the file, blank ones too; comprehensions and wide lines per
+line of code, which is neither blank nor a comment. The figures fail no check: a reader is the
+measure, and these show only where to look.
 """
 
 import ast
@@ -60,13 +61,13 @@ def style_of_folder(folder: Path) -> Style:
 
 
 def row(name: str, s: Style) -> str:
-    per_code_line = s.nodes / max(s.code, 1)
+    per_line = s.nodes / max(s.lines, 1)
     per_hundred = 100 * s.comprehensions / max(s.code, 1)
-    wide = 100 * s.wide / max(s.lines, 1)
+    wide = 100 * s.wide / max(s.code, 1)
     documented = 100 * s.documented / max(s.functions, 1)
     comments = 100 * s.comments / max(s.lines, 1)
     return (
-        f"| {name} | {s.lines} | {per_code_line:.1f} | {per_hundred:.1f} | {wide:.1f} % "
+        f"| {name} | {s.lines} | {per_line:.1f} | {per_hundred:.1f} | {wide:.1f} % "
         f"| {comments:.1f} % | {documented:.0f} % of {s.functions} |"
     )
 
@@ -75,7 +76,7 @@ def main() -> None:
     root = Path(__file__).parent.parent
     folders = [Path(name) for name in sys.argv[1:]] or [root / room for room in ROOMS]
     print(
-        "| room | lines | syntax nodes a line of code | comprehensions per 100 "
+        "| room | lines | syntax nodes a line | comprehensions per 100 "
         f"| lines over {WIDE} | comments | public functions with docstring |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- |")
