@@ -1,16 +1,30 @@
-"""Pretrained bodies: the BACKBONES table, loading, taking the first layers, and pruning a vocabulary."""
+"""Pretrained bodies: the BACKBONES table, loading, taking first layers, and pruning a vocabulary.
+
+Weights are read from safetensors, or from ``pytorch_model.bin`` where a model has nothing else:
+as tensors alone (``weights_only``), and without the hub's conversion service.
+"""
 
 import json
+import os
+import pickle
 import shutil
-from collections.abc import Iterable, Sequence
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from core import embedded
 from core.errors import InputError
 from core.files import digest, file_digest, write_json
 
+if TYPE_CHECKING:
+    import torch
+
 MAX_UNKNOWN_SHARE = 0.05
+SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 @dataclass(frozen=True)
@@ -48,193 +62,298 @@ def backbone(name: str) -> Backbone:
     if Path(name).is_dir() or name.count("/") == 1:
         return Backbone(name)
     raise InputError(
-        f"unknown backbone {name!r}; expected one of {', '.join(BACKBONES)}, a folder, or a hub id OWNER/MODEL"
-    )
-
-
-def sentence_transformer(name: str) -> Backbone | None:
-    """The ways of a sentence-transformers model, from its own files: pooling, prompts, normalisation; None for other models. A module that
-    is none of transformer, pooling and normalisation is an InputError: its vectors would not be the model's."""
-    from transformers.utils import cached_file
-
-    def read(file):
-        path = cached_file(
-            name,
-            file,
-            _raise_exceptions_for_gated_repo=False,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-        return json.loads(Path(path).read_text("utf-8")) if path else None
-
-    modules = read("modules.json")
-    if modules is None:
-        return None
-    kinds = {module["type"].rsplit(".", 1)[1]: module["path"] for module in modules}
-    strange = sorted(kinds.keys() - {"Transformer", "Pooling", "Normalize"})
-    if strange:
-        raise InputError(
-            f"backbone {name}: has the module {strange[0]}, which is not supported; expected a transformer, mean or CLS pooling, and normalisation"
-        )
-    pooling, prompts = (
-        read(f"{kinds['Pooling']}/config.json"),
-        (read("config_sentence_transformers.json") or {}).get("prompts", {}),
-    )
-    modes = [
-        mode
-        for mode in ("mean", "cls")
-        if pooling.get("pooling_mode") == mode
-        or pooling.get({"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}[mode])
-    ]
-    if not modes:
-        raise InputError(
-            f"backbone {name}: its pooling is neither mean nor CLS; set retrieval.dense.pooling if one of them will do"
-        )
-    limit = (read("sentence_bert_config.json") or {}).get("max_seq_length")
-    return Backbone(
-        name,
-        modes[0],
-        prompts.get("query") or "",
-        prompts.get("document") or prompts.get("passage") or "",
-        "Normalize" in kinds,
-        limit or 512,
+        f"unknown backbone {name!r}; expected one of {', '.join(BACKBONES)}, "
+        "a folder, or a hub id OWNER/MODEL"
     )
 
 
 def source(name: str, models: Path) -> str:
-    """What transformers' from_pretrained takes: a folder or a hub id."""
-    found = backbone(name)
-    return str(embedded.folder(models)) if found.hub_id is None else found.hub_id
+    """What transformers' ``from_pretrained`` takes: a folder or a hub id.
+
+    ``models``: where the embedded model is converted, on first use.
+    """
+    hub_id = backbone(name).hub_id
+    return str(embedded.folder(models)) if hub_id is None else hub_id
 
 
 def fingerprint(name: str, models: Path) -> str:
-    """Of what ``source`` names: the hub id, or the content of a local folder with those in it."""
-    found = backbone(name)
-    if found.hub_id is None:
+    """Of what ``source`` names: a hub id as it is, a local folder with the content of its files.
+
+    Counted are settings and weights in all its folders; pickled weights only where a folder has
+    no safetensors, since only there they are loaded.
+    """
+    hub_id = backbone(name).hub_id
+    if hub_id is None:
         return embedded.folder_name()
-    folder = Path(found.hub_id)
-    files = (
-        sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".safetensors"))
-        if folder.is_dir()
-        else []
+    counted = []
+    if Path(hub_id).is_dir():
+        for path in sorted(Path(hub_id).rglob("*")):
+            if path.suffix in (".json", ".safetensors") or is_loaded_pickle(path):
+                counted.append(path)
+    return digest([name, [file_digest(path, models / "digests") for path in counted]])
+
+
+def is_loaded_pickle(path: Path) -> bool:
+    """Whether a file is pickled weights in a folder that has no safetensors."""
+    is_pickle = path.name.startswith("pytorch_model") and path.suffix == ".bin"
+    return is_pickle and not any(path.parent.glob("*.safetensors"))
+
+
+def model_file(where: str, name: str, subfolder: str = "") -> Path | None:
+    """A model's file, fetched from the hub where ``where`` is no folder; None if it has none.
+
+    Raises InputError where the hub does not answer and nothing of the model is at hand.
+    """
+    from huggingface_hub import try_to_load_from_cache
+    from transformers.utils import cached_file
+
+    def fetch() -> str | None:
+        # A machine without a network works from its cache: what is not there does not exist for
+        # it. With nothing in the cache, an outage must not be read as "there is no such file".
+        is_folder = Path(where).is_dir()
+        in_cache = not is_folder and try_to_load_from_cache(where, "config.json") is not None
+        return cached_file(
+            where,
+            name,
+            subfolder=subfolder,
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=not in_cache,
+        )
+
+    path = loading(where, fetch)
+    return Path(path) if path else None
+
+
+def weights_of(where: str, subfolder: str = "") -> dict[str, Any]:
+    """Which weights transformers' ``from_pretrained`` is to read: its keyword arguments.
+
+    Safetensors come first. Where there are none, ``pytorch_model.bin`` or its shards are fetched
+    and looked through. Raises InputError for a pickle that holds more than tensors.
+    """
+    if any(model_file(where, name, subfolder) for name in SAFE_WEIGHTS):
+        return {"use_safetensors": True}
+    pickles = pickled_weights(where, subfolder)
+    for path in pickles:
+        refuse_more_than_tensors(path, where)
+    return {"use_safetensors": not pickles}
+
+
+def pickled_weights(where: str, subfolder: str) -> list[Path]:
+    """``pytorch_model.bin``, or the shards that its index names; empty without either."""
+    whole = model_file(where, PICKLED_WEIGHTS[0], subfolder)
+    if whole:
+        return [whole]
+    index = model_file(where, PICKLED_WEIGHTS[1], subfolder)
+    if not index:
+        return []
+    shards = []
+    for name in sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values())):
+        shard = model_file(where, name, subfolder)
+        if shard is None:
+            raise InputError(
+                f"backbone {where}: {index.name} names {name}, which is not there; fetch it again"
+            )
+        shards.append(shard)
+    return shards
+
+
+def refuse_more_than_tensors(path: Path, where: str) -> None:
+    """Raises InputError unless a pickle holds tensors by their names and nothing else."""
+    import torch
+
+    what_to_do = (
+        "such a file can run code where it is loaded; name a model with safetensors, "
+        "or convert this one where you trust it"
     )
-    return digest([name, [file_digest(p, models / "digests") for p in files]])
+    try:
+        tensors = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except pickle.UnpicklingError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"backbone {where}: {path.name} holds more than tensors ({reason}); {what_to_do}"
+        ) from None
+    except (RuntimeError, EOFError) as error:
+        raise InputError(
+            f"backbone {where}: {path.name} cannot be read ({' '.join(str(error).split())[:200]}); "
+            "fetch it again"
+        ) from None
+    kinds = (
+        {type(value).__name__ for value in tensors.values()} if isinstance(tensors, dict) else {}
+    )
+    strange = sorted(set(kinds) - {"Tensor", "Parameter"})
+    if strange or not kinds:
+        found = strange[0] if strange else type(tensors).__name__
+        raise InputError(
+            f"backbone {where}: {path.name} holds more than tensors by name (found {found}); "
+            f"{what_to_do}"
+        )
 
 
-def load_tokenizer(where: str):
+def load_tokenizer(where: str) -> Any:
+    """The tokenizer of a folder or hub id. Raises InputError where it cannot be loaded."""
     from transformers import AutoTokenizer
 
     return loading(where, lambda: AutoTokenizer.from_pretrained(where, trust_remote_code=False))
 
 
-def pad(tokenizer, rows: Sequence[dict[str, list[int]]], device) -> dict:
-    """Rows of ``input_ids`` (and ``token_type_ids``) as tensors [rows, longest] with their ``attention_mask``, as the tokenizer's own, slower
-    ``pad`` gives them."""
+def pad(
+    tokenizer: Any, rows: Sequence[dict[str, list[int]]], device: Any
+) -> "dict[str, torch.Tensor]":
+    """Rows of ``input_ids`` (and ``token_type_ids``) as tensors [rows, longest].
+
+    Adds their ``attention_mask``; all as the tokenizer's own, slower ``pad`` gives them.
+    """
     import numpy as np
     import torch
 
     lengths = np.array([len(row["input_ids"]) for row in rows])
-    columns = np.arange(lengths.max())
-    there = (
-        columns < lengths[:, None]
-        if tokenizer.padding_side == "right"
-        else columns >= (lengths.max() - lengths)[:, None]
-    )
-    found = {"attention_mask": there.astype(np.int64)}
-    for name, filling in (
-        ("input_ids", tokenizer.pad_token_id),
-        ("token_type_ids", tokenizer.pad_token_type_id),
-    ):
+    longest = lengths.max()
+    columns = np.arange(longest)
+    if tokenizer.padding_side == "right":
+        is_token = columns < lengths[:, None]
+    else:
+        is_token = columns >= (longest - lengths)[:, None]
+    padded = {"attention_mask": is_token.astype(np.int64)}
+    padding = {
+        "input_ids": tokenizer.pad_token_id,
+        "token_type_ids": tokenizer.pad_token_type_id,
+    }
+    for name, filling in padding.items():
         if name in rows[0]:
-            found[name] = np.full(there.shape, filling, np.int64)
-            found[name][there] = [i for row in rows for i in row[name]]
+            padded[name] = np.full(is_token.shape, filling, np.int64)
+            padded[name][is_token] = [number for row in rows for number in row[name]]
     return {
         name: torch.from_numpy(values).to(device, non_blocking=True)
-        for name, values in found.items()
+        for name, values in padded.items()
     }
 
 
-def dtype(number_format: str):
+def dtype(number_format: str) -> "torch.dtype":
+    """Torch's type of ``fp32``, ``bf16`` or ``fp16``."""
     import torch
 
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[number_format]
 
 
-def loading(where, load):
+def loading(where: Any, load: Callable[[], Any]) -> Any:
+    """What ``load`` gives; its failures become an InputError that names the model ``where``."""
     from safetensors import SafetensorError
 
+    # Otherwise transformers asks the hub to convert what has no safetensors, and waits for it.
+    os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
     embedded.quiet()
     try:
         return load()
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise InputError(
-            f"backbone {where}: cannot be loaded ({' '.join(str(error).split())[:300]}); name a folder, or a hub id that this machine reaches"
+            f"backbone {where}: cannot be loaded ({' '.join(str(error).split())[:300]}); "
+            "name a folder, or a hub id that this machine reaches"
         ) from None
 
 
-def load_encoder(where: str, layers: int | None = None):
-    """A body without head, in eval mode."""
-    from transformers import AutoConfig, AutoModel
+def load_encoder(where: str, layers: int | None = None) -> Any:
+    """A body without head, in eval mode. ``layers``: the first so many of its layers.
 
-    config = first_layers(
-        loading(where, lambda: AutoConfig.from_pretrained(where, trust_remote_code=False)),
-        layers,
-        where,
-    )
-    extra = (
-        {"add_pooling_layer": False}
-        if config.model_type in ("bert", "xlm-roberta", "roberta")
-        else {}
-    )
-    return loading(
-        where,
-        lambda: AutoModel.from_pretrained(
-            where, config=config, trust_remote_code=False, use_safetensors=True, **extra
-        ),
-    ).eval()
+    Raises InputError where the checkpoint lacks a part of the body.
+    """
+    from transformers import AutoModel
+
+    config = load_config(where, layers)
+    without_pooler = config.model_type in ("bert", "xlm-roberta", "roberta")
+    extra = {"add_pooling_layer": False} if without_pooler else {}
+    return load_whole_body(AutoModel, where, config, **extra).eval()
 
 
-def load_cross_encoder(where: str, layers: int | None = None, attention: str = "auto"):
-    """The architecture's own sequence-classification head with one label, in fp32; a head that the checkpoint lacks is drawn anew.
-    ``attention``: the implementation; ``auto`` is SDPA where the architecture has it."""
+def load_cross_encoder(where: str, layers: int | None = None, attention: str = "auto") -> Any:
+    """The architecture's own sequence-classification head with one label, in fp32.
+
+    A head that the checkpoint lacks is drawn anew; a body that it lacks is an InputError.
+    ``attention``: the implementation; ``auto`` is SDPA where the architecture has it.
+    """
     import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification
 
-    config = first_layers(
-        loading(where, lambda: AutoConfig.from_pretrained(where, trust_remote_code=False)),
-        layers,
-        where,
-    )
+    config = load_config(where, layers)
     config.num_labels = 1
     chosen = {} if attention == "auto" else {"attn_implementation": attention}
-    return loading(
+    return load_whole_body(
+        AutoModelForSequenceClassification, where, config, dtype=torch.float32, **chosen
+    )
+
+
+def load_whole_body(kind: Any, where: str, config: Any, **extra: Any) -> Any:
+    """``kind.from_pretrained`` of a checkpoint whose body is whole.
+
+    ``kind``: a class of transformers. Raises InputError where ``refuse_missing`` does.
+    """
+    weights = weights_of(where)
+    model, report = loading(
         where,
-        lambda: AutoModelForSequenceClassification.from_pretrained(
+        lambda: kind.from_pretrained(
             where,
             config=config,
             trust_remote_code=False,
-            use_safetensors=True,
-            dtype=torch.float32,
-            **chosen,
+            output_loading_info=True,
+            **weights,
+            **extra,
         ),
     )
+    refuse_missing(model, report["missing_keys"], where)
+    return model
 
 
-def first_layers(config, layers: int | None, where: str):
+def refuse_missing(model: Any, missing: Iterable[str], where: str) -> None:
+    """Raises InputError for weights of the body that a checkpoint lacks: they would be random.
+
+    Heads and poolers may be drawn anew. What a checkpoint has beyond the body is left aside:
+    heads, layers that were not asked for, and mDeBERTa's second copy of its word embeddings.
+    """
+    prefix = model.base_model_prefix
+    has_head = hasattr(model, prefix) and getattr(model, prefix) is not model
+    of_body = []
+    for name in sorted(missing):
+        in_body = name.startswith(f"{prefix}.") if has_head else True
+        is_pooler = "pooler" in name.split(".")
+        if in_body and not is_pooler:
+            of_body.append(name)
+    if of_body:
+        raise InputError(
+            f"backbone {where}: its weights lack {len(of_body)} tensors of the body "
+            f"{type(model).__name__}, first {', '.join(of_body[:3])}; "
+            "config.json and the weights are not of one model: fetch both again, or name another"
+        )
+
+
+def load_config(where: str, layers: int | None, subfolder: str = "") -> Any:
+    """The architecture's settings, cut to the first ``layers``.
+
+    Raises InputError for more layers than there are.
+    """
+    from transformers import AutoConfig
+
+    config = loading(
+        where,
+        lambda: AutoConfig.from_pretrained(where, trust_remote_code=False, subfolder=subfolder),
+    )
     if layers is not None:
         if layers > config.num_hidden_layers:
             raise InputError(
-                f"backbone {where}: layers: found {layers}, expected at most {config.num_hidden_layers}"
+                f"backbone {where}: layers: found {layers}, "
+                f"expected at most {config.num_hidden_layers}"
             )
         config.num_hidden_layers = layers
     return config
 
 
-def used_pieces(tokenizer, texts: Iterable[str], batch: int = 1024) -> list[int]:
+def used_pieces(tokenizer: Any, texts: Iterable[str], batch: int = 1024) -> list[int]:
     """Ids of the pieces that ``texts`` use, and the special ones, ascending."""
-    used, waiting = set(tokenizer.all_special_ids), []
+    used = set(tokenizer.all_special_ids)
+    waiting: list[str] = []
 
-    def count():
+    def count() -> None:
         for ids in tokenizer(waiting, add_special_tokens=False)["input_ids"]:
             used.update(ids)
         waiting.clear()
@@ -251,32 +370,41 @@ def used_pieces(tokenizer, texts: Iterable[str], batch: int = 1024) -> list[int]
 def prune_tokenizer(folder: Path, keep: list[int], target: Path) -> None:
     """Copies a fast Unigram tokenizer with the pieces ``keep`` alone, renumbered in their order.
 
-    Taking away pieces that no best segmentation uses leaves that segmentation the best, so the kept text tokenises as before.
+    ``folder``: the tokenizer's, or a hub id. Taking away pieces that no best segmentation uses
+    leaves that segmentation the best, so the kept text tokenises as before.
     """
+    if not (folder / "tokenizer.json").exists():  # of a hub id, or a SentencePiece model alone
+        with tempfile.TemporaryDirectory() as converted:
+            load_tokenizer(str(folder)).save_pretrained(converted)
+            prune_tokenizer(Path(converted), keep, target)
+        return
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if (folder / name).exists():
             shutil.copy(folder / name, target / name)
     state = json.loads((folder / "tokenizer.json").read_text("utf-8"))
     if state["model"]["type"] != "Unigram":
         raise InputError(
-            f"{folder}: prune_vocabulary works on Unigram tokenizers (XLM-R, mDeBERTa, RemBERT), found {state['model']['type']}; set prune_vocabulary=false"
+            f"{folder}: prune_vocabulary works on Unigram tokenizers (XLM-R, mDeBERTa, RemBERT), "
+            f"found {state['model']['type']}; set prune_vocabulary=false"
         )
-    vocabulary, new = state["model"]["vocab"], {old: i for i, old in enumerate(keep)}
-    state["model"]["vocab"] = [vocabulary[i] for i in keep]
-    state["model"]["unk_id"] = new[state["model"]["unk_id"]]
+    vocabulary = state["model"]["vocab"]
+    renumbered = {old: new for new, old in enumerate(keep)}
+    state["model"]["vocab"] = [vocabulary[piece] for piece in keep]
+    state["model"]["unk_id"] = renumbered[state["model"]["unk_id"]]
     state["added_tokens"] = [
-        {**token, "id": new[token["id"]]} for token in state["added_tokens"] if token["id"] in new
+        {**token, "id": renumbered[token["id"]]}
+        for token in state["added_tokens"]
+        if token["id"] in renumbered
     ]
-    for token in (state["post_processor"] or {}).get("special_tokens", {}).values():
-        token["ids"] = [new[i] for i in token["ids"]]
+    post_processor = state["post_processor"] or {}
+    for token in post_processor.get("special_tokens", {}).values():
+        token["ids"] = [renumbered[piece] for piece in token["ids"]]
     write_json(target / "tokenizer.json", state)
-    write_json(
-        target / "pruned.json",
-        {"pieces": len(keep), "of": len(vocabulary), "max_unknown_share": MAX_UNKNOWN_SHARE},
-    )
+    pruned = {"pieces": len(keep), "of": len(vocabulary), "max_unknown_share": MAX_UNKNOWN_SHARE}
+    write_json(target / "pruned.json", pruned)
 
 
-def prune_embeddings(model, keep: list[int]) -> None:
+def prune_embeddings(model: Any, keep: list[int]) -> None:
     """Keeps the rows ``keep`` of the word embeddings, in place."""
     import torch
 
@@ -287,13 +415,18 @@ def prune_embeddings(model, keep: list[int]) -> None:
     model.config.vocab_size = len(keep)
 
 
-def refuse_unknown(tokenizer, ids: Iterable[list[int]], where: str) -> None:
-    """A pruned tokenizer refuses text that it was not made for: more than MAX_UNKNOWN_SHARE unknown pieces is an InputError."""
+def refuse_unknown(tokenizer: Any, ids: Iterable[list[int]], where: str) -> None:
+    """A pruned tokenizer refuses text that it was not made for.
+
+    More than MAX_UNKNOWN_SHARE unknown pieces is an InputError.
+    """
     total = unknown = 0
     for row in ids:
         total += len(row)
         unknown += row.count(tokenizer.unk_token_id)
     if total and unknown / total > MAX_UNKNOWN_SHARE:
         raise InputError(
-            f"{where}: {unknown / total:.1%} of the pieces are unknown to this pruned vocabulary, at most {MAX_UNKNOWN_SHARE:.0%} are accepted; train with prune_vocabulary=false, or on a collection that holds this text"
+            f"{where}: {unknown / total:.1%} of the pieces are unknown to this pruned vocabulary, "
+            f"at most {MAX_UNKNOWN_SHARE:.0%} are accepted; train with prune_vocabulary=false, "
+            "or on a collection that holds this text"
         )

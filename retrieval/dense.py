@@ -1,39 +1,43 @@
-"""Dense retrieval: a bi-encoder's vectors, memory-mapped in fp16, and exact inner-product search through FAISS."""
+"""Dense retrieval: a bi-encoder's vectors in fp16, memory-mapped, and exact search by block."""
 
+import io
+import os
 import resource
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from core import backbones
-from core.backbones import Backbone
-from core.batches import token_batches
-from core.compiled import compiled, converted
 from core.console import progress, say
-from core.distributed import device
 from core.files import finished_file, require_room
 from core.passages import Passages, document_text
 from core.records import Query, Run
+from retrieval.bodies import BACKENDS, load_body
+
+__all__ = ["BACKENDS", "Encoder", "encode_corpus", "search", "search_each", "search_index"]
 
 CHUNK = 4096  # passages between two notes of progress
 BLOCK = 262144  # vectors in fp32 at a time while searching: 400 MB at 384 dimensions
+QUERY_BLOCK = 32768  # queries that a pass over the vectors serves: 400 MB of hits at depth 1000
+MERGED = 2048  # queries whose hits of two blocks are put together at a time
+GPU_DEPTH = 2048  # the most hits that FAISS selects on a GPU
+JOINING = "joining.npy"  # what chunks are appended to until all are
 
-
-# what runs the body: a function from padded inputs to the last hidden states [texts, tokens, dimension]
-BACKENDS = {
-    "torch": lambda model: lambda inputs: model(**inputs).last_hidden_state,
-    "openvino": lambda model: compiled(
-        converted(model.float().cpu(), ["input_ids", "attention_mask"])
-    ),
-}
+# the best of a block: (scores, rows within it), [queries, depth] each
+Hits = tuple[np.ndarray, np.ndarray]
 
 
 class Encoder:
-    """Text to vectors: fp32 [n, dimension], pooled and normalised as the backbone's table entry or its own sentence-transformers files
-    say; ``overrides`` (pooling, normalise, query_prefix, passage_prefix) come before both."""
+    """Text to vectors: fp32 [texts, dimension].
+
+    Pooling, prefixes and normalisation are those of the backbone's table entry, or the modules and
+    prompts of a sentence-transformers model; ``overrides`` (pooling, normalise, query_prefix,
+    passage_prefix) come before both. ``max_length`` in tokens, cut to what the model takes.
+    """
 
     def __init__(
         self,
@@ -46,111 +50,159 @@ class Encoder:
         overrides: dict | None = None,
         backend: str = "torch",
     ):
-        where = backbones.source(name, models)
-        entry = None if name in backbones.BACKBONES else backbones.sentence_transformer(where)
-        self.entry: Backbone = replace(entry or backbones.backbone(name), **(overrides or {}))
-        self.tokenizer = backbones.load_tokenizer(where)
-        self.device = device() if backend == "torch" else "cpu"
-        self.dtype = backbones.dtype(precision)
-        self.model = backbones.load_encoder(where, layers).to(self.device, self.dtype)
-        self.max_length, self.batch_tokens = (
-            min(max_length, self.entry.max_length, self.tokenizer.model_max_length),
-            batch_tokens,
+        self.body = load_body(
+            name=name,
+            models=models,
+            layers=layers,
+            max_length=max_length,
+            batch_tokens=batch_tokens,
+            precision=precision,
+            overrides=overrides or {},
+            backend=backend,
         )
-        self.dimension = self.model.config.hidden_size
-        self.hidden = BACKENDS[backend](self.model)
+        self.dimension: int = self.body.dimension
 
     def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
-        return self.encode([self.entry.query_prefix + t for t in texts])
+        """With the prefix of queries."""
+        return self.body.encode(texts, "query")
 
     def encode_passages(self, texts: Sequence[str]) -> np.ndarray:
-        return self.encode([self.entry.passage_prefix + t for t in texts])
-
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        ids = self.tokenizer(list(texts), truncation=True, max_length=self.max_length)["input_ids"]
-        vectors = np.empty((len(ids), self.dimension), np.float32)
-        for rows in token_batches([len(i) for i in ids], self.batch_tokens):
-            vectors[rows] = self.forward([ids[r] for r in rows])
-        return vectors
-
-    def forward(self, ids: list[list[int]]) -> np.ndarray:
-        import torch
-
-        inputs = backbones.pad(self.tokenizer, [{"input_ids": row} for row in ids], self.device)
-        with torch.inference_mode():
-            hidden = self.hidden(inputs).float()
-            mask = inputs["attention_mask"].unsqueeze(-1)
-            pooled = (
-                hidden[:, 0]
-                if self.entry.pooling == "cls"
-                else (hidden * mask).sum(1) / mask.sum(1)
-            )
-            return (
-                (torch.nn.functional.normalize(pooled, dim=1) if self.entry.normalise else pooled)
-                .cpu()
-                .numpy()
-            )
+        """With the prefix of passages."""
+        return self.body.encode(texts, "passage")
 
 
 def encode_corpus(
     encoder: Encoder, passages: Passages, folder: Path, what: str, shard: tuple[int, int] = (0, 1)
 ) -> None:
-    """Writes ``vectors.npy``, fp16 [passages, dimension]. Chunks are files of their own until all are there, so a stopped run goes on, and
-    several processes or machines can share the work: ``shard`` (i, n) makes the chunks i, i + n, … and leaves the joining to (0, 1)."""
-    chunks = [
-        folder / f"chunk-{start}.npy"
-        for start in range(shard[0] * CHUNK, len(passages), shard[1] * CHUNK)
-    ]
-    waiting = [chunk for chunk in chunks if not chunk.exists()]
-    tell_cost(encoder, passages, folder, what, len(waiting))
-    with progress(None, len(chunks) * CHUNK, f"dense {what}", "passage") as bar:
-        bar.update((len(chunks) - len(waiting)) * CHUNK)
-        for chunk in waiting:
-            start = int(chunk.stem[6:])
+    """Writes ``vectors.npy``, fp16 [passages, dimension].
+
+    Chunks are files of their own until all are there, so a stopped run goes on, and several
+    processes or machines can share the work: ``shard`` (i, n) makes the chunks i, i + n, … and
+    leaves the joining to (0, 1). Raises InputError without room on the disk.
+    """
+    starts = range(shard[0] * CHUNK, len(passages), shard[1] * CHUNK)
+    joined = joined_rows(folder, encoder.dimension)
+    missing = []
+    for start in starts:
+        if start >= joined and not chunk_file(folder, start).exists():
+            missing.append(start)
+    tell_cost(encoder, passages, folder, what, missing, joins=shard == (0, 1))
+    with progress(None, len(starts) * CHUNK, f"dense {what}", "passage") as bar:
+        bar.update((len(starts) - len(missing)) * CHUNK)
+        for start in missing:
             rows = range(start, min(start + CHUNK, len(passages)))
-            vectors = encoder.encode_passages(
-                [document_text(passages.document(r)) for r in rows]
-            ).astype(np.float16)
-            with finished_file(chunk, "wb") as file:
+            texts = [document_text(passages.document(row)) for row in rows]
+            vectors = encoder.encode_passages(texts).astype(np.float16)
+            with finished_file(chunk_file(folder, start), "wb") as file:
                 np.save(file, vectors)
             bar.update(len(rows))
     if shard == (0, 1):
-        join(chunks, folder / "vectors.npy", (len(passages), encoder.dimension))
+        join(folder, (len(passages), encoder.dimension))
 
 
-def tell_cost(encoder: Encoder, passages: Passages, folder: Path, what: str, chunks: int) -> None:
-    """Disk, memory and time of what is to be encoded, measured on 64 passages from all over; raises InputError without room."""
-    needed = len(passages) * encoder.dimension * 2
+def chunk_file(folder: Path, start: int) -> Path:
+    """Of the CHUNK passages from row ``start``."""
+    return folder / f"chunk-{start}.npy"
+
+
+def tell_cost(
+    encoder: Encoder,
+    passages: Passages,
+    folder: Path,
+    what: str,
+    missing: Sequence[int],
+    joins: bool,
+) -> None:
+    """Says disk, memory and time of the chunks that are ``missing``, measured on 64 passages.
+
+    ``joins``: whether the whole file is to be made, too. It takes the place of the chunks one by
+    one, so there is never more than one chunk beside it. Raises InputError without room.
+    """
+    row_bytes = encoder.dimension * 2
+    rows = sum(min(CHUNK, len(passages) - start) for start in missing)
+    beside = min(CHUNK, len(passages)) if joins else 0
     require_room(
         folder,
-        2 * needed,
-        f"the dense vectors of {what} ({len(passages)} passages, chunks beside the whole)",
+        (rows + beside) * row_bytes,
+        f"the dense vectors of {what} ({rows} of {len(passages)} passages to be encoded, "
+        f"{beside} twice while they are joined)",
     )
-    if chunks < 2:
+    if len(missing) < 2:
         return
-    sample = [
-        document_text(passages.document(r))
-        for r in range(0, len(passages), -(-len(passages) // 64))
-    ]
+    every = -(-len(passages) // 64)
+    sample = [document_text(passages.document(row)) for row in range(0, len(passages), every)]
     start = time.monotonic()
     encoder.encode_passages(sample)
     rate = len(sample) / (time.monotonic() - start)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     say(
-        f"  {what}: {len(passages)} passages, {needed / 1e9:.2f} GB of vectors on disk, about {memory / 1e9:.1f} GB of memory, about {chunks * CHUNK / rate:.0f} s at {rate:.0f} passages/s"
+        f"  {what}: {len(passages)} passages, "
+        f"{len(passages) * row_bytes / 1e9:.2f} GB of vectors on disk, "
+        f"about {memory / 1e9:.1f} GB of memory, "
+        f"about {len(missing) * CHUNK / rate:.0f} s at {rate:.0f} passages/s"
     )
 
 
-def join(chunks: Sequence[Path], target: Path, shape: tuple[int, int]) -> None:
-    """Chunks to one memory-mapped file; they are removed when it is whole."""
-    vectors, row = np.lib.format.open_memmap(target, "w+", np.float16, shape), 0
-    for chunk in chunks:
-        part = np.load(chunk)
-        vectors[row : row + len(part)] = part
-        row += len(part)
-    vectors.flush()
-    for chunk in chunks:
-        chunk.unlink()
+def header(shape: tuple[int, int]) -> bytes:
+    """What a ``.npy`` file of fp16 begins with."""
+    buffer = io.BytesIO()
+    description = {"descr": "<f2", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, description)
+    return buffer.getvalue()
+
+
+def joined_rows(folder: Path, dimension: int) -> int:
+    """Rows that stand safely in the file being joined: their chunks may be gone.
+
+    A chunk is removed only after its rows are on the disk. So all whole chunks of rows count, but
+    not the last one while its own file is still there.
+    """
+    file = folder / JOINING
+    if not file.exists():
+        return 0
+    with file.open("rb") as part:
+        try:
+            np.lib.format.read_magic(part)
+            (count, _), _, _ = np.lib.format.read_array_header_1_0(part)
+        except ValueError:  # stopped within the header
+            return 0
+        rows = (file.stat().st_size - part.tell()) // (dimension * 2)
+    if rows < count:
+        rows -= rows % CHUNK
+    if rows:
+        last = (rows - 1) // CHUNK * CHUNK
+        if chunk_file(folder, last).exists():
+            rows = last
+    return rows
+
+
+def join(folder: Path, shape: tuple[int, int]) -> None:
+    """Chunks to one file ``vectors.npy`` [passages, dimension]; each is removed once it is in.
+
+    A stop loses nothing: ``joined_rows`` tells where to go on.
+    """
+    count, dimension = shape
+    head = header(shape)
+    row = joined_rows(folder, dimension)
+    file = folder / JOINING
+    with file.open("r+b" if row else "w+b") as whole:
+        if not row:
+            whole.write(head)
+        whole.truncate(len(head) + row * dimension * 2)
+        whole.seek(0, io.SEEK_END)
+        for start in range(row, count, CHUNK):
+            append(whole, np.load(chunk_file(folder, start)))
+            chunk_file(folder, start).unlink()
+    for leftover in folder.glob("chunk-*.npy"):  # of a shard that made what was there already
+        leftover.unlink()
+    file.replace(folder / "vectors.npy")
+
+
+def append(file: BinaryIO, vectors: np.ndarray) -> None:
+    """Rows at the end of a file, on the disk when this returns."""
+    file.write(np.ascontiguousarray(vectors, np.float16).tobytes())
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def search(
@@ -160,43 +212,136 @@ def search(
     encoded: np.ndarray,
     depth: int,
 ) -> Run:
-    """Exact inner product in fp32, block by block, so that memory does not grow with the corpus."""
+    """``search_each`` as a run, whole in memory."""
+    return dict(search_each(vectors, passages, queries, encoded, depth))
+
+
+def search_each(
+    vectors: np.ndarray,
+    passages: Passages,
+    queries: Sequence[Query],
+    encoded: np.ndarray,
+    depth: int,
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """The best ``depth`` passages of each query by exact inner product in fp32, query by query.
+
+    ``vectors`` [passages, dimension] are read block by block, so that memory does not grow with
+    the corpus; hits are kept as arrays, 12 bytes each, so that it hardly grows with the queries.
+    On GPUs where faiss-gpu finds some.
+    """
+    for first in range(0, len(queries), QUERY_BLOCK):
+        served = slice(first, first + QUERY_BLOCK)
+        scores, rows = best_rows(vectors, encoded[served], min(depth, len(passages)))
+        yield from hits_of(passages, queries[served], rows, scores)
+
+
+def best_rows(vectors: np.ndarray, encoded: np.ndarray, depth: int) -> Hits:
+    """(scores, rows) of the best, [queries, depth], best first; equal scores: first rows first."""
+    scores = np.empty((len(encoded), 0), np.float32)
+    rows = np.empty((len(encoded), 0), np.int64)
+    for start, (block_scores, block_rows) in searched_blocks(vectors, encoded, depth):
+        scores, rows = merged((scores, rows), (block_scores, block_rows + start), depth)
+    return scores, rows
+
+
+def merged(before: Hits, new: Hits, depth: int) -> Hits:
+    """The best of two sets of hits; of equal scores those ``before`` stand first."""
+    count = len(before[0])
+    width = min(depth, before[0].shape[1] + new[0].shape[1])
+    scores = np.empty((count, width), np.float32)
+    rows = np.empty((count, width), np.int64)
+    for first in range(0, count, MERGED):
+        part = slice(first, first + MERGED)
+        both_scores = np.hstack([before[0][part], new[0][part]])
+        both_rows = np.hstack([before[1][part], new[1][part]])
+        order = np.argsort(-both_scores, axis=1, kind="stable")[:, :width]
+        scores[part] = np.take_along_axis(both_scores, order, 1)
+        rows[part] = np.take_along_axis(both_rows, order, 1)
+    return scores, rows
+
+
+def searched_blocks(
+    vectors: np.ndarray, encoded: np.ndarray, depth: int
+) -> Iterator[tuple[int, Hits]]:
+    """(first row, hits) of each block of vectors, in order; as many blocks at once as GPUs."""
+    searchers = block_searchers(depth)
+    starts = range(0, len(vectors), BLOCK)
+    if len(searchers) == 1:  # in this thread, which numbers of threads may be set for
+        for start in starts:
+            stored = vectors[start : start + BLOCK]
+            yield start, nearest(searchers[0], encoded, stored, depth)
+        return
+    with ThreadPoolExecutor(len(searchers)) as pool:
+        for first in range(0, len(starts), len(searchers)):
+            at_once = starts[first : first + len(searchers)]
+            waiting = []
+            for searcher, start in zip(searchers, at_once, strict=False):
+                stored = vectors[start : start + BLOCK]
+                waiting.append(pool.submit(nearest, searcher, encoded, stored, depth))
+            for start, hits in zip(at_once, waiting, strict=True):
+                yield start, hits.result()
+
+
+def nearest(searcher: Callable, encoded: np.ndarray, stored: np.ndarray, depth: int) -> Hits:
+    """The hits of one block of vectors, turned into fp32 here: in the thread that searches it."""
+    return searcher(encoded, stored.astype(np.float32), min(depth, len(stored)))
+
+
+def block_searchers(depth: int) -> list[Callable[[np.ndarray, np.ndarray, int], Hits]]:
+    """What searches a block of vectors exactly: a function for each GPU, or one for the CPU.
+
+    Each takes queries and vectors in fp32 and the number of hits. ``depth``: the most that will
+    be asked for; beyond GPU_DEPTH the CPU searches.
+    """
     import faiss
 
-    depth = min(depth, len(passages))
-    best_scores, best_rows = (
-        np.empty((len(queries), 0), np.float32),
-        np.empty((len(queries), 0), np.int64),
+    gpus = getattr(faiss, "get_num_gpus", int)()  # faiss-cpu of old has no such function
+    if not gpus or depth > GPU_DEPTH:
+        return [search_on_cpu]
+    return [partial(search_on_gpu, faiss.StandardGpuResources(), gpu) for gpu in range(gpus)]
+
+
+def search_on_cpu(encoded: np.ndarray, block: np.ndarray, depth: int) -> Hits:
+    """All cores."""
+    import faiss
+
+    index = faiss.IndexFlatIP(block.shape[1])
+    index.add(block)
+    return index.search(encoded, depth)
+
+
+def search_on_gpu(
+    resources: Any, gpu: int, encoded: np.ndarray, block: np.ndarray, depth: int
+) -> Hits:
+    """Brute force on one GPU, in tiles that FAISS fits to its memory."""
+    import faiss
+
+    return faiss.knn_gpu(
+        resources, encoded, block, depth, metric=faiss.METRIC_INNER_PRODUCT, device=gpu
     )
-    for start in range(0, len(vectors), BLOCK):
-        block = vectors[start : start + BLOCK].astype(np.float32)
-        index = faiss.IndexFlatIP(block.shape[1])
-        index.add(block)
-        scores, rows = index.search(encoded, min(depth, len(block)))
-        best_scores, best_rows = (
-            np.hstack([best_scores, scores]),
-            np.hstack([best_rows, rows + start]),
-        )
-        kept = np.argsort(-best_scores, axis=1, kind="stable")[:, :depth]
-        best_scores, best_rows = (
-            np.take_along_axis(best_scores, kept, 1),
-            np.take_along_axis(best_rows, kept, 1),
-        )
-    return as_run(passages, queries, best_rows, best_scores)
 
 
 def search_index(
     index, passages: Passages, queries: Sequence[Query], encoded: np.ndarray, depth: int
 ) -> Run:
+    """``search_index_each`` as a run, whole in memory."""
+    return dict(search_index_each(index, passages, queries, encoded, depth))
+
+
+def search_index_each(
+    index, passages: Passages, queries: Sequence[Query], encoded: np.ndarray, depth: int
+) -> Iterator[tuple[str, dict[str, float]]]:
     """Through a FAISS index of ``retrieval.indexes``; it may find fewer than ``depth``."""
-    scores, rows = index.search(encoded, min(depth, len(passages)))
-    return as_run(passages, queries, rows, scores)
+    for first in range(0, len(queries), QUERY_BLOCK):
+        served = slice(first, first + QUERY_BLOCK)
+        scores, rows = index.search(encoded[served], min(depth, len(passages)))
+        yield from hits_of(passages, queries[served], rows, scores)
 
 
-def as_run(
+def hits_of(
     passages: Passages, queries: Sequence[Query], rows: np.ndarray, scores: np.ndarray
-) -> Run:
-    return {
-        q.qid: {passages.docid(row): float(score) for row, score in zip(found, values) if row >= 0}
-        for q, found, values in zip(queries, rows.tolist(), scores.tolist())
-    }
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """(query id, docid -> score) for each query; -1 stands for no row."""
+    for query, query_rows, query_scores in zip(queries, rows, scores, strict=True):
+        hits = zip(query_rows.tolist(), query_scores.tolist(), strict=True)
+        yield query.qid, {passages.docid(row): score for row, score in hits if row >= 0}
