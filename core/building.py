@@ -9,15 +9,15 @@ import json
 import resource
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core import distributed
+from core import distributed, machine
 from core.console import say
 from core.errors import InputError
-from core.files import finished_folder, locked, write_json
+from core.files import finished_folder, lock_of, locked, write_json
 from core.steps import Step, changes
 
 ANNOUNCED = 10  # seconds from which a step says that it begins
@@ -31,6 +31,10 @@ class Journal:
     recipes: dict[str, dict] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.read()
+
+    def read(self) -> None:
+        """Takes over what the folder says now."""
         if self.file.exists():
             self.recipes = json.loads(self.file.read_text("utf-8"))
 
@@ -47,19 +51,25 @@ class Journal:
     def record(self, steps: Iterable[Step], some: bool = False) -> None:
         """Takes note of ``steps``: their stage's whole plan, or ``some`` of it.
 
-        Of a whole plan, notes of steps that it no longer has are dropped.
+        Of a whole plan, notes of steps that it no longer has are dropped. Several processes may
+        take note at the same time.
         """
         steps = list(steps)
-        replaced = set() if some else {step.stage for step in steps}
-        notes = {n: note for n, note in self.recipes.items() if note["stage"] not in replaced}
-        for step in steps:
-            notes[step.name] = {
-                "stage": step.stage,
-                "recipe": step.recipe,
-                "path": step.path.name,
-            }
-        self.recipes = notes
-        write_json(self.file, self.recipes)
+        planned_stages = set() if some else {step.stage for step in steps}
+        with locked(self.folder / "recipes.lock"):
+            self.read()
+            notes: dict[str, dict] = {}
+            for name, note in self.recipes.items():
+                if note["stage"] not in planned_stages:
+                    notes[name] = note
+            for step in steps:
+                notes[step.name] = {
+                    "stage": step.stage,
+                    "recipe": step.recipe,
+                    "path": step.path.name,
+                }
+            self.recipes = notes
+            write_json(self.file, self.recipes)
 
     def log(self, **entry: Any) -> None:
         """One line of ``log.jsonl``."""
@@ -89,6 +99,23 @@ def run_steps(steps: Iterable[Step], folder: Path, some: bool = False) -> None:
             build(step, why, journal)
 
 
+@contextlib.contextmanager
+def shared_work(step: Step, folder: Path) -> Iterator[Path | None]:
+    """The partial output of a step, for one of several processes that fill it together.
+
+    None if the output is there already. As long as one of the processes is at work nobody else
+    builds or removes it, and ``folder``, the configuration's, refers to it from now on, so that
+    ``core.store --clean`` spares it between the last of them and the run that completes it.
+    """
+    Journal(folder).record([step], some=True)
+    with locked(lock_of(step.path), shared=True):
+        if step.done:
+            yield None
+            return
+        step.part.mkdir(parents=True, exist_ok=True)
+        yield step.part
+
+
 def build(step: Step, why: str, journal: Journal) -> None:
     """Makes one output, with all processes; the first one says and notes what it cost."""
     for source in step.inputs:
@@ -98,7 +125,8 @@ def build(step: Step, why: str, journal: Journal) -> None:
                 f"run ./{source.stage}/run.sh with the same configuration first"
             )
     if step.seconds > ANNOUNCED:
-        say(f"[{step.stage}] {step.name}: begins ({why}), about {step.seconds:.0f} s on two cores")
+        estimate = f"about {step.seconds:.0f} s {machine.described()}"
+        say(f"[{step.stage}] {step.name}: begins ({why}), {estimate}")
     start = time.monotonic()
     with finished_folder(step.path) as part:
         if part != step.path:  # otherwise another run has made it meanwhile

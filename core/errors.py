@@ -2,18 +2,26 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 
 class InputError(Exception):
-    """Something from outside is wrong; the text says where, what was found, what was expected and what to do."""
+    """Something from outside is wrong.
+
+    The text says where, what was found, what was expected and what to do.
+    """
 
 
-def at_line(path, number, found, expected) -> InputError:
+def at_line(path: Path, number: int, found: str, expected: str) -> InputError:
+    """The error of a line of a file; lines are counted from 1. The caller raises it."""
     return InputError(f"{path}, line {number}: found {found}, expected {expected}")
 
 
 def exit_with_message(main: Callable[[], None]) -> None:
-    """Runs an entry point; an InputError ends it with status 2 and its text alone, an interrupt with 130."""
+    """Runs an entry point.
+
+    An InputError ends it with status 2 and its text alone, an interrupt with 130.
+    """
     try:
         main()
     except KeyboardInterrupt:

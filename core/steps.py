@@ -29,7 +29,7 @@ class Step:
     """A named output with its recipe.
 
     ``build`` writes into the folder that it is given; ``resumes`` says that it can go on with
-    partial work found there. ``seconds`` (on two cores), ``disk`` and ``memory`` (bytes) are
+    partial work found there. ``seconds`` (on this machine), ``disk`` and ``memory`` (bytes) are
     estimates for the plan. Raise ``version`` when the result of ``build`` changes.
     """
 
@@ -38,7 +38,7 @@ class Step:
     version: int
     settings: dict
     inputs: tuple["Step | Files", ...]
-    build: Callable[[Path], None]
+    build: Callable[[Path], object]
     root: Path
     resumes: bool = False
     seconds: float = 0.0
@@ -96,7 +96,7 @@ class Plan(dict[str, Step]):
         version: int,
         settings: dict,
         inputs: Iterable[Step | Files],
-        build: Callable[[Path], None],
+        build: Callable[[Path], object],
         **estimates: Any,
     ) -> Step:
         """A new step. Named by an artefact, it is what other rooms get when they ask for that."""
@@ -121,7 +121,7 @@ def changes(before: dict | None, after: dict) -> str:
     """Why a recipe is not the one before it: the first three settings and inputs that differ."""
     if before is None:
         return "not made yet"
-    reasons = []
+    reasons: list[str] = []
     if before["version"] != after["version"]:
         reasons.append(f"version {before['version']} -> {after['version']}")
     old, new = flat(before["settings"]), flat(after["settings"])
@@ -129,9 +129,9 @@ def changes(before: dict | None, after: dict) -> str:
         if old.get(key) != new.get(key):
             reasons.append(f"{key}: {old.get(key)} -> {new.get(key)}")
     old, new = before["inputs"], after["inputs"]
-    reasons += [
-        f"{key} changed" for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)
-    ]
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            reasons.append(f"{key} changed")
     if not reasons:
         return "stopped before its end, or removed"
     more = "; …" if len(reasons) > 3 else ""

@@ -25,7 +25,7 @@ def kept_beside(path: Path) -> Path:
 def outputs(work: Path) -> Iterator[tuple[Path, bool]]:
     """Every output or partial folder, and whether some configuration's last run refers to it."""
     for collection in sorted(path for path in work.glob("*") if (path / "shared").is_dir()):
-        in_use = set()
+        in_use: set[str] = set()
         for file in collection.glob("*/recipes.json"):
             notes = json.loads(file.read_text("utf-8"))
             in_use |= {note["path"] for note in notes.values()}
@@ -39,6 +39,29 @@ def remove(path: Path) -> None:
     finished = path.with_name(path.name.removesuffix(".part"))
     with locked(lock_of(finished), f"{path}: is being made"):
         shutil.rmtree(path)
+
+
+def list_sizes(work: Path) -> None:
+    """Prints every output with its size; those that no last run refers to are marked."""
+    total = 0
+    for path, used in outputs(work):
+        size = size_on_disk(path)
+        total += size
+        mark = "" if used else "  (unused)"
+        print(f"{size / 1e6:10.1f} MB  {path.relative_to(work)}{mark}")
+    print(f"{total / 1e6:10.1f} MB  in all")
+
+
+def clean(work: Path) -> None:
+    """Removes, and prints, every output that no last run refers to."""
+    unused = [path for path, used in outputs(work) if not used]
+    total = 0
+    for path in unused:
+        size = size_on_disk(path)
+        total += size
+        print(f"{size / 1e6:10.1f} MB  {path.relative_to(work)}  (unused)")
+        remove(path)
+    print(f"{total / 1e6:10.1f} MB  removed")
 
 
 def main() -> None:
@@ -57,17 +80,10 @@ def main() -> None:
     options = parser.parse_args()
     if not options.work.is_dir():
         raise InputError(f"{options.work}: no such folder")
-    total = 0
-    for path, used in list(outputs(options.work)):
-        if used and options.clean:
-            continue
-        size = size_on_disk(path)
-        total += size
-        mark = "" if used else "  (unused)"
-        print(f"{size / 1e6:10.1f} MB  {path.relative_to(options.work)}{mark}")
-        if options.clean:
-            remove(path)
-    print(f"{total / 1e6:10.1f} MB  {'removed' if options.clean else 'in all'}")
+    if options.clean:
+        clean(options.work)
+    else:
+        list_sizes(options.work)
 
 
 if __name__ == "__main__":
