@@ -1,16 +1,17 @@
 """nDCG@10, Recall@k, MRR@100 and average precision through ir-measures; paired significance.
 
-Every judged query counts: one that the run does not answer scores 0. ir-measures' providers break ties in two different ways,
-so they are handed depth - rank in our one order as the score.
+Every judged query counts: one that the run does not answer scores 0. ir-measures' providers break
+ties in two different ways, so they are handed depth - rank in our one order as the score.
 
     python -m core.evaluate RUN QRELS
 """
 
 import argparse
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 
@@ -21,36 +22,56 @@ from core.records import Qrels, Run
 from core.runs import by_depth, read_run
 
 METRICS = ("nDCG@10", "R@100", "R@200", "RR@100", "AP")
+QUERIES_AT_ONCE = 5000  # whose scores are there a second time, for ir-measures
+SIGNS_AT_ONCE = 1 << 22  # of a randomisation test; 8 bytes each, and 8 more while they are drawn
+
 PerQuery = dict[str, dict[str, float]]  # metric -> query id -> value
 
 
 def evaluate(run: Run, qrels: Qrels, metrics: Sequence[str] = METRICS) -> PerQuery:
-    """Values per judged query. A query whose judgments are all 0 counts, as 0. Raises InputError without judgments."""
+    """Values per judged query.
+
+    A query whose judgments are all 0 counts, as 0. Raises InputError without judgments.
+    """
     import ir_measures
 
     if not qrels:
         raise InputError("no judgments to evaluate with")
-    ordered = {qid: by_depth(scores) for qid, scores in run.items() if qid in qrels and scores}
+    measures = [ir_measures.parse_measure(metric) for metric in metrics]
     values = {metric: dict.fromkeys(qrels, 0.0) for metric in metrics}
-    if ordered:
-        parsed = [ir_measures.parse_measure(m) for m in metrics]
-        for found in ir_measures.iter_calc(parsed, qrels, ordered):
-            values[str(found.measure)][found.query_id] = float(found.value)
+    answered = [qid for qid in qrels if run.get(qid)]
+    for qids in in_parts(answered, QUERIES_AT_ONCE):
+        part_of_qrels = {qid: qrels[qid] for qid in qids}
+        part_of_run = {qid: by_depth(run[qid]) for qid in qids}
+        for value in ir_measures.iter_calc(measures, part_of_qrels, part_of_run):
+            values[str(value.measure)][value.query_id] = float(value.value)
     return values
 
 
+def in_parts(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """``items`` in their order, at most ``size`` of them at a time."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
 def means(values: PerQuery) -> dict[str, float]:
+    """Metric -> mean over queries."""
     return {metric: fmean(by_query.values()) for metric, by_query in values.items()}
 
 
 def score(run: Run, qrels: Qrels, metric: str = "nDCG@10") -> float:
+    """The mean of one metric over the judged queries of a language."""
     return means(evaluate(run, qrels, [metric]))[metric]
 
 
 @dataclass(frozen=True)
 class Relevant:
-    """The relevant passages among aligned candidates, for scoring many fusions of the same runs: for each its query, its place and its
-    gain; ``ideal`` is each query's best possible DCG over all its judgments, retrieved or not."""
+    """The relevant passages among aligned candidates, for scoring many fusions of the same runs.
+
+    ``query``, ``place`` and ``gain`` have an entry a passage: its query's row, its column there,
+    and its gain. ``ideal`` is each query's best possible DCG over all its judgments, retrieved or
+    not.
+    """
 
     query: np.ndarray
     place: np.ndarray
@@ -59,86 +80,169 @@ class Relevant:
     k: int = 10
 
 
-def relevant(
-    aligned: Aligned, qrels: Mapping[Hashable, Mapping[str, int]], k: int = 10
-) -> Relevant:
-    """``qrels``: judgments of each of ``aligned.queries``; raises InputError where a query has none."""
-    rows, ideal = [], np.zeros(len(aligned.queries))
-    for i, (q, docids) in enumerate(zip(aligned.queries, aligned.docids)):
-        if q not in qrels:
-            raise InputError(f"query {q}: no judgments, expected every query to be judged")
-        gains = {d: g for d, g in qrels[q].items() if g > 0}
-        ideal[i] = sum(
-            g / np.log2(n + 2) for n, g in enumerate(sorted(gains.values(), reverse=True)[:k])
-        )
-        rows += [(i, j, gains[d]) for j, d in enumerate(docids) if d in gains]
-    found = np.array(rows, float).reshape(-1, 3)
-    return Relevant(found[:, 0].astype(int), found[:, 1].astype(int), found[:, 2], ideal, k)
+def relevant(aligned: Aligned, qrels: Mapping[Any, Mapping[str, int]], k: int = 10) -> Relevant:
+    """What ``ndcg`` needs to know of the judgments of ``aligned.queries``.
 
-
-def ndcg(values: np.ndarray, found: Relevant) -> np.ndarray:
-    """nDCG@k a query of fused ``values`` [query, passage] (NaN: not a candidate), as trec_eval has it: linear gains, ties by docid
-    descending. A relevant passage's rank is one more than the number of passages above it, so nothing is sorted."""
-    rows = np.where(np.isnan(values), -np.inf, values)[found.query]
-    own = rows[np.arange(len(rows)), found.place][:, None]
-    above = (rows > own).sum(1) + (
-        (rows == own) & (np.arange(rows.shape[1]) < found.place[:, None])
-    ).sum(1)
-    gains = np.where(
-        (above < found.k) & (own[:, 0] > -np.inf), found.gain / np.log2(above + 2.0), 0.0
+    Raises InputError where a query has none.
+    """
+    rows: list[int] = []
+    places: list[int] = []
+    gains: list[float] = []
+    ideal = np.zeros(len(aligned.queries))
+    for row, (query, docids) in enumerate(zip(aligned.queries, aligned.docids, strict=True)):
+        if query not in qrels:
+            raise InputError(f"query {query}: no judgments, expected every query to be judged")
+        gain_of = {docid: gain for docid, gain in qrels[query].items() if gain > 0}
+        best = sorted(gain_of.values(), reverse=True)[:k]
+        ideal[row] = sum(gain / np.log2(rank + 2) for rank, gain in enumerate(best))
+        for place, docid in enumerate(docids):
+            if docid in gain_of:
+                rows.append(row)
+                places.append(place)
+                gains.append(gain_of[docid])
+    return Relevant(
+        query=np.array(rows, int),
+        place=np.array(places, int),
+        gain=np.array(gains, float),
+        ideal=ideal,
+        k=k,
     )
-    reached = np.bincount(found.query, gains, len(found.ideal)).astype(float)
-    return np.divide(reached, found.ideal, out=np.zeros_like(reached), where=found.ideal > 0)
+
+
+def ndcg(values: np.ndarray, judged: Relevant) -> np.ndarray:
+    """nDCG@k a query of fused ``values`` [query, passage] (NaN: not a candidate).
+
+    As trec_eval has it: linear gains, ties by docid descending. A relevant passage's rank is one
+    more than the number of passages above it, so nothing is sorted.
+    """
+    rows = np.where(np.isnan(values), -np.inf, values)[judged.query]
+    own = rows[np.arange(len(rows)), judged.place][:, None]
+    higher = (rows > own).sum(1)
+    tied_before = (rows == own) & (np.arange(rows.shape[1]) < judged.place[:, None])
+    above = higher + tied_before.sum(1)
+    counts = (above < judged.k) & (own[:, 0] > -np.inf)
+    gains = np.where(counts, judged.gain / np.log2(above + 2.0), 0.0)
+    reached = np.bincount(judged.query, gains, len(judged.ideal)).astype(float)
+    return np.divide(reached, judged.ideal, out=np.zeros_like(reached), where=judged.ideal > 0)
 
 
 def macro(
     by_language: Mapping[str, Mapping[str, float]], languages: Sequence[str]
 ) -> dict[str, float]:
-    """Mean over languages, each weighing the same."""
-    return (
-        {m: fmean(by_language[la][m] for la in languages) for m in by_language[languages[0]]}
-        if languages
-        else {}
-    )
+    """Metric -> mean over ``languages``, each weighing the same; empty without any."""
+    if not languages:
+        return {}
+    metrics = by_language[languages[0]]
+    return {
+        metric: fmean(by_language[language][metric] for language in languages) for metric in metrics
+    }
 
 
-def randomisation_test(differences: Sequence[float], rounds: int = 10000, seed: int = 0) -> float:
-    """Two-sided p of a paired randomisation test: the signs of the per-query differences are flipped at random."""
-    d = np.asarray(differences, float)
-    d = d[d != 0]
-    if not len(d):
+def of_each_language(values: Sequence[float], languages: Sequence[str]) -> dict[str, np.ndarray]:
+    """Language -> its queries' values. ``languages`` names each value's."""
+    array, names = np.asarray(values, float), np.asarray(languages)
+    return {language: array[names == language] for language in dict.fromkeys(languages)}
+
+
+def mean_over_languages(values: Sequence[float], languages: Sequence[str]) -> float:
+    """The mean over languages of the mean over each language's queries, as all tables show it."""
+    return fmean(fmean(own) for own in of_each_language(values, languages).values())
+
+
+def randomisation_test(
+    differences: Sequence[float],
+    languages: Sequence[str],
+    rounds: int = 10000,
+    seed: int = 0,
+) -> float:
+    """Two-sided p of a paired randomisation test of the mean over languages.
+
+    ``differences`` is one a query, and ``languages`` names each query's. In each round the sign of
+    every query's difference is drawn anew; p is the share of rounds (with the observed one) whose
+    mean over languages of a language's mean difference is as far from 0 as the observed one. That
+    is the number that tables show: a test of the pooled queries would let a language of 2,900
+    queries outvote one of 100. Of one language it is the plain paired test.
+    """
+    shares = weights_of_queries(languages) * np.asarray(differences, float)
+    shares = shares[shares != 0]  # the others add nothing, whatever their sign
+    if not len(shares):
         return 1.0
-    signs = np.random.Generator(np.random.PCG64(seed)).choice([-1.0, 1.0], (rounds, len(d)))
-    return float(((np.abs(signs @ d) >= abs(d.sum()) - 1e-12).sum() + 1) / (rounds + 1))
+    # Signs that lead to the same sum add it up in another order: what rounding takes off is no
+    # reason to count them as less extreme.
+    rounding = 1e-12 * max(1.0, float(np.abs(shares).sum()))
+    threshold = abs(shares.sum()) - rounding
+    random = np.random.Generator(np.random.PCG64(seed))
+    rounds_at_once = max(1, SIGNS_AT_ONCE // len(shares))
+    as_extreme = 0
+    for start in range(0, rounds, rounds_at_once):
+        count = min(rounds_at_once, rounds - start)
+        signs = random.choice([-1.0, 1.0], (count, len(shares)))
+        as_extreme += int((np.abs(signs @ shares) >= threshold).sum())
+    return (as_extreme + 1) / (rounds + 1)
 
 
-def t_test(differences: Sequence[float]) -> float:
-    """Two-sided p of a paired t-test; 1 where all differences are equal to 0."""
-    from scipy.stats import ttest_1samp
+def weights_of_queries(languages: Sequence[str]) -> np.ndarray:
+    """What each query weighs in a mean over languages, beside 1 in a mean over queries.
 
-    return (
-        float(ttest_1samp(differences, 0.0).pvalue)
-        if len(differences) > 1 and np.any(differences)
-        else 1.0
-    )
+    Of n queries and L languages, a query of a language with m has n / (L m): exactly 1 where all
+    languages have as many.
+    """
+    _, place, counts = np.unique(np.asarray(languages), return_inverse=True, return_counts=True)
+    return len(place) / (len(counts) * counts[place])
 
 
-TESTS = {
-    "randomisation": lambda differences, seed: randomisation_test(differences, seed=seed),
-    "t": lambda differences, _seed: t_test(differences),
+def t_test(differences: Sequence[float], languages: Sequence[str]) -> float:
+    """Two-sided p of a paired t-test of the mean over languages.
+
+    The statistic is the mean over languages of a language's mean difference, over its standard
+    error, the root of the sum of s² / m over languages (m queries, s² their sample variance)
+    divided by the number of languages. Each language has a variance of its own, so the degrees of
+    freedom are Welch's and Satterthwaite's (Satterthwaite 1946; Welch 1947). Of one language it is
+    the plain paired t-test. 1 where all differences are 0. Raises InputError for a language with a
+    single query, whose variance nothing tells.
+    """
+    from scipy.stats import t as student
+
+    if not np.any(differences):
+        return 1.0
+    samples = of_each_language(differences, languages)
+    for language, sample in samples.items():
+        if len(sample) < 2:
+            where = f"{language}: " if language else ""
+            raise InputError(
+                f"{where}found 1 judged query, expected 2 or more of each language for a t-test; "
+                "take the randomisation test"
+            )
+    squared_errors = np.array([sample.var(ddof=1) / len(sample) for sample in samples.values()])
+    freedom = np.array([len(sample) - 1 for sample in samples.values()])
+    difference = fmean(sample.mean() for sample in samples.values())
+    if not squared_errors.any():
+        return 0.0 if difference else 1.0
+    statistic = difference / (np.sqrt(squared_errors.sum()) / len(samples))
+    all_freedom = squared_errors.sum() ** 2 / (squared_errors**2 / freedom).sum()
+    return float(2 * student.sf(abs(statistic), all_freedom))
+
+
+TESTS: dict[str, Callable[[Sequence[float], Sequence[str]], float]] = {
+    "randomisation": randomisation_test,
+    "t": t_test,
 }
+"""(differences, each one's language) -> two-sided p of the mean over languages."""
 
 
 def holm(values: Sequence[float]) -> list[float]:
     """Holm's correction (1979) of p values for their number, in the order given."""
-    order, adjusted, largest = np.argsort(values, kind="stable"), [0.0] * len(values), 0.0
-    for step, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(values) - step) * values[i]))
+    adjusted = [0.0] * len(values)
+    largest = 0.0
+    for step, i in enumerate(np.argsort(values, kind="stable")):
+        corrected = min(1.0, (len(values) - step) * values[i])
+        largest = max(largest, corrected)
         adjusted[i] = largest
     return adjusted
 
 
 def main() -> None:
+    """The command line: a line a metric, and how many of the judged queries were answered."""
     parser = argparse.ArgumentParser(
         prog="python -m core.evaluate", description="scores a TREC run against TREC judgments"
     )
@@ -147,13 +251,16 @@ def main() -> None:
     options = parser.parse_args()
     qrels = read_qrels(options.qrels)
     run = read_run(options.run)
-    if not run.keys() & qrels.keys():
+    answered = qrels.keys() & run.keys()
+    if not answered:
+        first, expected = next(iter(run)), next(iter(qrels), "none")
         raise InputError(
-            f"{options.run}: answers none of the {len(qrels)} judged queries (its first is {next(iter(run))}, theirs {next(iter(qrels), 'none')}); is it of this language and split?"
+            f"{options.run}: answers none of the {len(qrels)} judged queries "
+            f"(its first is {first}, theirs {expected}); is it of this language and split?"
         )
     for metric, value in means(evaluate(run, qrels)).items():
         print(f"{metric}\t{value:.4f}")
-    print(f"queries\t{len(qrels)} judged, {len(qrels.keys() & run.keys())} answered")
+    print(f"queries\t{len(qrels)} judged, {len(answered)} answered")
 
 
 if __name__ == "__main__":

@@ -242,7 +242,7 @@ def run(path: Path, arguments: Sequence[str], only: Sequence[str] = ()) -> dict:
                 for la, run in runs.items()
             }
             entry["seconds"] += seconds(config, name)
-            write(path, ablation, config, split, rows, results.groups(task, list(runs)))
+            write(path, ablation, config, split, rows, results.by_kind(task, list(runs)))
             del task, runs  # with its models; they refer to each other, so they are looked for
             gc.collect()
     return rows
@@ -282,7 +282,9 @@ def compare(ablation: Ablation, rows: dict, groups: dict[str, list[str]]) -> lis
                 line |= {
                     "difference": line["mean"]
                     - next(x["mean"] for x in lines if x["row"] == line["on"]),
-                    "p": randomisation_test([after[k] - before[k] for k in before]),
+                    "p": randomisation_test(
+                        [after[k] - before[k] for k in before], [la for la, _ in before]
+                    ),
                 }
             lines.append(line)
         tested = [line for line in lines if "p" in line]

@@ -1,9 +1,13 @@
-"""Where it is lost: what a split's runs show beyond their averages. Computed with its judgments, for the report alone."""
+"""Where it is lost: what a split's runs show beyond their averages.
+
+Computed with the split's judgments, for the report alone.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from core.evaluate import evaluate, means
+from core.evaluate import evaluate, means, score
+from core.passages import Passages
 from core.records import Qrels, Run
 from core.runs import append_below, ranked
 from core.task import Task
@@ -13,11 +17,19 @@ RECALL_AT = (1, 5, 10, 20, 50, 100, 200, 500, 1000)
 DEPTHS = (0, 5, 10, 20, 30, 50, 100, 200)
 FATES = ("never retrieved", "below the candidates", "ranked below 10", "in the ten", "first")
 WORST = 3  # queries shown a language
+WRONG = 3  # passages shown of such a query, beside the right one
+NOWHERE = 10**9  # the rank of a passage that a system does not have
+
+Order = Mapping[str, Sequence[str]]  # query id -> docids, the best first
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A passage in a worst query's story: its rank in every system (None: not there), and which systems put it above the right one."""
+    """A passage in a worst query's story.
+
+    ``ranks``: its rank in every system, None where it is not there. ``above``: the systems that
+    put it above the right one.
+    """
 
     docid: str
     title: str
@@ -28,27 +40,33 @@ class Shown:
 
 @dataclass(frozen=True)
 class Worst:
+    """A query that the submitted system answers badly, and each system's nDCG@10."""
+
     qid: str
     text: str
-    figures: dict[str, float]  # system -> nDCG@10
+    figures: dict[str, float]
     right: Shown | None
     wrong: list[Shown]
 
 
 @dataclass(frozen=True)
 class Look:
-    """One language of the report's split."""
+    """One language of the report's split.
 
-    recall: dict[str, dict[int, float]]  # source or hybrid -> k -> recall
-    depth: dict[str, dict[int, float]]  # ranker -> how many candidates it reranks -> nDCG@10
-    fates: dict[str, float]  # share of the relevant passages
-    scores: dict[
-        str, tuple[list[float], list[float]]
-    ]  # ranker -> scores of relevant candidates, of the others
+    recall  source or hybrid -> k -> recall
+    depth   ranker -> how many candidates it reranks -> nDCG@10
+    fates   one of FATES -> share of the relevant passages
+    scores  ranker -> its scores of the relevant candidates, and of the others
+    """
+
+    recall: dict[str, dict[int, float]]
+    depth: dict[str, dict[int, float]]
+    fates: dict[str, float]
+    scores: dict[str, tuple[list[float], list[float]]]
     worst: list[Worst]
 
 
-Looks = dict[str, Look]
+Looks = dict[str, Look]  # by language
 
 
 def look(
@@ -59,81 +77,83 @@ def look(
     qrels: Qrels,
     values: Mapping[str, Mapping[str, float]],
 ) -> Look:
-    c, depth = task.config, rank.depth(task)
-    final, hybrid = c.submission.system, runs["hybrid"]
-    ks = [k for k in RECALL_AT if k <= c.retrieval.depth]
-    blocks = {q: [d for d, _ in ranked(scores)] for q, scores in hybrid.items()}
-    rankers = {n: runs[n] for n in c.ranking.rankers}
+    """``runs`` and ``values`` (query id -> nDCG@10) are of every system."""
+    config, depth = task.config, rank.depth(task)
+    final, hybrid = config.submission.system, runs["hybrid"]
+    ks = [k for k in RECALL_AT if k <= config.retrieval.depth]
     depths = sorted({d for d in DEPTHS if d < depth} | {depth})
+    order = {qid: [hit.docid for hit in ranked(scores)] for qid, scores in hybrid.items()}
+    recall = {system: recall_curve(runs[system], qrels, ks) for system in config.retrieval.systems}
+    by_depth: dict[str, dict[int, float]] = {}
+    scores = {}
+    for ranker in config.ranking.rankers:
+        run = runs[ranker]
+        by_depth[ranker] = {d: score(reranked_to(order, run, d), qrels) for d in depths}
+        scores[ranker] = scores_of(run, order, qrels, depth)
     return Look(
-        recall={s: recall_curve(runs[s], qrels, ks) for s in task.config.retrieval.systems},
-        depth={
-            n: {
-                d: means(evaluate(reranked_to(blocks, run, d), qrels, ["nDCG@10"]))["nDCG@10"]
-                for d in depths
-            }
-            for n, run in rankers.items()
-        },
-        fates=fates(hybrid, runs[final], qrels, c.candidates),
-        scores={n: scores_of(run, blocks, qrels, depth) for n, run in rankers.items()},
-        worst=worst(task, language, split, runs, qrels, values),
+        recall=recall,
+        depth=by_depth,
+        fates=fates(hybrid, runs[final], qrels, config.candidates),
+        scores=scores,
+        worst=worst(task, language, split, runs=runs, qrels=qrels, values=values),
     )
 
 
 def recall_curve(run: Run, qrels: Qrels, ks: Sequence[int]) -> dict[int, float]:
-    found = means(evaluate(run, qrels, [f"R@{k}" for k in ks]))
-    return {k: found[f"R@{k}"] for k in ks}
+    """Mean recall of the best k passages, by k."""
+    recall = means(evaluate(run, qrels, [f"R@{k}" for k in ks]))
+    return {k: recall[f"R@{k}"] for k in ks}
 
 
-def reranked_to(blocks: Mapping[str, Sequence[str]], run: Run, depth: int) -> Run:
-    """The hybrid's order with its first ``depth`` in the order of ``run``; depth 0 is the hybrid."""
-    return {
-        q: append_below({d: run[q][d] for d in docids[:depth] if d in run.get(q, {})}, docids)
-        for q, docids in blocks.items()
-    }
+def reranked_to(order: Order, run: Run, depth: int) -> Run:
+    """The hybrid's order with its first ``depth`` in the order of ``run``; 0 is the hybrid."""
+    reranked = {}
+    for qid, docids in order.items():
+        scores = run.get(qid, {})
+        block = {docid: scores[docid] for docid in docids[:depth] if docid in scores}
+        reranked[qid] = append_below(block, docids)
+    return reranked
 
 
 def places(scores: Mapping[str, float]) -> dict[str, int]:
-    """docid -> rank, from 1."""
-    return {d: n for n, (d, _) in enumerate(ranked(scores), 1)}
+    """The rank of each passage, from 1, by docid, in the order of the ranks."""
+    return {hit.docid: rank for rank, hit in enumerate(ranked(scores), 1)}
 
 
 def fates(hybrid: Run, final: Run, qrels: Qrels, candidates: int) -> dict[str, float]:
     """What became of the relevant passages, as shares: the first of FATES that is true."""
     counts = dict.fromkeys(FATES, 0)
-    for q, judged in qrels.items():
-        retrieved, placed = places(hybrid.get(q, {})), places(final.get(q, {}))
-        for d, gain in judged.items():
+    for qid, judged in qrels.items():
+        retrieved, placed = places(hybrid.get(qid, {})), places(final.get(qid, {}))
+        for docid, gain in judged.items():
             if gain > 0:
-                counts[fate(retrieved.get(d), placed.get(d), candidates)] += 1
+                counts[fate(retrieved.get(docid), placed.get(docid), candidates)] += 1
     total = max(sum(counts.values()), 1)
-    return {name: n / total for name, n in counts.items()}
+    return {name: count / total for name, count in counts.items()}
 
 
 def fate(retrieved: int | None, placed: int | None, candidates: int) -> str:
+    """One of FATES: by the ranks in the hybrid and in the submitted system, None where absent."""
     if retrieved is None:
         return "never retrieved"
     if retrieved > candidates:
         return "below the candidates"
-    return (
-        "ranked below 10"
-        if placed is None or placed > 10
-        else "first"
-        if placed == 1
-        else "in the ten"
-    )
+    if placed is None or placed > 10:
+        return "ranked below 10"
+    return "first" if placed == 1 else "in the ten"
 
 
-def scores_of(
-    run: Run, blocks: Mapping[str, Sequence[str]], qrels: Qrels, depth: int
-) -> tuple[list[float], list[float]]:
+def scores_of(run: Run, order: Order, qrels: Qrels, depth: int) -> tuple[list[float], list[float]]:
     """A ranker's scores of the candidates that are judged relevant, and of all others."""
-    right, other = [], []
-    for q, docids in blocks.items():
-        for d in docids[:depth]:
-            if d in run.get(q, {}):
-                (right if qrels.get(q, {}).get(d, 0) > 0 else other).append(run[q][d])
-    return right, other
+    relevant: list[float] = []
+    others: list[float] = []
+    for qid, docids in order.items():
+        scores, judged = run.get(qid, {}), qrels.get(qid, {})
+        for docid in docids[:depth]:
+            if docid in scores:
+                kind = relevant if judged.get(docid, 0) > 0 else others
+                kind.append(scores[docid])
+    return relevant, others
 
 
 def worst(
@@ -144,72 +164,67 @@ def worst(
     qrels: Qrels,
     values: Mapping[str, Mapping[str, float]],
 ) -> list[Worst]:
-    """The queries with the lowest nDCG@10 of the submitted system; of equal ones those that another system answers best."""
-    final, texts = (
-        task.config.submission.system,
-        {q.qid: q.text for q in task.queries(language, split)},
-    )
-    answerable = [q for q, judged in qrels.items() if any(gain > 0 for gain in judged.values())]
-    order = sorted(
-        answerable, key=lambda q: (values[final][q], -max(v[q] for v in values.values()), q)
-    )
-    return [
-        story(
-            task,
-            language,
-            q,
-            texts.get(q, ""),
-            runs,
-            qrels[q],
-            {s: v[q] for s, v in values.items()},
-            final,
-        )
-        for q in order[:WORST]
-        if values[final][q] < 1.0
-    ]
+    """The queries with the lowest nDCG@10 of the submitted system.
+
+    Of equal ones those that another system answers best; none that is answered perfectly.
+    """
+    final = task.config.submission.system
+    texts = {query.qid: query.text for query in task.queries(language, split)}
+    answerable = [qid for qid, judged in qrels.items() if any(g > 0 for g in judged.values())]
+
+    def badness(qid: str) -> tuple[float, float, str]:
+        return values[final][qid], -max(of_system[qid] for of_system in values.values()), qid
+
+    chosen = []
+    for qid in sorted(answerable, key=badness)[:WORST]:
+        if values[final][qid] < 1.0:
+            right, wrong = story(task.passages(language), qid, runs, qrels[qid], final)
+            chosen.append(
+                Worst(
+                    qid=qid,
+                    text=texts.get(qid, ""),
+                    figures={system: of_system[qid] for system, of_system in values.items()},
+                    right=right,
+                    wrong=wrong,
+                )
+            )
+    return chosen
 
 
 def story(
-    task: Task,
-    language: str,
-    qid: str,
-    text: str,
-    runs: Mapping[str, Run],
-    judged: Mapping[str, int],
-    values: dict[str, float],
-    final: str,
-) -> Worst:
-    """The right passage that the submitted system places best, and the three passages at its top that are not relevant."""
-    placed = {s: places(run.get(qid, {})) for s, run in runs.items()}
-    relevant = sorted(
-        (d for d, gain in judged.items() if gain > 0),
-        key=lambda d: (placed[final].get(d, 10**9), d),
-    )
-    right = relevant[0]
-    wrong = [
-        d
-        for d in placed[final]
-        if judged.get(d, 0) == 0 and placed[final][d] < placed[final].get(right, 10**9)
-    ][:3]
-    store = task.passages(language)
-    rows = store.rows([right, *wrong], strict=False)
+    passages: Passages, qid: str, runs: Mapping[str, Run], judged: Mapping[str, int], final: str
+) -> tuple[Shown, list[Shown]]:
+    """The right passage that ``final`` places best, and those at its top that are not relevant."""
+    ranks = {system: places(run.get(qid, {})) for system, run in runs.items()}
+    in_final = ranks[final]
+    relevant = [docid for docid, gain in judged.items() if gain > 0]
+    right = min(relevant, key=lambda docid: (in_final.get(docid, NOWHERE), docid))
+    right_place = in_final.get(right, NOWHERE)
+    above = [
+        docid
+        for docid, place in in_final.items()
+        if place < right_place and judged.get(docid, 0) == 0
+    ]
+    right_shown, *wrong_shown = [
+        shown(passages, docid, ranks, right) for docid in [right, *above[:WRONG]]
+    ]
+    return right_shown, wrong_shown
 
-    def shown(docid: str, row: int) -> Shown:
-        document = store.document(int(row)) if row >= 0 else None
-        ranks = {s: found.get(docid) for s, found in placed.items()}
-        above = [
-            s
-            for s, found in placed.items()
-            if docid != right and found.get(docid, 10**9) < found.get(right, 10**9)
-        ]
-        return Shown(
-            docid,
-            document.title if document else "",
-            document.text if document else "(not in the corpus)",
-            ranks,
-            above,
-        )
 
-    return Worst(
-        qid, text, values, shown(right, rows[0]), [shown(d, row) for d, row in zip(wrong, rows[1:])]
+def shown(
+    passages: Passages, docid: str, ranks: Mapping[str, Mapping[str, int]], right: str
+) -> Shown:
+    """A passage with its text, where the corpus has it; ``ranks``: system -> docid -> rank."""
+    row = int(passages.rows([docid], strict=False)[0])
+    document = passages.document(row) if row >= 0 else None
+    above = []
+    for system, places_there in ranks.items():
+        if places_there.get(docid, NOWHERE) < places_there.get(right, NOWHERE):
+            above.append(system)
+    return Shown(
+        docid=docid,
+        title=document.title if document else "",
+        text=document.text if document else "(not in the corpus)",
+        ranks={system: places_there.get(docid) for system, places_there in ranks.items()},
+        above=above,
     )

@@ -1,8 +1,12 @@
-"""Runs side by side: nDCG@10 and recall by language, paired tests corrected for their number, and the queries that differ most.
+"""Runs side by side: figures by language, paired tests, and the queries that differ most.
+
+Tests are of the mean over languages of nDCG@10, which is what the tables show, and are corrected
+for their number.
 
 python -m ensemble.compare --qrels QRELS a.trec b.trec …              TREC files of one language
-python -m ensemble.compare work/COLLECTION/NAME work/COLLECTION/OTHER  results; their submitted systems
-python -m ensemble.compare work/COLLECTION/NAME/runs/hybrid work/COLLECTION/NAME/runs/ensemble [--split dev]
+python -m ensemble.compare work/COLLECTION/NAME work/COLLECTION/OTHER  results; submitted systems
+python -m ensemble.compare work/COLLECTION/NAME/runs/hybrid work/COLLECTION/NAME/runs/ensemble \
+    [--split dev]
 """
 
 import argparse
@@ -14,22 +18,26 @@ from statistics import fmean
 
 from core.collection import read_qrels
 from core.errors import InputError, exit_with_message
-from core.evaluate import TESTS, evaluate, holm
+from core.evaluate import TESTS, evaluate, holm, mean_over_languages
 from core.judgments import split_judgments
 from core.records import Qrels, Run
 from core.runs import read_run
 from core.settings import Config
 from core.task import Task
-from ensemble.results import text_table
+from ensemble.results import Key, judged_pairs, text_table
 
 METRICS = ("nDCG@10", "R@100")
-Key = tuple[str, str]  # (language, query id)
+EXAMPLES = 3  # of queries that a remark names
+TEXT_WIDTH = 60  # characters of a query that are shown
 Values = Mapping[str, Mapping[str, Mapping[Key, float]]]  # run -> metric -> query -> value
 
 
 @dataclass(frozen=True)
 class Compared:
-    """Runs by name and language, with the judgments and the texts of the queries."""
+    """Runs by name and language, with the judgments and the texts of the queries.
+
+    TREC files are of the language "".
+    """
 
     runs: dict[str, dict[str, Run]]
     qrels: dict[str, Qrels]
@@ -37,55 +45,74 @@ class Compared:
 
 
 def from_files(paths: Sequence[Path], qrels: Path) -> Compared:
+    """TREC runs of one language, named by their paths."""
+    names = short_names(paths)
     return Compared(
-        {name: {"": read_run(path)} for name, path in zip(short_names(paths), paths)},
-        {"": read_qrels(qrels)},
-        {},
+        runs={name: {"": read_run(path)} for name, path in zip(names, paths, strict=True)},
+        qrels={"": read_qrels(qrels)},
+        texts={},
     )
 
 
 def from_results(paths: Sequence[Path], split: str | None) -> Compared:
-    """``paths``: folders NAME or NAME/runs/SYSTEM of one collection."""
+    """``paths``: folders NAME or NAME/runs/SYSTEM of one collection.
+
+    ``split``: the first one's test split without it. Raises InputError where it has no judgments,
+    and where the queries of two results differ.
+    """
     tasks = {path: task_of(path) for path in paths}
     first = tasks[paths[0]]
     split = split or first.config.splits.test
-    pairs = [pair for pair in first.pairs(split) if pair in first.collection.qrels]
-    if not pairs:
+    languages = [language for language, _ in judged_pairs(first, split)]
+    if not languages:
         raise InputError(
             f"{paths[0]}: no language has judgments for {split}; choose another with --split"
         )
     for path, task in tasks.items():
-        for la, s in pairs:
-            if (la, s) not in task.pairs(split) or task.topics_input(
-                la, s
-            ).fingerprint != first.topics_input(la, s).fingerprint:
+        for language in languages:
+            if not same_queries(task, first, language, split):
                 raise InputError(
-                    f"{path}: its queries of {la}-{s} are not those of {paths[0]}; compare results of one collection, made with the same limit, seed and languages"
+                    f"{path}: its queries of {language}-{split} are not those of {paths[0]}; "
+                    "compare results of one collection, made with the same limit, seed and "
+                    "languages"
                 )
-    runs = {
-        name: {la: read_run(run_folder(path) / f"{la}-{split}.trec") for la, _ in pairs}
-        for name, path in zip(short_names(paths), paths)
-    }
+    runs: dict[str, dict[str, Run]] = {}
+    for name, path in zip(short_names(paths), paths, strict=True):
+        folder = run_folder(path)
+        runs[name] = {la: read_run(folder / f"{la}-{split}.trec") for la in languages}
+    texts = {}
+    for language in languages:
+        for query in first.queries(language, split):
+            texts[language, query.qid] = query.text
     return Compared(
-        runs,
-        {la: split_judgments(first, la, split) for la, _ in pairs},
-        {(la, q.qid): q.text for la, s in pairs for q in first.queries(la, s)},
+        runs=runs,
+        qrels={language: split_judgments(first, language, split) for language in languages},
+        texts=texts,
     )
+
+
+def same_queries(task: Task, other: Task, language: str, split: str) -> bool:
+    """Whether the queries in use of a language and split are the same, with their texts."""
+    if (language, split) not in task.pairs(split):
+        return False
+    own, others = task.topics_input(language, split), other.topics_input(language, split)
+    return own.fingerprint == others.fingerprint
 
 
 def task_of(path: Path) -> Task:
-    file = next(
-        (p / "config.json" for p in (path, *path.parents[:2]) if (p / "config.json").is_file()),
-        None,
+    """The configuration that made the results at ``path``, from the file that they hold."""
+    for folder in (path, *path.parents[:2]):
+        file = folder / "config.json"
+        if file.is_file():
+            return Task(Config.model_validate_json(file.read_text("utf-8")))
+    raise InputError(
+        f"{path}: neither a TREC file nor a folder work/COLLECTION/NAME or "
+        "work/COLLECTION/NAME/runs/SYSTEM of a finished run"
     )
-    if file is None:
-        raise InputError(
-            f"{path}: neither a TREC file nor a folder work/COLLECTION/NAME or work/COLLECTION/NAME/runs/SYSTEM of a finished run"
-        )
-    return Task(Config.model_validate_json(file.read_text("utf-8")))
 
 
 def run_folder(path: Path) -> Path:
+    """A system's own folder, or of a configuration's that of the system that it hands in."""
     if not (path / "config.json").is_file():
         return path
     return path / "runs" / task_of(path).config.submission.system
@@ -101,128 +128,166 @@ def short_names(paths: Sequence[Path]) -> list[str]:
 
 
 def values_of(judged: Compared) -> dict[str, dict[str, dict[Key, float]]]:
-    """Every judged query counts, an unanswered one as 0. Raises InputError for a run that holds none of the judged queries or of their
-    judged passages: it is of another collection."""
-    found: dict[str, dict[str, dict[Key, float]]] = {}
+    """Run -> metric -> query -> value; every judged query counts, an unanswered one as 0.
+
+    Raises InputError for a run that holds none of the judged queries or of their judged passages:
+    it is of another collection.
+    """
+    values: dict[str, dict[str, dict[Key, float]]] = {}
     for name, by_language in judged.runs.items():
-        for la, run in by_language.items():
-            qrels, where = judged.qrels[la], f"{name}{' ' + la if la else ''}"
-            if not run.keys() & qrels.keys():
-                raise InputError(
-                    f"{where}: answers none of the {len(qrels)} judged queries; is it a run of this collection, language and split?"
-                )
-            if not any(d in qrels[q] for q, scores in run.items() if q in qrels for d in scores):
-                raise InputError(
-                    f"{where}: holds none of the judged passages; is it a run of another collection?"
-                )
-            for metric, values in evaluate(run, qrels, METRICS).items():
-                found.setdefault(name, {}).setdefault(metric, {}).update(
-                    {(la, q): v for q, v in values.items()}
-                )
-    return found
+        of_run = values[name] = {metric: {} for metric in METRICS}
+        for language, run in by_language.items():
+            qrels = judged.qrels[language]
+            check_of_collection(run, qrels, where=f"{name} {language}".rstrip())
+            for metric, by_query in evaluate(run, qrels, METRICS).items():
+                for qid, value in by_query.items():
+                    of_run[metric][language, qid] = value
+    return values
+
+
+def check_of_collection(run: Run, qrels: Qrels, where: str) -> None:
+    """Raises InputError unless the run answers a judged query with a judged passage."""
+    answered = run.keys() & qrels.keys()
+    if not answered:
+        raise InputError(
+            f"{where}: answers none of the {len(qrels)} judged queries; "
+            "is it a run of this collection, language and split?"
+        )
+    if not any(run[qid].keys() & qrels[qid].keys() for qid in answered):
+        raise InputError(
+            f"{where}: holds none of the judged passages; is it a run of another collection?"
+        )
 
 
 def remarks(judged: Compared) -> list[str]:
     """What makes runs unequal: queries unanswered, other depths, constant scores."""
-    found, depths = [], {}
+    lines = []
+    depths = {}
     for name, by_language in judged.runs.items():
-        missing = [
-            (la, q)
-            for la, qrels in judged.qrels.items()
-            for q in qrels
-            if not by_language[la].get(q)
-        ]
-        constant = [
-            (la, q)
-            for la, run in by_language.items()
-            for q, scores in run.items()
-            if len(scores) > 1 and len(set(scores.values())) == 1
-        ]
-        depths[name] = max(len(scores) for run in by_language.values() for scores in run.values())
-        for keys, what in (
-            (missing, "judged queries unanswered, they count as 0"),
-            (constant, "queries with all scores equal, their order is by docid alone"),
-        ):
-            if keys:
-                found.append(
-                    f"{name}: {len(keys)} {what}; first {', '.join('/'.join(filter(None, key)) for key in keys[:3])}"
-                )
+        unanswered: list[Key] = []
+        constant: list[Key] = []
+        depths[name] = 0
+        for language, qrels in judged.qrels.items():
+            run = by_language[language]
+            unanswered += [(language, qid) for qid in qrels if not run.get(qid)]
+            for qid, scores in run.items():
+                depths[name] = max(depths[name], len(scores))
+                if len(scores) > 1 and len(set(scores.values())) == 1:
+                    constant.append((language, qid))
+        if unanswered:
+            what = "judged queries unanswered, they count as 0"
+            lines.append(f"{name}: {len(unanswered)} {what}; first {examples(unanswered)}")
+        if constant:
+            what = "queries with all scores equal, their order is by docid alone"
+            lines.append(f"{name}: {len(constant)} {what}; first {examples(constant)}")
     if len(set(depths.values())) > 1:
-        found.append(
-            "depths differ: "
-            + ", ".join(f"{n} {d}" for n, d in depths.items())
-            + "; recall below the smallest is not comparable"
-        )
-    return found
+        each = ", ".join(f"{name} {depth}" for name, depth in depths.items())
+        lines.append(f"depths differ: {each}; recall below the smallest is not comparable")
+    return lines
+
+
+def examples(keys: Sequence[Key]) -> str:
+    """The first few of many queries."""
+    return ", ".join(shown(key) for key in keys[:EXAMPLES])
+
+
+def shown(key: Key) -> str:
+    """``LANGUAGE/QID``, or the id alone where the language has no name."""
+    language, qid = key
+    return f"{language}/{qid}" if language else qid
 
 
 def mean_rows(values: Values, languages: Sequence[str]) -> list[list[str]]:
-    named = [la for la in languages if la]
+    """A row a metric and run: each language's mean, and the mean over languages."""
+    named = [language for language in languages if language]
     rows = [["metric", "run", *named, "mean"]]
     for metric in METRICS:
         for name in values:
-            means = [
-                fmean(v for (la, _), v in values[name][metric].items() if la == wanted)
-                for wanted in languages
-            ]
-            rows.append(
-                [metric, name, *(f"{m:.4f}" for m in means if named), f"{fmean(means):.4f}"]
-            )
+            by_query = values[name][metric]
+            means = []
+            for language in languages:
+                means.append(fmean(value for key, value in by_query.items() if key[0] == language))
+            each = [f"{mean:.4f}" for mean in means] if named else []
+            rows.append([metric, name, *each, f"{fmean(means):.4f}"])
     return rows
 
 
 def differences(values: Values, a: str, b: str) -> dict[Key, float]:
     """nDCG@10 of b less that of a, by query."""
-    return {key: v - values[a]["nDCG@10"][key] for key, v in values[b]["nDCG@10"].items()}
+    of_a, of_b = values[a]["nDCG@10"], values[b]["nDCG@10"]
+    return {key: value - of_a[key] for key, value in of_b.items()}
 
 
 def test_rows(values: Values, test: str) -> list[list[str]]:
-    """Every pair of runs: difference of nDCG@10 over queries, wins, ties, losses, p and Holm's."""
-    pairs = [(a, b, list(differences(values, a, b).values())) for a, b in combinations(values, 2)]
-    ps = [TESTS[test](d, 0) for _, _, d in pairs]
-    return [
-        ["better?", "than", "difference", "wins", "ties", "losses", "p", "p (Holm)"],
-        *(
+    """Every pair of runs: difference of mean nDCG@10, wins, ties, losses, p and Holm's.
+
+    The means are those over languages, and ``test``, one of TESTS, is of their difference.
+    """
+    compared = list(combinations(values, 2))
+    by_query = [differences(values, a, b) for a, b in compared]
+    ps = []
+    for of_pair in by_query:
+        ps.append(TESTS[test](list(of_pair.values()), languages_of(of_pair)))
+    rows = [["better?", "than", "difference", "wins", "ties", "losses", "p", "p (Holm)"]]
+    for (a, b), of_pair, p, corrected in zip(compared, by_query, ps, holm(ps), strict=True):
+        gains = list(of_pair.values())
+        rows.append(
             [
                 b,
                 a,
-                f"{fmean(d):+.4f}",
-                str(sum(x > 0 for x in d)),
-                str(sum(x == 0 for x in d)),
-                str(sum(x < 0 for x in d)),
+                f"{mean_over_languages(gains, languages_of(of_pair)):+.4f}",
+                str(sum(gain > 0 for gain in gains)),
+                str(sum(gain == 0 for gain in gains)),
+                str(sum(gain < 0 for gain in gains)),
                 f"{p:.4f}",
-                f"{h:.4f}",
+                f"{corrected:.4f}",
             ]
-            for (a, b, d), p, h in zip(pairs, ps, holm(ps))
-        ),
-    ]
+        )
+    return rows
+
+
+def languages_of(by_query: Mapping[Key, float]) -> list[str]:
+    """Each query's language."""
+    return [language for language, _ in by_query]
 
 
 def query_rows(
     values: Values, texts: Mapping[Key, str], a: str, b: str, count: int
 ) -> list[list[str]]:
-    """The queries that b gains and loses most on."""
-    found = differences(values, a, b)
-    order = sorted(found, key=lambda key: (found[key], key))
-    chosen = [k for k in order[:count] if found[k] < 0] + [
-        k for k in order[-count:] if found[k] > 0
-    ]
-    return [
-        ["query", "", a, b, "difference"],
-        *(
-            [
-                "/".join(filter(None, key)),
-                texts.get(key, "")[:60],
-                f"{values[a]['nDCG@10'][key]:.4f}",
-                f"{values[b]['nDCG@10'][key]:.4f}",
-                f"{found[key]:+.4f}",
-            ]
-            for key in chosen
-        ),
-    ]
+    """The queries that b gains and loses most on, ``count`` of each."""
+    gains = differences(values, a, b)
+    order = sorted(gains, key=lambda key: (gains[key], key))
+    lost = [key for key in order[:count] if gains[key] < 0]
+    won = [key for key in order[max(len(order) - count, 0) :] if gains[key] > 0]
+    rows = [["query", "", a, b, "difference"]]
+    for key in lost + won:
+        of_a, of_b = values[a]["nDCG@10"][key], values[b]["nDCG@10"][key]
+        text = texts.get(key, "")[:TEXT_WIDTH]
+        rows.append([shown(key), text, f"{of_a:.4f}", f"{of_b:.4f}", f"{gains[key]:+.4f}"])
+    return rows
+
+
+def report(judged: Compared, test: str, queries: int) -> None:
+    """Prints remarks, means, tests, and of two runs or of the first and each other the queries."""
+    values = values_of(judged)
+    for remark in remarks(judged):
+        print(f"note: {remark}")
+    print(text_table(mean_rows(values, list(judged.qrels)), left=2))
+    if len(values) > 1:
+        count = sum(map(len, judged.qrels.values()))
+        over = f"over {count} queries"
+        if len(judged.qrels) > 1:
+            over = f"of the mean over {len(judged.qrels)} languages, {count} queries"
+        print(f"\nnDCG@10, two-sided paired {test} test {over}")
+        print(text_table(test_rows(values, test), left=2))
+    first, *others = values
+    for other in others:
+        rows = query_rows(values, judged.texts, first, other, queries)
+        print(f"\n{text_table(rows, left=2)}")
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m ensemble.compare", description="runs side by side"
     )
@@ -235,7 +300,13 @@ def main() -> None:
     )
     parser.add_argument("--qrels", type=Path, help="judgments for TREC files")
     parser.add_argument("--split", help="of results; the configuration's test split without it")
-    parser.add_argument("--test", choices=list(TESTS), default="randomisation")
+    parser.add_argument(
+        "--test",
+        choices=list(TESTS),
+        default="randomisation",
+        help="of the mean over languages: signs drawn a query, or a t-test with Welch's degrees "
+        "of freedom",
+    )
     parser.add_argument(
         "--queries",
         type=int,
@@ -246,24 +317,11 @@ def main() -> None:
     files = [path for path in options.runs if path.is_file()]
     if files and (len(files) < len(options.runs) or not options.qrels):
         raise InputError("TREC files are compared with each other and need --qrels FILE")
-    judged = (
-        from_files(options.runs, options.qrels)
-        if files
-        else from_results(options.runs, options.split)
-    )
-    values = values_of(judged)
-    for remark in remarks(judged):
-        print(f"note: {remark}")
-    print(text_table(mean_rows(values, list(judged.qrels)), left=2))
-    if len(values) > 1:
-        print(
-            f"\nnDCG@10, two-sided paired {options.test} test over {len(next(iter(values.values()))['nDCG@10'])} queries\n{text_table(test_rows(values, options.test), left=2)}"
-        )
-    for a, b in combinations(values, 2):
-        if len(values) == 2 or a == next(iter(values)):
-            print(
-                f"\n{text_table(query_rows(values, judged.texts, a, b, options.queries), left=2)}"
-            )
+    if files:
+        judged = from_files(options.runs, options.qrels)
+    else:
+        judged = from_results(options.runs, options.split)
+    report(judged, options.test, options.queries)
 
 
 if __name__ == "__main__":

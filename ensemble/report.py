@@ -1,13 +1,19 @@
-"""The report: one static HTML file (``report.html`` filled in by Jinja2, which escapes all text), without scripts or network."""
+"""The report: one static HTML file, without scripts or network.
+
+``report.html`` filled in by Jinja2, which escapes all text.
+"""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
+from core.artefacts import TrainedRanker, TrainingGroups
 from core.files import finished_file
 from core.task import Task
-from data_aug import build as groups
 from ensemble import analysis, charts, estimate, fuse, results, weights
 from ranking import rank, rankers
 
@@ -18,283 +24,328 @@ PAGE = Environment(
     trim_blocks=True,
 )
 CURVE_POINTS = 120  # of a training curve; more are averaged
+FEATURES = 15  # of the stacked model that are shown
 
 
-def stages(found: dict, compared: dict, split: str) -> list[dict]:
-    """A row a system: figure, change against the stage before it, and whether that is significant."""
-    best = {
-        column: max(round(v[column]["nDCG@10"], 4) for v in found[split].values())
-        for column in next(iter(found[split].values()))
+def write(
+    task: Task,
+    figures: results.Results,
+    compared: dict,
+    looks: analysis.Looks,
+    elsewhere: Mapping[str, Mapping[str, float]],
+) -> None:
+    """``report/index.html`` in the configuration's folder.
+
+    ``figures``, ``compared``, ``looks`` and ``elsewhere`` are what ``results`` gives by
+    ``collect``, ``significance`` and ``measured``.
+    """
+    config = task.config
+    split = results.report_split(task)
+    languages = ", ".join(task.languages)
+    systems = ", ".join(results.systems(task))
+    content = {
+        "title": f"{config.collection_name}: {config.name}",
+        "subtitle": f"{len(task.languages)} languages ({languages}); {systems}",
+        "split": split,
+        "final": config.submission.system,
+        "stored": config.retrieval.depth,
+        "candidates": config.candidates,
+        "marked": ", ".join(results.transductive(task)),
+        "targets": " and ".join(results.target_splits(task)),
+        "given": ", ".join(given_rankers(task)),
+        "times": times(task),
+        "config": json.dumps(config.model_dump(mode="json"), ensure_ascii=False, indent=1),
     }
+    content |= provenance(task)
+    content |= trainings(task)
+    content |= members_part(task, looks, elsewhere)
+    if split:
+        content |= split_part(task, figures, compared, looks, split)
+    page = PAGE.get_template("report.html").render(content)
+    with finished_file(config.folder / "report" / "index.html") as file:
+        file.write(page + "\n")
+
+
+def split_part(
+    task: Task, figures: results.Results, compared: dict, looks: analysis.Looks, split: str
+) -> dict[str, Any]:
+    """Everything that needs the judgments of the report's split."""
+    a_system = next(iter(figures[split].values()))
+    columns = list(a_system)
+    metrics = list(a_system[columns[0]])
+    tables = []
+    for name in reversed(figures):
+        tables += [
+            (f"{name}, {metric}", results.table(figures, name, metric)) for metric in metrics
+        ]
+    fates = {language: look.fates for language, look in looks.items()}
+    fate_rows = [["", *analysis.FATES]]
+    for language, shares in fates.items():
+        fate_rows.append([language, *(f"{share:.1%}" for share in shares.values())])
+    return {
+        "columns": columns,
+        "stages": stages(figures, compared, split),
+        "tests": results.comparison_rows(compared, split),
+        "metrics": tables,
+        "curves": [*depth_curves(task, looks), *training_curves(task)],
+        "fates_chart": charts.stacked("Relevant passages", fates),
+        "fates": fate_rows,
+        "worst": [(language, look.worst) for language, look in looks.items() if look.worst],
+        "worst_count": analysis.WORST,
+    }
+
+
+def stages(figures: results.Results, compared: Mapping, split: str) -> list[dict]:
+    """A row a system: figure, change against the stage before it, whether that is significant."""
+    by_system = figures[split]
+    columns = list(next(iter(by_system.values())))
+    best = {}
+    for column in columns:
+        best[column] = max(round(v[column]["nDCG@10"], 4) for v in by_system.values())
     rows = []
-    for system, by_column in found[split].items():
+    for system, by_column in by_system.items():
         note = compared[split].get(system, {"against": "", "columns": {}})
-        rows.append(
-            {
-                "system": system,
-                "against": note["against"],
-                "cells": [
-                    cell(v["nDCG@10"], best[column], note["columns"].get(column))
-                    for column, v in by_column.items()
-                ],
-            }
-        )
+        cells = []
+        for column, values in by_column.items():
+            cells.append(cell(values["nDCG@10"], best[column], note["columns"].get(column)))
+        rows.append({"system": system, "against": note["against"], "cells": cells})
     return rows
 
 
-def cell(value: float, best: float, note: dict | None) -> dict:
-    found = {"value": f"{value:.4f}", "best": round(value, 4) == best, "change": ""}
-    if note:
-        found |= {
-            "change": f"{note['difference']:+.4f}{'*' if note['holm'] < 0.05 else ''}",
-            "direction": "up"
-            if note["difference"] > 0
-            else "down"
-            if note["difference"] < 0
-            else "",
-            "detail": f"{note['wins']} won, {note['losses']} lost of {note['queries']}; p {note['p']:.4f}, Holm {note['holm']:.4f}",
-        }
-    return found
+def cell(value: float, best: float, note: Mapping | None) -> dict:
+    """A figure of the grid; ``note``: how it compares with the stage before, if with any."""
+    shown = {"value": f"{value:.4f}", "best": round(value, 4) == best, "change": ""}
+    if note is None:
+        return shown
+    difference = note["difference"]
+    star = "*" if note["holm"] < 0.05 else ""
+    direction = ""
+    if difference:
+        direction = "up" if difference > 0 else "down"
+    return shown | {
+        "change": f"{difference:+.4f}{star}",
+        "direction": direction,
+        "detail": (
+            f"{note['wins']} won, {note['losses']} lost of {note['queries']}; "
+            f"p {note['p']:.4f}, Holm {note['holm']:.4f}"
+        ),
+    }
 
 
-def averaged(by_language: list[dict[float, float]]) -> dict[float, float]:
-    return (
-        {x: sum(v[x] for v in by_language) / len(by_language) for x in by_language[0]}
-        if by_language
-        else {}
-    )
-
-
-def curves(task: Task, looks: analysis.Looks) -> list:
-    """Recall of the sources and nDCG@10 by depth, means over languages, known and surprise apart; loss and dev score of each training."""
-    found = []
-    for group, languages in results.groups(task, list(looks)).items():
-        for kind, title, label in (
-            ("recall", "Recall@k of the sources", "k"),
-            ("depth", "nDCG@10 by candidates reranked (0: the hybrid)", "candidates"),
-        ):
-            names = getattr(looks[languages[0]], kind)
-            found.append(
-                charts.lines(
-                    f"{title}, {group}",
-                    label,
-                    {n: averaged([getattr(looks[la], kind)[n] for la in languages]) for n in names},
-                    even=True,
-                )
+def depth_curves(task: Task, looks: analysis.Looks) -> list[Markup]:
+    """Recall of the sources and nDCG@10 by depth, known and surprise languages apart."""
+    drawn = []
+    for kind, languages in results.by_kind(task, list(looks)).items():
+        chosen = [looks[language] for language in languages]
+        drawn.append(
+            charts.lines(
+                title=f"Recall@k of the sources, {kind}",
+                x_label="k",
+                series=averaged_series([look.recall for look in chosen]),
+                even=True,
             )
-    training = {n: training_log(task, n) for n in task.config.ranking.trainings}
-    losses = {
-        f"{n} {kind}": thinned({e["step"]: e[kind] for e in log if kind in e})
-        for n, log in training.items()
-        for kind in ("clean", "adversarial")
-    }
-    dev = {
-        n: {e["step"]: e["nDCG@10"] for e in log if e.get("nDCG@10") is not None}
-        for n, log in training.items()
-    }
+        )
+        drawn.append(
+            charts.lines(
+                title=f"nDCG@10 by candidates reranked (0: the hybrid), {kind}",
+                x_label="candidates",
+                series=averaged_series([look.depth for look in chosen]),
+                even=True,
+            )
+        )
+    return drawn
+
+
+Curve = Mapping[int, float]
+
+
+def averaged_series(by_language: Sequence[Mapping[str, Curve]]) -> dict[str, dict[int, float]]:
+    """Name -> curve: of each name the mean over languages."""
+    return {name: averaged([curves[name] for curves in by_language]) for name in by_language[0]}
+
+
+def averaged(curves: Sequence[Curve]) -> dict[int, float]:
+    """The mean of curves over the same points."""
+    return {x: sum(curve[x] for curve in curves) / len(curves) for x in curves[0]}
+
+
+def training_curves(task: Task) -> list[Markup]:
+    """Loss and dev score of each training; given rankers have none."""
+    losses: dict[str, dict[int, float]] = {}
+    dev: dict[str, dict[int, float]] = {}
+    for name in task.config.ranking.trained:
+        log = training_log(task, name)
+        for kind in ("clean", "adversarial"):
+            losses[f"{name} {kind}"] = thinned({e["step"]: e[kind] for e in log if kind in e})
+        measured = [entry for entry in log if entry.get("nDCG@10") is not None]
+        dev[name] = {entry["step"]: entry["nDCG@10"] for entry in measured}
     return [
-        *found,
         charts.lines("Training loss", "step", losses),
         charts.lines("Dev nDCG@10 while training (a sample)", "step", dev),
     ]
 
 
 def training_log(task: Task, ranker: str) -> list[dict]:
-    file = rank.plan(task)[f"ranker/{ranker}"].path / "training.jsonl"
-    return (
-        [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.exists() else []
-    )
+    """The entries of a training's log."""
+    file = task.step(TrainedRanker(ranker)).path / "training.jsonl"
+    if not file.exists():
+        return []
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
-def thinned(points: dict[int, float]) -> dict[int, float]:
+def thinned(points: Curve) -> dict[int, float]:
     """Means over equal stretches of steps: at most CURVE_POINTS."""
     size = -(-len(points) // CURVE_POINTS) or 1
     steps = list(points)
+    means = {}
+    for start in range(0, len(steps), size):
+        stretch = steps[start : start + size]
+        means[stretch[0]] = sum(points[step] for step in stretch) / len(stretch)
+    return means
+
+
+def members_part(
+    task: Task, looks: analysis.Looks, elsewhere: Mapping[str, Mapping[str, float]]
+) -> dict[str, Any]:
+    """Score distributions, weights, estimates and what the stacked model looks at."""
+    values = results.estimates(task)
     return {
-        steps[i]: sum(points[s] for s in steps[i : i + size]) / len(steps[i : i + size])
-        for i in range(0, len(steps), size)
+        "histograms": [histogram(name, looks) for name in task.config.ranking.rankers if looks],
+        "weights": [weights_part(task, system) for system in fuse.WEIGHTED],
+        "estimates": estimate.rows(values, elsewhere) if values else None,
+        "stacking": stacking_part(task),
     }
 
 
-def weight_rows(found: dict) -> list[list[str]]:
-    scores, own = found.get("dev nDCG@10", {}), found.get("by_language", {})
-    return [
-        ["member", "weight", "dev nDCG@10", *own],
-        *(
-            [
-                n,
-                f"{w:.4f}",
-                f"{scores[n]:.4f}" if n in scores else "",
-                *(f"{v[n]:.4f}" for v in own.values()),
-            ]
-            for n, w in found["weights"].items()
+def histogram(ranker: str, looks: analysis.Looks) -> Markup:
+    """A ranker's scores in all languages, of relevant candidates and of the others."""
+    relevant: list[float] = []
+    others: list[float] = []
+    for look in looks.values():
+        of_relevant, of_others = look.scores[ranker]
+        relevant += of_relevant
+        others += of_others
+    return charts.histogram(f"Scores of {ranker}", {"relevant": relevant, "others": others})
+
+
+def weights_part(task: Task, system: str) -> dict[str, Any]:
+    """The weights of a system, and how its members' scores correlate, where that was computed."""
+    chosen = fuse.chosen_weights(task, system)
+    correlations = None
+    if "correlations" in chosen:
+        correlations = list(weights.matrix_rows(chosen["correlations"]))
+    return {
+        "system": system,
+        "rule": chosen["rule"],
+        "rows": weight_rows(chosen),
+        "correlations": correlations,
+    }
+
+
+def weight_rows(chosen: Mapping) -> list[list[str]]:
+    """A row a member: its weight, its nDCG@10 on dev, and its weights by language, if any."""
+    scores = chosen.get("dev nDCG@10", {})
+    by_language = chosen.get("by_language", {})
+    rows = [["member", "weight", "dev nDCG@10", *by_language]]
+    for name, weight in chosen["weights"].items():
+        alone = f"{scores[name]:.4f}" if name in scores else ""
+        own = [f"{of_language[name]:.4f}" for of_language in by_language.values()]
+        rows.append([name, f"{weight:.4f}", alone, *own])
+    return rows
+
+
+def stacking_part(task: Task) -> dict[str, Any] | None:
+    """What moves the stacked model's scores: the features that matter most, by language."""
+    step = fuse.plan(task).get("stacking-model")
+    if step is None:
+        return None
+    note = json.loads((step.path / "stacking.json").read_text("utf-8"))
+    by_language = note["importance"]
+
+    def importance(feature: str) -> float:
+        return sum(shares[feature] for shares in by_language.values())
+
+    rows = [["feature", *by_language]]
+    for feature in sorted(note["features"], key=importance, reverse=True)[:FEATURES]:
+        rows.append([feature, *(f"{shares[feature]:.1%}" for shares in by_language.values())])
+    return {
+        "note": (
+            f"{note['trees']} trees from {note['queries']} {note['split']} queries. "
+            "Share of the mean absolute contribution (TreeSHAP), by language."
         ),
-    ]
+        "rows": rows,
+    }
 
 
-def members_part(task: Task, looks: analysis.Looks, elsewhere: dict) -> dict:
-    """Score distributions, weights, estimates and what the stacked model looks at."""
-    steps, found = fuse.plan(task), {"weights": [], "estimates": None, "stacking": None}
-    scores = (
-        {n: [look.scores[n] for look in looks.values()] for n in task.config.ranking.rankers}
-        if looks
-        else {}
-    )
-    found["histograms"] = [
-        charts.histogram(
-            f"Scores of {n}",
-            {
-                "relevant": [v for right, _ in parts for v in right],
-                "others": [v for _, other in parts for v in other],
-            },
-        )
-        for n, parts in scores.items()
-    ]
-    for system in fuse.WEIGHTED:
-        chosen = fuse.chosen_weights(task, system)
-        table = [*weights.matrix_rows(chosen["correlations"])] if "correlations" in chosen else None
-        found["weights"].append(
-            {
-                "system": system,
-                "rule": chosen["rule"],
-                "rows": weight_rows(chosen),
-                "correlations": table,
-            }
-        )
-    if values := results.estimates(task):
-        found["estimates"] = estimate.rows(values, elsewhere)
-    if "stacking-model" in steps:
-        note = json.loads((steps["stacking-model"].path / "stacking.json").read_text("utf-8"))
-        names = sorted(
-            note["features"],
-            key=lambda f: -sum(shares[f] for shares in note["importance"].values()),
-        )
-        found["stacking"] = {
-            "note": f"{note['trees']} trees from {note['queries']} {note['split']} queries. Share of the mean absolute contribution (TreeSHAP), by language.",
-            "rows": [
-                ["feature", *note["importance"]],
-                *(
-                    [f, *(f"{shares[f]:.1%}" for shares in note["importance"].values())]
-                    for f in names[:15]
-                ),
-            ],
-        }
-    return found
-
-
-def provenance(task: Task) -> dict:
-    """Training pairs by recipe, language and what they are, and a few of each kind with their texts."""
-    rows, samples = [["recipe", "language", "what", "count"]], []
-    for step in (s for s in groups.plan(task).values() if s.name.startswith("groups/")):
-        name, file = step.name.removeprefix("groups/"), step.path / "sample.json"
-        rows += [
-            [name, *key.split(" ", 1), str(value)]
-            for key, value in json.loads((step.path / "counts.json").read_text("utf-8"))[
-                "counts"
-            ].items()
-        ]
-        samples += (
-            [{"recipe": name, **pair} for pair in json.loads(file.read_text("utf-8"))]
-            if file.exists()
-            else []
-        )
+def provenance(task: Task) -> dict[str, Any]:
+    """Training pairs by recipe, language and what they are, and a few of each kind with texts."""
+    rows = [["recipe", "language", "what", "count"]]
+    samples = []
+    for artefact, step in task.published.items():
+        if not isinstance(artefact, TrainingGroups) or not step.done:  # not done: nobody's
+            continue
+        counts = json.loads((step.path / "counts.json").read_text("utf-8"))["counts"]
+        for key, count in counts.items():
+            language, what = key.split(" ", 1)
+            rows.append([artefact.recipe, language, what, str(count)])
+        file = step.path / "sample.json"
+        if file.exists():
+            for pair in json.loads(file.read_text("utf-8")):
+                samples.append({"recipe": artefact.recipe, **pair})
     return {"provenance": rows, "samples": samples}
 
 
-def trainings(task: Task) -> dict:
-    """The closing table of each training, and what a cascade and int8 cost."""
-    rows, gates = (
-        [["ranker", "first stage", "before training", "tuned", "at step"]],
-        [["ranker", "way", "nDCG@10", "whole", "difference", "queries"]],
-    )
-    for name in task.config.ranking.trainings:
-        state = json.loads(
-            (rank.plan(task)[f"ranker/{name}"].path / "training.json").read_text("utf-8")
-        )
-        figures = [
-            f"{state[k]:.4f}" if state.get(k, -1) >= 0 else ""
-            for k in ("first_stage", "base", "best")
-        ]
+def trainings(task: Task) -> dict[str, Any]:
+    """The closing table of each training (none if all rankers are given); what gates cost.
+
+    Gates are cheaper ways of scoring: a cascade, and int8.
+    """
+    rows = [["ranker", "first stage", "before training", "tuned", "at step"]]
+    for name in task.config.ranking.trained:
+        file = task.step(TrainedRanker(name)).path / "training.json"
+        state = json.loads(file.read_text("utf-8"))
+        figures = []
+        for key in ("first_stage", "base", "best"):
+            known = state.get(key, -1) >= 0
+            figures.append(f"{state[key]:.4f}" if known else "")
         rows.append([rankers.note_chain(task, name), *figures, str(state["best_step"])])
+    gates = [["ranker", "way", "nDCG@10", "whole", "difference", "queries"]]
     for name, way, note in rank.costs(task):
-        gates.append(
-            [
-                name,
-                way,
-                f"{note['own']:.4f}",
-                f"{note['whole']:.4f}",
-                f"{note['own'] - note['whole']:+.4f}",
-                str(note["queries"]),
-            ]
-        )
-    return {"trainings": rows, "gates": gates if len(gates) > 1 else None}
-
-
-def times(task: Task) -> list[list[str]]:
-    """Seconds and peak memory by stage and kind of step, each step's last building."""
-    log = task.config.folder / "log.jsonl"
-    last = (
-        {e["step"]: e for e in map(json.loads, log.read_text("utf-8").splitlines())}
-        if log.exists()
-        else {}
-    )
-    totals: dict[tuple[str, str], list] = {}
-    for name, entry in last.items():
-        total = totals.setdefault(
-            (entry["stage"], name if name.startswith("ranker/") else name.split("/")[0]),
-            [0, 0.0, 0],
-        )
-        total[0], total[1], total[2] = (
-            total[0] + 1,
-            total[1] + entry["seconds"],
-            max(total[2], entry["peak_bytes"]),
-        )
-    return [
-        ["stage", "step", "outputs", "seconds", "peak GB"],
-        *([s, k, str(n), f"{t:.1f}", f"{m / 1e9:.2f}"] for (s, k), (n, t, m) in totals.items()),
-    ]
-
-
-def split_part(task: Task, found: dict, compared: dict, looks: analysis.Looks, split: str) -> dict:
-    """Everything that needs the judgments of the report's split."""
-    shares = {la: look.fates for la, look in looks.items()}
+        own, whole = note["own"], note["whole"]
+        figures = [f"{own:.4f}", f"{whole:.4f}", f"{own - whole:+.4f}"]
+        gates.append([name, way, *figures, str(note["queries"])])
     return {
-        "columns": list(next(iter(found[split].values()))),
-        "stages": stages(found, compared, split),
-        "tests": results.comparison_rows(compared, split),
-        "metrics": [
-            (f"{s}, {metric}", results.table(found, s, metric))
-            for s in reversed(found)
-            for metric in next(iter(next(iter(found[s].values())).values()))
-        ],
-        "curves": curves(task, looks),
-        "fates_chart": charts.stacked("Relevant passages", shares),
-        "fates": [
-            ["", *analysis.FATES],
-            *([la, *(f"{v:.1%}" for v in parts.values())] for la, parts in shares.items()),
-        ],
-        "worst": [(la, look.worst) for la, look in looks.items() if look.worst],
-        "worst_count": analysis.WORST,
+        "trainings": rows if len(rows) > 1 else None,
+        "gates": gates if len(gates) > 1 else None,
     }
 
 
-def write(task: Task, found: dict, compared: dict, looks: analysis.Looks, elsewhere: dict) -> None:
-    c, split = task.config, results.report_split(task)
-    page = PAGE.get_template("report.html").render(
-        title=f"{c.collection_name}: {c.name}",
-        split=split,
-        final=c.submission.system,
-        stored=c.retrieval.depth,
-        candidates=c.candidates,
-        subtitle=f"{len(task.languages)} languages ({', '.join(task.languages)}); {', '.join(results.systems(task))}",
-        times=times(task),
-        marked=", ".join(results.transductive(task)),
-        targets=" and ".join(results.target_splits(task)),
-        config=json.dumps(c.model_dump(mode="json"), ensure_ascii=False, indent=1),
-        **provenance(task),
-        **trainings(task),
-        **members_part(task, looks, elsewhere),
-        **(split_part(task, found, compared, looks, split) if split else {}),
-    )
-    with finished_file(c.folder / "report" / "index.html") as file:
-        file.write(page + "\n")
+def given_rankers(task: Task) -> list[str]:
+    """Rankers that score as they are, each with its model."""
+    models = {name: ranker.model for name, ranker in task.config.ranking.rankers.items()}
+    return [f"{name} ({model})" for name, model in models.items() if model is not None]
+
+
+def times(task: Task) -> list[list[str]]:
+    """Outputs, seconds and peak memory by stage and kind of step, each step's last building."""
+    rows = [["stage", "step", "outputs", "seconds", "peak GB"]]
+    by_kind: dict[tuple[str, str], list[dict]] = {}
+    for name, entry in last_buildings(task).items():
+        kind = name if name.startswith("ranker/") else name.split("/")[0]
+        by_kind.setdefault((entry["stage"], kind), []).append(entry)
+    for (stage, kind), entries in by_kind.items():
+        seconds = sum(entry["seconds"] for entry in entries)
+        peak = max(entry["peak_bytes"] for entry in entries)
+        rows.append([stage, kind, str(len(entries)), f"{seconds:.1f}", f"{peak / 1e9:.2f}"])
+    return rows
+
+
+def last_buildings(task: Task) -> dict[str, dict]:
+    """Step -> its last entry in the configuration's log, in the order of the first ones."""
+    log = task.config.folder / "log.jsonl"
+    last: dict[str, dict] = {}
+    if log.exists():
+        for line in log.read_text("utf-8").splitlines():
+            entry = json.loads(line)
+            last[entry["step"]] = entry
+    return last

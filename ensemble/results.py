@@ -1,273 +1,333 @@
-"""Every system's figures on the dev and test splits, what each stage changes, and the tables of both."""
+"""Every system's figures on dev and test, what each stage changes, and the tables of both."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from core.evaluate import evaluate, holm, macro, means, randomisation_test
+from core.artefacts import RankedRun
+from core.evaluate import (
+    evaluate,
+    holm,
+    macro,
+    mean_over_languages,
+    means,
+    randomisation_test,
+)
 from core.files import write_json
+from core.fusion import Aligned
 from core.judgments import split_judgments
-from core.records import Run
 from core.steps import Step
 from core.task import Task
 from ensemble import analysis, estimate, fuse, members, stacking, weights
-from ranking import rank, rankers
-from retrieval import search
+from ranking import rankers
 
-Results = dict[
-    str, dict[str, dict[str, dict[str, float]]]
-]  # split -> system -> language or group -> metric
-PerQuery = dict[
-    str, dict[str, dict[tuple[str, str], float]]
-]  # split -> system -> (language, query id) -> nDCG@10
+Key = tuple[str, str]  # (language, query id)
+ByColumn = dict[str, dict[str, float]]  # language, "known" or "surprise" -> metric -> mean
+Results = dict[str, dict[str, ByColumn]]  # split -> system -> …
+PerQuery = dict[str, dict[str, dict[Key, float]]]  # split -> system -> query -> nDCG@10
+
+KINDS = ("known", "surprise")
 TABLE = ("nDCG@10", "R@100", "R@200")
 
 
 def systems(task: Task) -> list[str]:
+    """All that have runs, in the order of the stages."""
     return [*task.config.retrieval.systems, *task.config.ranking.rankers, *fuse.systems(task)]
 
 
 def run_step(task: Task, system: str, language: str, split: str) -> Step:
     """The step that made a system's run."""
-    plans = {**search.plan(task), **rank.plan(task), **fuse.plan(task)}
-    return plans[f"{system}/{language}-{split}"]
+    fuse.plan(task)  # and with it all stages below, so that every run is published
+    return task.step(RankedRun(system, language, split))
 
 
 def judged_pairs(task: Task, split: str) -> list[tuple[str, str]]:
+    """(language, split) of each language that has judgments there."""
     return [pair for pair in task.pairs(split) if pair in task.collection.qrels]
 
 
 def report_split(task: Task) -> str | None:
-    """What the report is about: the test split if it is judged, otherwise dev, otherwise nothing."""
-    s = task.config.splits
-    return next((split for split in (s.test, s.dev) if judged_pairs(task, split)), None)
+    """What the report is about: the test split if it is judged, else dev, else nothing."""
+    for split in (task.config.splits.test, task.config.splits.dev):
+        if judged_pairs(task, split):
+            return split
+    return None
 
 
-def groups(task: Task, languages: list[str]) -> dict[str, list[str]]:
-    """``known`` and ``surprise`` languages, as far as there are any."""
-    found = {
-        name: [la for la in languages if task.surprise(la) == wanted]
-        for name, wanted in (("known", False), ("surprise", True))
-    }
-    return {name: chosen for name, chosen in found.items() if chosen}
+def by_kind(task: Task, languages: Sequence[str]) -> dict[str, list[str]]:
+    """The ``known`` and the ``surprise`` ones of ``languages``, as far as there are any."""
+    kinds: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    for language in languages:
+        kinds["surprise" if task.surprise(language) else "known"].append(language)
+    return {kind: chosen for kind, chosen in kinds.items() if chosen}
 
 
 def collect(task: Task) -> tuple[Results, PerQuery, analysis.Looks]:
-    """Figures of all systems, means over the known and over the surprise languages beside the languages; and what the report shows of
-    its split. Each run is read once."""
+    """Figures of all systems by language and as means over languages, each query's, and the looks.
+
+    Looks are what the report shows of its split beyond averages. Each run is read once.
+    """
+    fuse.plan(task)  # publishes the runs
     results: Results = {}
     single: PerQuery = {}
     looks: analysis.Looks = {}
     for split in (task.config.splits.dev, task.config.splits.test):
-        for la, _ in judged_pairs(task, split):
-            qrels = split_judgments(task, la, split)
-            runs: dict[str, Run] = {
-                system: search.run_of(run_step(task, system, la, split)) for system in systems(task)
-            }
+        languages = [language for language, _ in judged_pairs(task, split)]
+        for language in languages:
+            qrels = split_judgments(task, language, split)
+            runs = {system: task.run(system, language, split) for system in systems(task)}
+            ndcg: dict[str, dict[str, float]] = {}
             for system, run in runs.items():
                 values = evaluate(run, qrels)
-                results.setdefault(split, {}).setdefault(system, {})[la] = means(values)
-                single.setdefault(split, {}).setdefault(system, {}).update(
-                    {(la, q): v for q, v in values["nDCG@10"].items()}
-                )
+                ndcg[system] = values["nDCG@10"]
+                results.setdefault(split, {}).setdefault(system, {})[language] = means(values)
+                queries = single.setdefault(split, {}).setdefault(system, {})
+                for qid, value in ndcg[system].items():
+                    queries[language, qid] = value
             if split == report_split(task):
-                looks[la] = analysis.look(
-                    task,
-                    la,
-                    split,
-                    runs,
-                    qrels,
-                    {s: {q: single[split][s][la, q] for q in qrels} for s in runs},
+                looks[language] = analysis.look(
+                    task=task,
+                    language=language,
+                    split=split,
+                    runs=runs,
+                    qrels=qrels,
+                    values=ndcg,
                 )
-        for by_language in results.get(split, {}).values():
-            by_language |= {
-                name: macro(by_language, chosen)
-                for name, chosen in groups(task, list(by_language)).items()
-            }
+        for by_column in results.get(split, {}).values():
+            for kind, chosen in by_kind(task, languages).items():
+                by_column[kind] = macro(by_column, chosen)
     return results, single, looks
 
 
 def estimates(task: Task) -> list[dict]:
     """What each way of fusing is worth on dev; empty where that could not be estimated."""
     step = fuse.plan(task).get("estimates")
-    return json.loads((step.path / "estimates.json").read_text("utf-8")) if step else []
+    if step is None:
+        return []
+    return json.loads((step.path / "estimates.json").read_text("utf-8"))
 
 
-def measured(task: Task, results: Results) -> dict[str, dict[str, float]]:
-    """``testA known`` and the like -> method of the estimates -> nDCG@10 of what was fitted on all of dev: for reading, not for choosing.
-    As in the estimates, on the reranked block alone."""
-    c, split = task.config, task.config.splits.test
-    languages = [la for la, _ in judged_pairs(task, split)]
+def measured(task: Task) -> dict[str, dict[str, float]]:
+    """``testA known`` and the like -> method of the estimates -> nDCG@10 of it, fitted on dev.
+
+    For reading, not for choosing. As in the estimates, on the reranked block alone; empty without
+    estimates or judgments of the test split.
+    """
+    split = task.config.splits.test
+    languages = [language for language, _ in judged_pairs(task, split)]
     if not languages or not estimates(task):
         return {}
-    dev, s = fuse.dev_judged(task, "ensemble"), estimate.plain(c.ensemble)
-    alone = [dev.macro(dev.per_query(scores)) for scores in dev.members.scores]
-    best = alone.index(max(alone))
-    fitted = {
-        name: weights.fit(dev, s, *rule)
-        for name, rule in estimate.rules(s, len(fuse.dev_blocks(task))).items()
-    }
-    found: dict[str, dict[str, float]] = {}
-    for la in languages:
-        qrels = {(la, q): judged for q, judged in split_judgments(task, la, split).items()}
-        runs = members.blocks(task, la, split)
+    fitted = fitted_weights(task)
+    best = best_single(task)
+    by_method: dict[str, dict[str, float]] = {}
+    for language in languages:
+        for method, value in measured_in(task, language, split, fitted, best).items():
+            by_method.setdefault(method, {})[language] = value
+    columns = {}
+    for kind, chosen in by_kind(task, languages).items():
+        columns[f"{split} {kind}"] = {
+            method: fmean(by_language[language] for language in chosen)
+            for method, by_language in by_method.items()
+        }
+    return columns
 
-        block, all_runs = (
-            weights.Judged(
-                weights.aligned_members({n: {la: runs[n]} for n in names}, list(qrels)), qrels
-            )
-            for names in (dev.members.names, members.members(task, "stacking"))
+
+def fitted_weights(task: Task) -> dict[str, dict]:
+    """Method of the estimates -> its weights, fitted on all of dev."""
+    dev = fuse.dev_judged(task, "ensemble")
+    settings = estimate.plain(task.config.ensemble)
+    rules = estimate.rules(settings, len(fuse.dev_blocks(task)))
+    fitted = {}
+    for method, (rule, shrink) in rules.items():
+        fitted[method] = weights.fit(dev, settings, rule, shrink)
+    return fitted
+
+
+def best_single(task: Task) -> int:
+    """The place of the member with the highest nDCG@10 on dev; of equal ones the first."""
+    dev = fuse.dev_judged(task, "ensemble")
+    alone = [dev.macro(dev.per_query(scores)) for scores in dev.members.scores]
+    return alone.index(max(alone))
+
+
+def measured_in(
+    task: Task, language: str, split: str, fitted: Mapping[str, dict], best: int
+) -> dict[str, float]:
+    """Method of the estimates -> nDCG@10 on a language's reranked block.
+
+    ``fitted``: the methods' weights; ``best``: the place of the member that is used alone.
+    """
+    settings = estimate.plain(task.config.ensemble)
+    qrels: dict[Key, dict[str, int]] = {}
+    for qid, judged in split_judgments(task, language, split).items():
+        qrels[language, qid] = judged
+    runs = members.blocks(task, language, split)
+
+    def aligned(names: Sequence[str]) -> Aligned:
+        chosen = {name: {language: runs[name]} for name in names}
+        return weights.aligned_members(chosen, list(qrels))
+
+    block = weights.Judged(aligned(members.members(task)), qrels)
+    values = {"best single": block.members.scores[best]}
+    for method, chosen in fitted.items():
+        values[method] = weights.apply(block.members, chosen, settings)
+    if "stacking" in systems(task):
+        values["stacking"] = stacking.apply(
+            fuse.plan(task)["stacking-model"].path,
+            aligned(members.members(task, "stacking")),
+            fuse.texts(task, split),
         )
-        values = {
-            "best single": block.members.scores[best],
-            **{name: weights.apply(block.members, chosen, s) for name, chosen in fitted.items()},
-        }
-        if "stacking" in systems(task):
-            values["stacking"] = stacking.apply(
-                fuse.plan(task)["stacking-model"].path, all_runs.members, fuse.texts(task, split)
-            )
-        for name, value in values.items():
-            found.setdefault(name, {})[la] = block.macro(block.per_query(value))
-    return {
-        f"{split} {group}": {
-            name: fmean(by_language[la] for la in chosen) for name, by_language in found.items()
-        }
-        for group, chosen in groups(task, languages).items()
-    }
+    return {method: block.macro(block.per_query(fused)) for method, fused in values.items()}
 
 
 def bases(task: Task, results: Results) -> dict[str, str]:
-    """What each system is compared with: the stage before it, in its best form on dev (without dev judgments, its first)."""
-    sources, named = list(task.config.retrieval.sources), list(task.config.ranking.rankers)
+    """What each system is compared with: the stage before it, in its best form on dev.
+
+    Without dev judgments it is the first of that stage.
+    """
+    sources = task.config.retrieval.sources
+    named = list(task.config.ranking.rankers)
     dev = results.get(task.config.splits.dev, {})
 
-    def best(names: list[str]) -> str:
-        return (
-            max(names, key=lambda n: dev[n].get("known", dev[n].get("surprise"))["nDCG@10"])
-            if dev
-            else names[0]
-        )
+    def on_dev(system: str) -> float:
+        by_column = dev[system]
+        kind = "known" if "known" in by_column else "surprise"
+        return by_column[kind]["nDCG@10"]
 
-    found = {
-        **{s: sources[0] for s in sources[1:]},
-        "hybrid": best(sources),
-        **{n: r.after or "hybrid" for n, r in task.config.ranking.rankers.items()},
-        "ensemble-rankers": best(named),
-        "ensemble": best([*named, "hybrid"]),
-        "stacking": "ensemble",
-    }
-    return {system: base for system, base in found.items() if system in systems(task)}
+    def best(candidates: Sequence[str]) -> str:
+        return max(candidates, key=on_dev) if dev else candidates[0]
+
+    base_of: dict[str, str] = {source: sources[0] for source in sources[1:]}
+    base_of["hybrid"] = best(sources)
+    for name, ranker in task.config.ranking.rankers.items():
+        base_of[name] = ranker.after or "hybrid"
+    base_of["ensemble-rankers"] = best(named)
+    base_of["ensemble"] = best([*named, "hybrid"])
+    base_of["stacking"] = "ensemble"
+    return {system: base for system, base in base_of.items() if system in systems(task)}
 
 
 def significance(task: Task, results: Results, single: PerQuery) -> dict:
-    """split -> system -> ``against`` and, by language and group, the mean difference of nDCG@10 over queries, wins, losses, and p of a
-    paired randomisation test; ``holm``: corrected for the systems compared in that column."""
-    found: dict = {}
+    """By split and system: ``against``, and ``columns``, language or kind -> ``paired`` figures.
+
+    ``holm`` in them is p corrected for the systems compared in that column.
+    """
+    compared: dict = {}
     for split, by_system in single.items():
-        languages = list(dict.fromkeys(la for la, _ in next(iter(by_system.values()))))
-        columns = {**{la: [la] for la in languages}, **groups(task, languages)}
+        queries = next(iter(by_system.values()))
+        languages = list(dict.fromkeys(language for language, _ in queries))
+        columns = {language: [language] for language in languages} | by_kind(task, languages)
+        rows = compared[split] = {}
         for system, base in bases(task, results).items():
-            found.setdefault(split, {})[system] = {
-                "against": base,
-                "columns": {
-                    name: paired(by_system[base], by_system[system], chosen, task.config.seed)
-                    for name, chosen in columns.items()
-                },
-            }
-        for name in columns:
-            cells = [v["columns"][name] for v in found[split].values()]
-            for cell, corrected in zip(cells, holm([cell["p"] for cell in cells])):
-                cell["holm"] = corrected
-    return found
+            rows[system] = {"against": base, "columns": {}}
+            for column, chosen in columns.items():
+                rows[system]["columns"][column] = paired(
+                    before=by_system[base],
+                    after=by_system[system],
+                    languages=chosen,
+                    seed=task.config.seed,
+                )
+        for column in columns:
+            cells = [row["columns"][column] for row in rows.values()]
+            corrected = holm([cell["p"] for cell in cells])
+            for cell, p in zip(cells, corrected, strict=True):
+                cell["holm"] = p
+    return compared
 
 
-def paired(before: Mapping, after: Mapping, languages: list[str], seed: int) -> dict:
-    differences = [v - before[key] for key, v in after.items() if key[0] in languages]
+def paired(
+    before: Mapping[Key, float], after: Mapping[Key, float], languages: Sequence[str], seed: int
+) -> dict:
+    """Of ``languages``: the difference of the means over languages, as tables show them.
+
+    With the number of queries, those won and lost, and p of a randomisation test of that very
+    difference.
+    """
+    keys = [key for key in after if key[0] in languages]
+    differences = [after[key] - before[key] for key in keys]
+    language_of_each = [language for language, _ in keys]
     return {
-        "difference": fmean(differences),
+        "difference": mean_over_languages(differences, language_of_each),
         "queries": len(differences),
-        "wins": sum(d > 0 for d in differences),
-        "losses": sum(d < 0 for d in differences),
-        "p": randomisation_test(differences, seed=seed),
+        "wins": sum(difference > 0 for difference in differences),
+        "losses": sum(difference < 0 for difference in differences),
+        "p": randomisation_test(differences, language_of_each, seed=seed),
     }
 
 
 def comparison_rows(compared: Mapping, split: str) -> list[list[str]]:
-    """The groups' rows of ``significance``."""
-    return [
-        [
-            "system",
-            "against",
-            "languages",
-            "queries",
-            "difference",
-            "wins",
-            "losses",
-            "p",
-            "p (Holm)",
-        ],
-        *(
-            [
-                system,
-                v["against"],
-                group,
-                str(c["queries"]),
-                f"{c['difference']:+.4f}",
-                str(c["wins"]),
-                str(c["losses"]),
-                f"{c['p']:.4f}",
-                f"{c['holm']:.4f}",
-            ]
-            for system, v in compared[split].items()
-            for group, c in v["columns"].items()
-            if group in ("known", "surprise")
-        ),
-    ]
+    """A table of ``significance``: the means over known and surprise languages."""
+    head = "system", "against", "languages", "queries", "difference", "wins", "losses", "p"
+    rows = [[*head, "p (Holm)"]]
+    for system, note in compared[split].items():
+        for kind in KINDS:
+            cell = note["columns"].get(kind)
+            if cell is None:
+                continue
+            rows.append(
+                [
+                    system,
+                    note["against"],
+                    kind,
+                    str(cell["queries"]),
+                    f"{cell['difference']:+.4f}",
+                    str(cell["wins"]),
+                    str(cell["losses"]),
+                    f"{cell['p']:.4f}",
+                    f"{cell['holm']:.4f}",
+                ]
+            )
+    return rows
 
 
 def table(results: Mapping, split: str, metric: str = "nDCG@10") -> list[list[str]]:
+    """A row a system, a column a language or kind."""
     by_system = results[split]
     columns = list(next(iter(by_system.values())))
-    return [
-        [metric, *columns],
-        *(
-            [system, *(f"{values[la][metric]:.4f}" for la in columns)]
-            for system, values in by_system.items()
-        ),
-    ]
+    rows = [[metric, *columns]]
+    for system, by_column in by_system.items():
+        rows.append([system, *(f"{by_column[column][metric]:.4f}" for column in columns)])
+    return rows
 
 
 def text_table(rows: list[list[str]], left: int = 1) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(w) if i < left else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(row, widths))
-        ).rstrip()
-        for row in rows
-    )
+    """Aligned columns for a terminal: the first ``left`` to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = []
+        for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            cells.append(cell.ljust(width) if column < left else cell.rjust(width))
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
 
 
 def transductive(task: Task) -> list[str]:
-    """Systems that learnt from unlabelled queries of a split that is evaluated: such rankers, and what fuses them."""
-    marked = [n for n in task.config.ranking.rankers if rankers.transductive(task, n)]
-    return [*marked, *(fuse.systems(task) if marked else [])]
+    """Systems that learnt from unlabelled queries of a split that is evaluated.
+
+    Such rankers, and what fuses them.
+    """
+    marked = [name for name in task.config.ranking.rankers if rankers.transductive(task, name)]
+    return [*marked, *fuse.systems(task)] if marked else []
 
 
 def target_splits(task: Task) -> list[str]:
-    used = {r.recipe for r in task.config.ranking.trainings.values() if r.data is None}
-    return list(
-        dict.fromkeys(
-            split for name in sorted(used) for split in task.config.data_aug[name].targets
-        )
-    )
+    """Splits whose unlabelled queries the recipes in use learn from."""
+    trainings = task.config.ranking.trained.values()
+    recipes = {training.recipe for training in trainings if training.data is None}
+    splits: dict[str, None] = {}
+    for recipe in sorted(recipes):
+        splits |= dict.fromkeys(task.config.data_aug[recipe].targets)
+    return list(splits)
 
 
 def write(task: Task, results: Results, compared: dict) -> None:
-    write_json(task.config.folder / "config.json", task.config.model_dump(mode="json"))
-    write_json(task.config.folder / "results.json", results)
-    write_json(task.config.folder / "significance.json", compared)
+    """The configuration and all figures as JSON files of its folder."""
+    folder = task.config.folder
+    write_json(folder / "config.json", task.config.model_dump(mode="json"))
+    write_json(folder / "results.json", results)
+    write_json(folder / "significance.json", compared)
     write_json(
-        task.config.folder / "transductive.json",
+        folder / "transductive.json",
         {"systems": transductive(task), "splits": target_splits(task)},
     )

@@ -5,7 +5,9 @@ python -m ensemble.run CONFIG [key=value …]
 
 import os
 import shutil
+from collections.abc import Mapping
 
+from core.artefacts import RankedRun
 from core.building import run_steps
 from core.config import from_arguments, last_round
 from core.console import say
@@ -13,90 +15,97 @@ from core.errors import exit_with_message
 from core.settings import Config
 from core.task import Task
 from data_aug.augment import round_folder
-from ensemble import estimate, fuse, ledger, report, results
+from ensemble import estimate, ledger, report, results, submit
 
 
 def run(config: Config) -> None:
+    """Builds what is not done, and writes results and report anew from all that is there."""
     task = Task(config)
-    run_steps(fuse.plan(task).values(), config.folder)
-    found, single, looks = results.collect(task)
-    compared = results.significance(task, found, single)
-    results.write(task, found, compared)
+    run_steps(submit.plan(task).values(), config.folder)
+    figures, single, looks = results.collect(task)
+    compared = results.significance(task, figures, single)
+    results.write(task, figures, compared)
     link_runs(task)
-    enter(task, found)
-    elsewhere = results.measured(task, found)
-    report.write(task, found, compared, looks, elsewhere)
-    tell(task, found, compared, elsewhere)
+    enter(task, figures)
+    elsewhere = results.measured(task)
+    report.write(task, figures, compared, looks, elsewhere)
+    tell(task, figures, compared, elsewhere)
 
 
 def link_runs(task: Task) -> None:
-    """The configuration's own view of its runs, runs/SYSTEM/LANG-SPLIT.trec, also by round, for the pseudo-labels of the next; and its submission."""
-    folder, round_ = task.config.folder, last_round(task.config)
-    for target in (folder / "runs", round_folder(task.config, round_)):
-        shutil.rmtree(target, ignore_errors=True)
+    """The configuration's own view of its runs, runs/SYSTEM/LANG-SPLIT.trec, and its submission.
+
+    The runs also lie by round, for the pseudo-labels of the next one.
+    """
+    config, splits = task.config, task.config.splits
+    for view in (config.folder / "runs", round_folder(config, last_round(config))):
+        shutil.rmtree(view, ignore_errors=True)
         for system in results.systems(task):
-            (target / system).mkdir(parents=True)
-            for la, split in task.pairs(task.config.splits.dev, task.config.splits.test):
-                os.link(
-                    results.run_step(task, system, la, split).path / "run.trec",
-                    target / system / f"{la}-{split}.trec",
-                )
-    if "submission" in fuse.plan(task):
-        shutil.copy(
-            fuse.plan(task)["submission"].path / "submission.zip", folder / "submission.zip"
-        )
+            (view / system).mkdir(parents=True)
+            for language, split in task.pairs(splits.dev, splits.test):
+                made = task.step(RankedRun(system, language, split)).path / "run.trec"
+                os.link(made, view / system / f"{language}-{split}.trec")
+    submission = submit.plan(task).get("submission")
+    if submission:
+        shutil.copy(submission.path / "submission.zip", config.folder / "submission.zip")
 
 
-def enter(task: Task, found: dict) -> None:
-    """The submission's line in the ledger."""
-    c, step = task.config, fuse.plan(task).get("submission")
-    if step:
-        dev = found.get(c.splits.dev, {}).get(c.submission.system, {})
-        name = {"ensemble": c.ensemble.weights, "stacking": "stacking"}.get(c.submission.system)
-        honest = next(
-            (row["nested"] for row in results.estimates(task) if row["method"] == name), None
-        )
-        number = ledger.note(
-            c,
-            step.path / "submission.zip",
-            {la: v["nDCG@10"] for la, v in dev.items() if la in task.languages},
-            honest,
-        )
-        say(f"submission {number} is in the ledger {ledger.path_of(c)}")
-
-
-def tell(task: Task, found: dict, compared: dict, elsewhere: dict) -> None:
-    """One table for the evaluated split, and where things are."""
-    c, split = task.config, results.report_split(task)
-    if split:
-        head, *_ = results.table(found, split)
-        rows = [
-            [metric, *row]
-            for metric in results.TABLE
-            for row in results.table(found, split, metric)[1:]
-        ]
-        say(
-            f"\n{c.collection_name}, {split}\n{results.text_table([['metric', 'system', *head[1:]], *rows], left=2)}"
-        )
-        say(
-            f"\nnDCG@10 on {split} against the stage before\n{results.text_table(results.comparison_rows(compared, split), left=3)}"
-        )
-    if names := results.transductive(task):
-        say(
-            f"\ntransductive, trained on unlabelled {' and '.join(results.target_splits(task))} queries: {', '.join(names)}"
-        )
-    if values := results.estimates(task):
-        say(
-            f"\nways of fusing on {c.splits.dev}, nDCG@10\n{results.text_table(estimate.rows(values, elsewhere))}"
-        )
-    say(
-        f"\nresults     {c.folder / 'results.json'}\nreport      {c.folder / 'report' / 'index.html'}"
+def enter(task: Task, figures: results.Results) -> None:
+    """The submission's line in the ledger, with what dev says of it."""
+    config, submission = task.config, submit.plan(task).get("submission")
+    if submission is None:
+        return
+    system = config.submission.system
+    by_column = figures.get(config.splits.dev, {}).get(system, {})
+    dev = {la: means["nDCG@10"] for la, means in by_column.items() if la in task.languages}
+    method = {"ensemble": config.ensemble.weights, "stacking": "stacking"}.get(system)
+    nested = [row["nested"] for row in results.estimates(task) if row["method"] == method]
+    number = ledger.note(
+        config,
+        submission=submission.path / "submission.zip",
+        dev=dev,
+        nested=nested[0] if nested else None,
     )
-    if (c.folder / "submission.zip").exists():
-        say(f"submission  {c.folder / 'submission.zip'}")
+    say(f"submission {number} is in the ledger {ledger.path_of(config)}")
+
+
+def tell(
+    task: Task,
+    figures: results.Results,
+    compared: dict,
+    elsewhere: Mapping[str, Mapping[str, float]],
+) -> None:
+    """One table for the evaluated split, and where things are."""
+    config, split = task.config, results.report_split(task)
+    if split:
+        say(f"\n{config.collection_name}, {split}\n{figures_table(figures, split)}")
+        rows = results.comparison_rows(compared, split)
+        say(f"\nnDCG@10 on {split} against the stage before\n{results.text_table(rows, left=3)}")
+    if names := results.transductive(task):
+        targets = " and ".join(results.target_splits(task))
+        say(f"\ntransductive, trained on unlabelled {targets} queries: {', '.join(names)}")
+    if estimates := results.estimates(task):
+        rows = estimate.rows(estimates, elsewhere)
+        say(f"\nways of fusing on {config.splits.dev}, nDCG@10\n{results.text_table(rows)}")
+    say(f"\nresults     {config.folder / 'results.json'}")
+    say(f"report      {config.folder / 'report' / 'index.html'}")
+    if (config.folder / "submission.zip").exists():
+        say(f"submission  {config.folder / 'submission.zip'}")
+
+
+def figures_table(figures: results.Results, split: str) -> str:
+    """A row a metric and system, a column a language or kind."""
+    rows: list[list[str]] = []
+    for metric in results.TABLE:
+        head, *by_system = results.table(figures, split, metric)
+        if not rows:
+            rows.append(["metric", "system", *head[1:]])
+        rows += [[metric, *row] for row in by_system]
+    return results.text_table(rows, left=2)
 
 
 def main() -> None:
+    """The command line."""
     run(from_arguments("runs to one run, a submission and a report")[0])
 
 

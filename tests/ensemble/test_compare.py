@@ -67,6 +67,45 @@ def test_t_test(files, capsys, monkeypatch):
     assert f"{expected:.4f}" in out and "paired t test over 8 queries" in out
 
 
+def uneven():
+    """Two languages: b gains .4 on the one query of sw and loses .1 on each of the four of en."""
+    queries = [("sw", "1"), *(("en", str(q)) for q in range(4))]
+    gains = dict(zip(queries, [0.4, -0.1, -0.1, -0.1, -0.1], strict=True))
+    return {
+        "a": {"nDCG@10": dict.fromkeys(queries, 0.5), "R@100": dict.fromkeys(queries, 1.0)},
+        "b": {
+            "nDCG@10": {key: 0.5 + gain for key, gain in gains.items()},
+            "R@100": dict.fromkeys(queries, 1.0),
+        },
+    }
+
+
+def test_the_difference_is_that_of_the_means_that_are_shown():
+    """Means over languages: .5, and (.9 + .4) / 2 = .65. The pooled queries would be even."""
+    values = uneven()
+    means = [row[1:] for row in compare.mean_rows(values, ["sw", "en"]) if row[0] == "nDCG@10"]
+    assert means == [["a", "0.5000", "0.5000", "0.5000"], ["b", "0.9000", "0.4000", "0.6500"]]
+    head, row = compare.test_rows(values, "randomisation")
+    assert head[:3] == ["better?", "than", "difference"]
+    assert row[:6] == ["b", "a", "+0.1500", "1", "0", "4"]
+    # Whatever the signs, sw's ±.4 and en's at most ±.1 are .15 or more on either side.
+    assert row[6:] == ["1.0000", "1.0000"]
+    values["b"]["nDCG@10"] |= {("en", str(q)): 0.6 for q in range(4)}  # gains of .4 and four of .1
+    _, row = compare.test_rows(values, "randomisation")
+    assert row[2] == "+0.2500"
+    assert float(row[6]) == pytest.approx(2 / 32, abs=0.01), "all signs kept, or all flipped"
+
+
+def test_a_t_test_of_a_language_with_one_query():
+    with pytest.raises(InputError, match="sw: found 1 judged query, expected 2 or more"):
+        compare.test_rows(uneven(), "t")
+
+
+def test_no_queries_where_none_are_asked_for():
+    assert len(compare.query_rows(uneven(), {}, "a", "b", 0)) == 1
+    assert [row[0] for row in compare.query_rows(uneven(), {}, "a", "b", 1)[1:]] == ["en/0", "sw/1"]
+
+
 def test_holm_by_hand():
     assert (
         holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])

@@ -52,6 +52,7 @@ def page(**values):
         "marked": "",
         "targets": "",
         "trainings": [["a"]],
+        "given": "",
         "gates": None,
         "samples": [],
     }
