@@ -8,41 +8,41 @@ from core.parts import Count, Part, Share, Whole
 
 
 class Select(Part):
-    """Which candidates may be negatives. The thresholds are on the scores of one first-stage system."""
+    """Which candidates may be negatives.
+
+    The thresholds are on the scores of one first-stage system.
+    """
 
     draw: Literal["random", "top"] = "random"  # NS-k; or the k best (Top-K)
     shift: Whole = 0  # best candidates that are passed over (Top-K shifted by N)
     scores: str = "hybrid"  # or a source of retrieval
     below: float | None = None  # Abs: a threshold
-    margin: Annotated[float, Field(ge=0)] | None = (
-        None  # MarginPos: the best relevant passage's score minus this
-    )
+    # MarginPos: the best relevant passage's score minus this
+    margin: Annotated[float, Field(ge=0)] | None = None
     share: Share | None = None  # PercPos: this share of the best relevant passage's score
 
 
 class Filters(Part):
     """Negatives that are left out, each kind counted."""
 
-    near_duplicates: Share | None = (
-        None  # from this share of trigrams in common with a relevant passage
-    )
+    # from this share of trigrams in common with a relevant passage
+    near_duplicates: Share | None = None
     same_article: bool = False  # as a relevant passage
-    teacher: str | None = (
-        None  # a folder of LANG-train.trec: those that it puts above a relevant passage
-    )
+    # a folder of LANG-train.trec: those that it puts above a relevant passage
+    teacher: str | None = None
 
 
 class Q2Q2D(Part):
     """Judged passages of similar training queries for unlabelled queries (paper, 4.4.1)."""
 
     split: str = "testA"  # the unlabelled queries: those of this split
-    backbone: str = "embedded"  # a sentence encoder: sentence-transformers/paraphrase-multilingual-mpnet-base-v2 in the paper
+    # a sentence encoder: sentence-transformers/paraphrase-multilingual-mpnet-base-v2 in the paper
+    backbone: str = "embedded"
     neighbours: Count = 3  # training queries an unlabelled one
     threshold: float = 0.8  # of their cosine
     alpha: Share = 0.9
-    languages: Literal["same", "any"] = (
-        "same"  # any: surprise languages have no training queries of their own
-    )
+    # any: surprise languages have no training queries of their own
+    languages: Literal["same", "any"] = "same"
 
 
 class PseudoLabel(Part):
@@ -55,13 +55,14 @@ class PseudoLabel(Part):
     number: Count | None = None  # most of them a query, drawn at random
     labels: Literal["soft", "hard"] = "soft"
     threshold: Share = 0.5  # of hard labels
-    calibrate: Literal["sigmoid", "minmax", "none"] = (
-        "sigmoid"  # logits; any scores, by query; scores that lie in [0, 1]
-    )
+    # sigmoid: logits; minmax: any scores, by query; none: scores that lie in [0, 1]
+    calibrate: Literal["sigmoid", "minmax", "none"] = "sigmoid"
     alpha: Share = 0.9
 
 
 class Recipe(Part):
+    """Training groups: what pairs a ranker learns from."""
+
     judged_negatives: Whole | None = None  # judged 0, a query; all without it
     negatives: Whole = 100  # NS-k: drawn from the candidates, a query and draw
     draws: Count = 1  # 1: once; n: n different draws, used by the epochs in turn
@@ -70,9 +71,8 @@ class Recipe(Part):
     corpus_negatives: Whole = 0  # drawn from the whole corpus, a query
     q2q2d: Q2Q2D | None = None
     pseudo_label: PseudoLabel | None = None
-    caps: dict[
-        str, Count
-    ] = {}  # most pairs a draw of an ORIGIN, a LANGUAGE, or a "LANGUAGE ORIGIN", drawn at random
+    # most pairs a draw of an ORIGIN, a LANGUAGE, or a "LANGUAGE ORIGIN", drawn at random
+    caps: dict[str, Count] = {}
 
     @property
     def recipe_settings(self) -> dict:
@@ -86,4 +86,5 @@ class Recipe(Part):
     @property
     def targets(self) -> list[str]:
         """The splits whose unlabelled queries it uses."""
-        return list(dict.fromkeys(part.split for part in (self.q2q2d, self.pseudo_label) if part))
+        splits = [part.split for part in (self.q2q2d, self.pseudo_label) if part is not None]
+        return list(dict.fromkeys(splits))
