@@ -1,279 +1,388 @@
-"""The ensemble stage's steps: weights and a stacked model from dev, what they are worth, the fused runs, the submission.
+"""The ensemble stage up to its fused runs: weights and a stacked model from dev, and their worth.
 
-Members are compared on the block that was reranked; the rest of the candidates follows in hybrid order.
+Members are compared on the block that was reranked; the rest of the candidates follows in hybrid
+order. ``ensemble.submit`` adds the submission and so completes the stage.
 """
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from core.artefacts import RankedRun
+from core.artefacts import ENSEMBLES, FoldFile, PassageStore, RankedRun
 from core.console import say
 from core.errors import InputError
 from core.files import write_json
+from core.machine import core_seconds
 from core.records import Run
 from core.runs import append_below, ranked, write_run
-from core.steps import Plan
+from core.steps import Files, Plan, Step
 from core.task import Task, once
-from data_aug import build as groups
-from ensemble import estimate, members, stacking, submit, weights
+from data_aug import build
+from ensemble import estimate, members, stacking, weights
 from ensemble.members import blocks
 from ranking import rank
-from retrieval import search
+from ranking.rankers import depth
 
-WEIGHTED = ("ensemble-rankers", "ensemble")
+WEIGHTED, STACKING = ENSEMBLES[:2], ENSEMBLES[2]
+
+# What things take, in seconds, measured on one core; all but the boosting runs on one alone.
+LINE = 1.2e-6  # reading a line of a run
+FUSING = 1e-6  # choosing weights, for a member's score of a passage
+ESTIMATING = 8e-6  # every rule, nested, for a member's score of a passage
+TEXT_FEATURES = 60e-6  # of a passage
+BOOSTING = 100e-6  # fitting the stacked model with its inner folds, for a passage; on two cores
 
 
 def systems(task: Task) -> list[str]:
     """Of this stage; stacking needs judged dev queries."""
-    return [
-        *WEIGHTED,
-        *(["stacking"] if task.config.ensemble.stacking and task.weighing_languages() else []),
-    ]
+    stacked = task.config.ensemble.stacking and task.weighing_languages()
+    return [*WEIGHTED, STACKING] if stacked else [*WEIGHTED]
 
 
 @once
 def plan(task: Task) -> Plan:
-    steps, c = task.new_plan("ensemble"), task.config
-    dev = [(la, c.splits.dev) for la in task.weighing_languages()]
-    judged = [x for pair in dev for x in (*members.inputs(task, *pair), task.qrels_input(*pair))]
-    texts = [
-        x for la, s in dev for x in (task.topics_input(la, s), search.plan(task)[f"passages/{la}"])
-    ]
-    fusing, depth = c.ensemble.model_dump(exclude={"runs", "stacking"}), rank.depth(task)
-    chosen = {}
-    for system in WEIGHTED:
-        chosen[system] = steps.add(
-            f"{system}-weights",
-            2,
-            {**fusing, "members": members.members(task, system), "depth": depth},
-            judged,
-            lambda folder, s=system: write_json(folder / "weights.json", choose(task, s)),
-            seconds=5,
-        )
-    if dev:
-        stacked = c.ensemble.stacking.model_dump() if c.ensemble.stacking else None
-        settings = {
-            "stacking": stacked,
-            "members": members.members(task, "stacking" if stacked else "ensemble"),
-            "depth": depth,
-            "seed": c.seed,
-        }
-        folds = groups.plan(task)["folds"]
-        if stacked:
-            chosen["stacking"] = steps.add(
-                "stacking-model",
-                1,
-                settings,
-                [*judged, *texts, folds, *out_of_fold(task)],
-                lambda folder: build_stacking(task, folder),
-                seconds=20,
-            )
-        steps.add(
-            "estimates",
-            1,
-            {**settings, **fusing},
-            [*judged, *texts, folds, *([chosen["stacking"]] if stacked else [])],
-            lambda folder: build_estimates(task, folder),
-            seconds=60,
-        )
+    """Weights of each system, a stacked model, estimates of all, and the fused runs."""
+    rank.plan(task)  # publishes the members' runs and what lies below them
+    steps, splits = task.new_plan("ensemble"), task.config.splits
+    chosen_by = {system: add_weights(task, steps, system) for system in WEIGHTED}
+    if STACKING in systems(task):
+        chosen_by[STACKING] = add_stacking(task, steps)
+    if task.weighing_languages():
+        add_estimates(task, steps)
     for system in systems(task):
-        for la, split in task.pairs(c.splits.dev, c.splits.test):
-            found = (
-                [task.topics_input(la, split), search.plan(task)[f"passages/{la}"]]
-                if system == "stacking"
-                else []
-            )
-            settings = {
-                "members": members.members(task, system),
-                **({"fusing": fusing} if system != "stacking" else {}),
-                "candidates": c.candidates,
-            }
-            steps.add(
-                RankedRun(system, la, split),
-                2,
-                settings,
-                [chosen[system], *members.inputs(task, la, split), *found],
-                lambda folder, s=system, la=la, split=split: write_run(
-                    folder / "run.trec", fused(task, s, la, split), s
-                ),
-                seconds=1,
-            )
-    if task.pairs(c.splits.test):
-        add_submission(task, steps)
+        for language, split in task.pairs(splits.dev, splits.test):
+            add_fused_run(task, steps, chosen_by[system], RankedRun(system, language, split))
     return steps
 
 
-def add_submission(task: Task, steps: Plan) -> None:
-    c, split = task.config, task.config.splits.test
-    plans, known = (
-        {**search.plan(task), **rank.plan(task), **steps},
-        [*task.config.retrieval.systems, *c.ranking.rankers, *systems(task)],
-    )
-    if c.submission.system not in known:
-        raise InputError(
-            f"submission.system: found {c.submission.system!r}, expected one of {', '.join(known)}"
-        )
+def add_weights(task: Task, steps: Plan, system: str) -> Step:
+    """The weights of one of the weighted systems."""
     settings = {
-        **c.submission.model_dump(),
-        "split": split,
-        "config": c.model_dump(mode="json", exclude={"work"}),
+        **fusing_settings(task),
+        "members": members.members(task, system),
+        "depth": depth(task),
     }
-    inputs = [
-        x
-        for la, s in task.pairs(split)
-        for x in (plans[f"{c.submission.system}/{la}-{s}"], task.topics_input(la, s))
-    ]
-    steps.add(
-        "submission",
+    return steps.add(
+        f"{system}-weights",
+        weights.version(task.config.ensemble),
+        settings,
+        judged_inputs(task),
+        lambda folder: write_json(folder / "weights.json", choose(task, system)),
+        seconds=reading_seconds(task, dev_pairs(task)) + FUSING * dev_scores(task),
+        memory=100 * dev_scores(task),
+    )
+
+
+def add_stacking(task: Task, steps: Plan) -> Step:
+    """The stacked model."""
+    boosting = core_seconds(BOOSTING * dev_passages(task))
+    return steps.add(
+        "stacking-model",
+        1,
+        stacking_settings(task),
+        [*judged_inputs(task), *learning_inputs(task), *out_of_fold_inputs(task)],
+        lambda folder: build_stacking(task, folder),
+        seconds=boosting + TEXT_FEATURES * dev_passages(task),
+        memory=feature_bytes(task),
+    )
+
+
+def add_estimates(task: Task, steps: Plan) -> Step:
+    """What each way of fusing is worth on dev."""
+    inputs = [*judged_inputs(task), *learning_inputs(task)]
+    seconds = ESTIMATING * dev_scores(task)
+    memory = 100.0 * dev_scores(task)
+    if STACKING in systems(task):
+        inputs.append(steps["stacking-model"])
+        folds = task.config.folds.count
+        seconds += core_seconds(folds * BOOSTING * dev_passages(task))
+        memory = feature_bytes(task)
+    return steps.add(
+        "estimates",
+        2,  # since 2 p is of the mean over languages, and the paper's rule is another
+        {**stacking_settings(task), **fusing_settings(task)},
+        inputs,
+        lambda folder: build_estimates(task, folder),
+        seconds=seconds,
+        memory=memory,
+    )
+
+
+def add_fused_run(task: Task, steps: Plan, chosen_by: Step, run: RankedRun) -> Step:
+    """The run of one of the stage's systems; ``chosen_by``: the step of its weights or model."""
+    config, pair = task.config, (run.language, run.split)
+    settings = {
+        "members": members.members(task, run.system),
+        "candidates": config.candidates,
+    }
+    inputs = [chosen_by, *members.inputs(task, *pair)]
+    seconds = reading_seconds(task, [pair])
+    if run.system == STACKING:
+        inputs += text_inputs(task, [pair])
+        seconds += TEXT_FEATURES * depth(task) * len(task.queries(*pair))
+    else:
+        settings["fusing"] = fusing_settings(task)
+    return steps.add(
+        run,
         2,
         settings,
         inputs,
-        lambda folder: submit.build(task, folder, plans, chosen_weights(task, "ensemble")),
-        seconds=2,
+        lambda folder: write_run(
+            folder / "run.trec", fused(task, run.system, run.language, run.split), run.system
+        ),
+        seconds=seconds,
     )
 
 
-def out_of_fold(task: Task) -> list:
-    folder = task.config.ensemble.stacking.out_of_fold
-    return (
-        [
-            members.out_of_fold_files(task, Path(folder)),
-            *(task.qrels_input(*pair) for pair in task.pairs(task.config.splits.train)),
-        ]
-        if folder
-        else []
-    )
+def fusing_settings(task: Task) -> dict:
+    """How members are fused."""
+    return task.config.ensemble.model_dump(exclude={"runs", "stacking"})
+
+
+def stacking_settings(task: Task) -> dict:
+    """What the stacked model and the estimates depend on."""
+    stacked = task.config.ensemble.stacking
+    return {
+        "stacking": stacked.model_dump() if stacked else None,
+        "members": members.members(task, STACKING if stacked else "ensemble"),
+        "depth": depth(task),
+        "seed": task.config.seed,
+    }
+
+
+def dev_pairs(task: Task) -> list[tuple[str, str]]:
+    """(language, dev) of the languages that weights are chosen by."""
+    return [(language, task.config.splits.dev) for language in task.weighing_languages()]
+
+
+def judged_inputs(task: Task) -> list[Step | Files]:
+    """The members' runs and the judgments that weights are chosen by."""
+    inputs: list[Step | Files] = []
+    for pair in dev_pairs(task):
+        inputs += [*members.inputs(task, *pair), task.qrels_input(*pair)]
+    return inputs
+
+
+def learning_inputs(task: Task) -> list[Step | Files]:
+    """What is learnt from beside runs and judgments: texts and folds of the dev queries."""
+    return [*text_inputs(task, dev_pairs(task)), task.step(FoldFile())]
+
+
+def text_inputs(task: Task, pairs: Sequence[tuple[str, str]]) -> list[Step | Files]:
+    """Texts of queries and passages."""
+    inputs: list[Step | Files] = []
+    for language, split in pairs:
+        inputs += [task.topics_input(language, split), task.step(PassageStore(language))]
+    return inputs
+
+
+def out_of_fold_inputs(task: Task) -> list[Step | Files]:
+    """Runs and judgments of train where stacking learns from out-of-fold scores."""
+    s = task.config.ensemble.stacking
+    if s is None or not s.out_of_fold:
+        return []
+    train = task.pairs(task.config.splits.train)
+    runs = members.out_of_fold_files(task, Path(s.out_of_fold))
+    return [runs, *(task.qrels_input(*pair) for pair in train)]
+
+
+def dev_passages(task: Task) -> int:
+    """Reranked passages of all queries that weights are chosen by."""
+    return sum(depth(task) * len(task.queries(*pair)) for pair in dev_pairs(task))
+
+
+def dev_scores(task: Task) -> int:
+    """Scores of all members there."""
+    return dev_passages(task) * len(members.members(task, STACKING))
+
+
+def feature_bytes(task: Task) -> float:
+    """Of the stacked model's features, which are copied for LightGBM, and of the members' runs."""
+    features = 4 * len(members.members(task, STACKING)) + 9  # see ensemble.stacking
+    return 2 * 8.0 * features * dev_passages(task) + 100.0 * dev_scores(task)
+
+
+def reading_seconds(task: Task, pairs: Sequence[tuple[str, str]]) -> float:
+    """What it takes to read the members' runs."""
+    config = task.config
+    rankers = config.candidates * len(config.ranking.rankers)
+    others = config.retrieval.depth * (len(config.retrieval.systems) + len(config.ensemble.runs))
+    queries = sum(len(task.queries(*pair)) for pair in pairs)
+    return LINE * (rankers + others) * queries
 
 
 @once
 def dev_blocks(task: Task) -> dict[str, dict[str, Run]]:
-    """Language -> member -> run on dev of the weighing languages, with remarks on uneven ones said once."""
-    found = {la: blocks(task, la, task.config.splits.dev) for la in task.weighing_languages()}
-    for la, runs in found.items():
-        for remark in members.remarks(
-            la, task.config.splits.dev, {n: runs[n] for n in members.members(task)}
-        ):
+    """Language -> member -> run on dev of the weighing languages.
+
+    Remarks on uneven members are said once.
+    """
+    by_language = {}
+    for language, split in dev_pairs(task):
+        runs = by_language[language] = blocks(task, language, split)
+        fused_members = {name: runs[name] for name in members.members(task)}
+        for remark in members.remarks(language, split, fused_members):
             say(f"  note: {remark}")
-    return found
+    return by_language
 
 
 def dev_judged(task: Task, system: str) -> weights.Judged:
-    return members.judged(
-        task, dev_blocks(task), members.members(task, system), task.config.splits.dev
-    )
+    """A system's members on the judged dev queries of the weighing languages."""
+    names = members.members(task, system)
+    return members.judged(task, dev_blocks(task), names, task.config.splits.dev)
 
 
 def choose(task: Task, system: str) -> dict:
-    """The weights of ``ensemble.weights``, from dev runs of the weighing languages."""
-    c, names = task.config.ensemble, members.members(task, system)
-    if isinstance(c.weights, dict):
-        if not set(names) <= set(c.weights):
+    """The weights of ``ensemble.weights``, from dev runs of the weighing languages.
+
+    Raises InputError for fixed weights that don't name every member or go with what is fitted, and
+    for a rule without judged dev queries.
+    """
+    s, names = task.config.ensemble, members.members(task, system)
+    if isinstance(s.weights, dict):
+        if not set(names) <= set(s.weights):
             raise InputError(
-                f"ensemble.weights: found {sorted(c.weights)}, expected a weight for each of {', '.join(names)}"
+                f"ensemble.weights: found {sorted(s.weights)}, "
+                f"expected a weight for each of {', '.join(names)}"
             )
-        if c.normalise == "sigmoid" or c.shrink:
+        if s.normalise == "sigmoid" or s.shrink:
             raise InputError(
-                "ensemble.weights: fixed weights go with neither normalise=sigmoid nor shrink, which are fitted on dev; name a rule"
+                "ensemble.weights: fixed weights go with neither normalise=sigmoid nor shrink, "
+                "which are fitted on dev; name a rule"
             )
-        return {"weights": {n: c.weights[n] for n in names}, "rule": "fixed"}
+        return {"weights": {name: s.weights[name] for name in names}, "rule": "fixed"}
     if not dev_blocks(task):
         raise InputError(
-            f"ensemble.weights={c.weights} needs a {task.config.splits.dev} split with judgments; set a weight for each of {', '.join(names)}"
+            f"ensemble.weights={s.weights} needs a {task.config.splits.dev} split with judgments; "
+            f"set a weight for each of {', '.join(names)}"
         )
-    chosen = weights.fit(dev_judged(task, system), c)
-    say(
-        f"{system} weights: "
-        + ", ".join(
-            f"{n} {w:.3f} (dev {chosen['dev nDCG@10'][n]:.4f})"
-            for n, w in chosen["weights"].items()
-        )
-    )
+    chosen = weights.fit(dev_judged(task, system), s)
+    alone = chosen["dev nDCG@10"]
+    parts = [f"{n} {weight:.3f} (dev {alone[n]:.4f})" for n, weight in chosen["weights"].items()]
+    say(f"{system} weights: {', '.join(parts)}")
     return chosen
 
 
 def chosen_weights(task: Task, system: str) -> dict:
     """What ``choose`` found for a system, as its step stored it."""
-    return json.loads((plan(task)[f"{system}-weights"].path / "weights.json").read_text("utf-8"))
+    step = plan(task)[f"{system}-weights"]
+    return json.loads((step.path / "weights.json").read_text("utf-8"))
 
 
 def texts(task: Task, split: str) -> stacking.Texts:
-    queries = cache(lambda la: {q.qid: q.text for q in task.queries(la, split)})
-    store = cache(lambda la: task.passages(la))
-    return lambda key, docids: (queries(key[0])[key[1]], [store(key[0]).text(d) for d in docids])
+    """The texts of a split's queries and of passages; what was opened stays open."""
+
+    @cache
+    def queries(language: str) -> dict[str, str]:
+        return {query.qid: query.text for query in task.queries(language, split)}
+
+    @cache
+    def passages(language: str):
+        return task.passages(language)
+
+    def texts_of(key: weights.Key, docids: Sequence[str]) -> tuple[str, list[str]]:
+        language, qid = key
+        return queries(language)[qid], [passages(language).text(docid) for docid in docids]
+
+    return texts_of
 
 
+@once
 def stack(task: Task, split: str) -> tuple[stacking.Stack, np.ndarray]:
-    """The stacking problem of dev, or of train with out-of-fold scores, and the fold of each query."""
-    c, s = task.config, task.config.ensemble.stacking
-    found = (
-        dev_blocks(task)
-        if split == c.splits.dev
-        else {
-            la: members.out_of_fold_blocks(task, Path(s.out_of_fold), la)
-            for la, _ in task.pairs(split)
+    """The stacking problem of dev, or of train with out-of-fold scores, and each query's fold.
+
+    Kept, because the model and the estimates are both made from it and its features take time.
+    Raises InputError where all queries are in one fold.
+    """
+    config, s = task.config, task.config.ensemble.stacking
+    assert s is not None
+    if split == config.splits.dev:
+        by_language = dev_blocks(task)
+    else:
+        folder = Path(s.out_of_fold or "")
+        by_language = {
+            language: members.out_of_fold_blocks(task, folder, language)
+            for language, _ in task.pairs(split)
         }
-    )
-    judged = members.judged(task, found, members.members(task, "stacking"), split)
-    folds = groups.folds(task, judged.members.queries)
+    judged = members.judged(task, by_language, members.members(task, STACKING), split)
+    queries = weights.keys_of(judged.members)
+    folds = build.folds(task, queries)
     if len(set(folds.values())) < 2:
         raise InputError(
-            f"ensemble.stacking: the {len(folds)} judged {split} queries are all in one fold; give more queries, or set ensemble.stacking=null"
+            f"ensemble.stacking: the {len(folds)} judged {split} queries are all in one fold; "
+            "give more queries, or set ensemble.stacking=null"
         )
-    return stacking.Stack(judged, texts(task, split), list(found), s, c.seed), np.array(
-        [folds[q] for q in judged.members.queries]
-    )
+    problem = stacking.Stack(judged, texts(task, split), list(by_language), s, config.seed)
+    return problem, np.array([folds[query] for query in queries])
 
 
 def build_stacking(task: Task, folder: Path) -> None:
-    c = task.config
-    split = c.splits.train if c.ensemble.stacking.out_of_fold else c.splits.dev
-    found, folds = stack(task, split)
-    booster = found.fit(np.ones(len(folds), bool), folds)
-    stacking.save(
-        folder, booster, found, {"split": split, "settings": c.ensemble.stacking.model_dump()}
-    )
+    """Trains the stacked model on dev, or on train where out-of-fold scores are given."""
+    splits, s = task.config.splits, task.config.ensemble.stacking
+    assert s is not None
+    split = splits.train if s.out_of_fold else splits.dev
+    problem, folds = stack(task, split)
+    booster = problem.fit(np.ones(len(folds), bool), folds)
+    stacking.save(folder, booster, problem, {"split": split, "settings": s.model_dump()})
     say(f"stacking: {booster.num_trees()} trees from {len(folds)} {split} queries")
 
 
 def build_estimates(task: Task, folder: Path) -> None:
-    c = task.config
+    """Writes the estimates; an empty list where all judged dev queries are in one fold."""
     judged = dev_judged(task, "ensemble")
-    folds = groups.folds(task, judged.members.queries)
+    folds = build.folds(task, weights.keys_of(judged.members))
+    table: list[dict] = []
     if len(set(folds.values())) < 2:
         say(f"estimates: none, the {len(folds)} judged dev queries are all in one fold")
-        return write_json(folder / "estimates.json", [])
-    stacked = None
-    if c.ensemble.stacking and c.ensemble.stacking.out_of_fold:
-        values = stacking.apply(
-            plan(task)["stacking-model"].path,
-            dev_judged(task, "stacking").members,
-            texts(task, c.splits.dev),
-        )  # learnt on train
-        stacked = lambda learn, rows: values[rows]
-    elif c.ensemble.stacking:
-        problem, fold = stack(task, c.splits.dev)
-        stacked = lambda learn, rows: problem.predict(problem.fit(learn, fold), rows)
-    write_json(
-        folder / "estimates.json", estimate.estimates(judged, folds, c.ensemble, stacked, c.seed)
-    )
+    else:
+        table = estimate.estimates(
+            judged=judged,
+            folds=folds,
+            s=task.config.ensemble,
+            stacked=stacking_method(task),
+            seed=task.config.seed,
+        )
+    write_json(folder / "estimates.json", table)
+
+
+def stacking_method(task: Task) -> estimate.Method | None:
+    """Stacking as the estimates try it out; None without it.
+
+    A model that was learnt on train is the same for every fold of dev.
+    """
+    s, dev = task.config.ensemble.stacking, task.config.splits.dev
+    if s is None:
+        return None
+    if s.out_of_fold:
+        aligned = dev_judged(task, STACKING).members
+        values = stacking.apply(model_folder(task), aligned, texts(task, dev))
+        return lambda learn, rows: values[rows]
+    problem, fold = stack(task, dev)
+    return lambda learn, rows: problem.predict(problem.fit(learn, fold), rows)
+
+
+def model_folder(task: Task) -> Path:
+    """Where the stacked model lies."""
+    return plan(task)["stacking-model"].path
 
 
 def fused(task: Task, system: str, language: str, split: str) -> Run:
-    c, found = task.config, blocks(task, language, split)
+    """A system's run: the reranked block fused, the hybrid's other candidates in order below it."""
+    names, candidates = members.members(task, system), task.config.candidates
     hybrid = task.run("hybrid", language, split)
-    aligned = weights.aligned_members(
-        {n: {language: found[n]} for n in members.members(task, system)},
-        [(language, q) for q in hybrid],
-    )
-    if system == "stacking":
-        values = stacking.apply(plan(task)["stacking-model"].path, aligned, texts(task, split))
+    runs = blocks(task, language, split, names, hybrid)
+    by_member = {name: {language: runs[name]} for name in names}
+    aligned = weights.aligned_members(by_member, [(language, qid) for qid in hybrid])
+    if system == STACKING:
+        values = stacking.apply(model_folder(task), aligned, texts(task, split))
     else:
-        values = weights.apply(aligned, chosen_weights(task, system), c.ensemble)
-    run = aligned.run(values)
-    return {
-        qid: append_below(run[language, qid], (d for d, _ in ranked(scores)[: c.candidates]))
-        for qid, scores in hybrid.items()
-    }
+        values = weights.apply(aligned, chosen_weights(task, system), task.config.ensemble)
+    block = aligned.run(values)
+    run: Run = {}
+    for qid, scores in hybrid.items():
+        in_order = [docid for docid, _ in ranked(scores)[:candidates]]
+        run[qid] = append_below(block[language, qid], in_order)
+    return run

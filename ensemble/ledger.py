@@ -1,11 +1,13 @@
-"""The ledger of submissions: what dev said when a file was made, what the leaderboard said later, and whether the two agree.
+"""The ledger of submissions: what dev said of a file, and what the leaderboard said later.
 
     python -m ensemble.ledger CONFIG                                  the table
     python -m ensemble.ledger CONFIG --score ID=0.7132 [--board private]
 
-``work/COLLECTION/ledger.jsonl`` is only ever added to: a score that is typed again stands beside the old one, and the last counts.
+``work/COLLECTION/ledger.jsonl`` is only ever added to: a score that is typed again stands beside
+the old one, and the last counts.
 """
 
+import argparse
 import json
 import time
 from pathlib import Path
@@ -18,125 +20,132 @@ from core.runs import finite, text_lines
 from core.settings import Config
 from ensemble.results import text_table
 
+Pair = tuple[float, float]  # (dev mean, leaderboard score)
+
 
 def path_of(config: Config) -> Path:
+    """The ledger of the configuration's collection."""
     return config.home / "ledger.jsonl"
 
 
 def read(path: Path) -> list[dict]:
-    found = []
-    for number, line in enumerate(text_lines(path) if path.exists() else (), 1):
+    """Its entries, none where there is no ledger yet; raises InputError for a line that is none."""
+    entries: list[dict] = []
+    if not path.exists():
+        return entries
+    for number, line in enumerate(text_lines(path), 1):
         try:
-            found.append(json.loads(line))
+            entries.append(json.loads(line))
         except json.JSONDecodeError:
-            raise at_line(
-                path,
-                number,
-                repr(line[:60]),
-                "a JSON object; a stopped process may have left half a line: remove it",
-            ) from None
-    return found
+            expected = "a JSON object; a stopped process may have left half a line: remove it"
+            raise at_line(path, number, repr(line[:60]), expected) from None
+    return entries
 
 
 def append(path: Path, entry: dict) -> None:
+    """Adds an entry, with the time."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    dated = {"time": time.strftime("%Y-%m-%dT%H:%M:%S"), **entry}
     with locked(path.with_name(".ledger-lock")), path.open("a", encoding="utf-8") as file:
-        file.write(
-            json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S"), **entry}, ensure_ascii=False)
-            + "\n"
-        )
+        file.write(json.dumps(dated, ensure_ascii=False) + "\n")
 
 
-def note(config: Config, submission: Path, dev: dict[str, float], estimate: float | None) -> str:
-    """Enters a submission (once; its id is the start of its digest). ``dev``: nDCG@10 by language; ``estimate``: its nested one."""
+def note(config: Config, submission: Path, dev: dict[str, float], nested: float | None) -> str:
+    """Enters a submission, once; returns its id, the start of its digest.
+
+    ``dev``: its system's nDCG@10 by language; ``nested``: the estimate of it.
+    """
     number = file_digest(submission, config.home / "digests")[:10]
-    if not any(e.get("submission") == number for e in read(path_of(config))):
-        append(
-            path_of(config),
-            {
-                "submission": number,
-                "name": config.name,
-                "system": config.submission.system,
-                "profile": config.submission.profile,
-                "dev": dev,
-                "nested": estimate,
-            },
-        )
+    known = [entry.get("submission") for entry in read(path_of(config))]
+    if number not in known:
+        entry = {
+            "submission": number,
+            "name": config.name,
+            "system": config.submission.system,
+            "profile": config.submission.profile,
+            "dev": dev,
+            "nested": nested,
+        }
+        append(path_of(config), entry)
     return number
 
 
 def enter_score(config: Config, text: str, board: str) -> None:
+    """A leaderboard's score of a submission, ``text`` being ID=NUMBER; raises InputError."""
     number, _, value = text.partition("=")
-    known = [e["submission"] for e in read(path_of(config)) if "submission" in e]
+    entries = read(path_of(config))
+    known = [entry["submission"] for entry in entries if "submission" in entry]
     if number not in known:
         raise InputError(
-            f"--score {text}: no submission {number!r} in {path_of(config)}; known: {', '.join(known) or 'none'}"
+            f"--score {text}: no submission {number!r} in {path_of(config)}; "
+            f"known: {', '.join(known) or 'none'}"
         )
-    append(
-        path_of(config), {"score_of": number, "board": board, "score": finite("--score", 1, value)}
-    )
+    score = finite(Path("--score"), 1, value)
+    append(path_of(config), {"score_of": number, "board": board, "score": score})
 
 
-def table(entries: list[dict]) -> tuple[list[list[str]], dict[str, list[tuple[float, float]]]]:
-    """Rows, and by board the pairs (dev mean, leaderboard score)."""
-    scores = {(e["score_of"], e["board"]): e["score"] for e in entries if "score_of" in e}
+def table(entries: list[dict]) -> tuple[list[list[str]], dict[str, list[Pair]]]:
+    """Rows with a head, and by board the pairs that say whether dev and it agree."""
+    submissions = [entry for entry in entries if "submission" in entry]
+    scores = {}  # (submission, board) -> its last score
+    for entry in entries:
+        if "score_of" in entry:
+            scores[entry["score_of"], entry["board"]] = entry["score"]
     boards = list(dict.fromkeys(board for _, board in scores))
-    languages = list(dict.fromkeys(la for e in entries for la in e.get("dev", ())))
-    rows, pairs = (
-        [["id", "time", "name", "system", "dev", "nested", *languages, *boards]],
-        {board: [] for board in boards},
-    )
-    for e in entries:
-        if "submission" not in e:
-            continue
-        mean = fmean(e["dev"].values()) if e["dev"] else None
-        for board in boards:
-            if mean is not None and (e["submission"], board) in scores:
-                pairs[board].append((mean, scores[e["submission"], board]))
-        numbers = [
-            mean,
-            e["nested"],
-            *(e["dev"].get(la) for la in languages),
-            *(scores.get((e["submission"], b)) for b in boards),
-        ]
-        rows.append(
-            [
-                e["submission"],
-                e["time"],
-                e["name"],
-                e["system"],
-                *("" if v is None else f"{v:.4f}" for v in numbers),
-            ]
-        )
+    languages = list(dict.fromkeys(la for entry in submissions for la in entry["dev"]))
+    rows = [["id", "time", "name", "system", "dev", "nested", *languages, *boards]]
+    pairs: dict[str, list[Pair]] = {board: [] for board in boards}
+    for entry in submissions:
+        number, dev = entry["submission"], entry["dev"]
+        mean = fmean(dev.values()) if dev else None
+        on_boards = [scores.get((number, board)) for board in boards]
+        for board, score in zip(boards, on_boards, strict=True):
+            if mean is not None and score is not None:
+                pairs[board].append((mean, score))
+        by_language = [dev.get(la) for la in languages]
+        numbers = [shown(value) for value in (mean, entry["nested"], *by_language, *on_boards)]
+        rows.append([number, entry["time"], entry["name"], entry["system"], *numbers])
     return rows, pairs
 
 
-def correlation(pairs: list[tuple[float, float]]) -> str:
+def shown(value: float | None) -> str:
+    """A number of the table."""
+    return "" if value is None else f"{value:.4f}"
+
+
+def correlation(pairs: list[Pair]) -> str:
     """Pearson's r and Spearman's rho of dev and leaderboard, in words."""
     from scipy.stats import pearsonr, spearmanr
 
-    dev, board = zip(*pairs) if pairs else ((), ())
+    dev = [mean for mean, _ in pairs]
+    board = [score for _, score in pairs]
     if len(set(dev)) < 3 or len(set(board)) < 2:
         return (
             f"{len(pairs)} scores: a correlation needs three submissions with different dev scores"
         )
-    return f"{len(pairs)} scores: Pearson {pearsonr(dev, board).statistic:+.3f}, Spearman {spearmanr(dev, board).statistic:+.3f}"
+    r, rho = pearsonr(dev, board).statistic, spearmanr(dev, board).statistic
+    return f"{len(pairs)} scores: Pearson {r:+.3f}, Spearman {rho:+.3f}"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options beside CONFIG and key=value."""
+    parser.add_argument(
+        "--score", metavar="ID=NUMBER", help="a leaderboard's score of a submission"
+    )
+    parser.add_argument("--board", default="public", help="which leaderboard")
 
 
 def main() -> None:
-    def add(parser):
-        parser.add_argument(
-            "--score", metavar="ID=NUMBER", help="a leaderboard's score of a submission"
-        )
-        parser.add_argument("--board", default="public", help="which leaderboard")
-
-    config, options = from_arguments("submissions, their dev scores and the leaderboard's", add)
+    """The command line."""
+    config, options = from_arguments(
+        "submissions, their dev scores and the leaderboard's", arguments
+    )
     if options.score:
         enter_score(config, options.score, options.board)
     rows, pairs = table(read(path_of(config)))
     print(text_table(rows, left=4))
-    for board, found in pairs.items():
-        print(f"dev against {board}: {correlation(found)}")
+    for board, of_board in pairs.items():
+        print(f"dev against {board}: {correlation(of_board)}")
 
 
 if __name__ == "__main__":

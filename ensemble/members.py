@@ -1,180 +1,203 @@
-"""An ensemble's members: every cross-encoder, the hybrid, and runs given by the configuration, on the block that was reranked. Stacking
-sees the sources of the hybrid, too."""
+"""An ensemble's members: every cross-encoder, the hybrid, and runs that the configuration gives.
 
-from collections.abc import Mapping
+They are compared on the block of candidates that was reranked. Stacking sees the sources of the
+hybrid, too.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from core.artefacts import ENSEMBLES, RankedRun
 from core.errors import InputError
 from core.files import digest
 from core.records import Run
 from core.runs import read_run, run_file, top_k
-from core.steps import Files
+from core.steps import Files, Step
 from core.task import Task
-from ensemble.weights import Judged, aligned_members
-from ranking import rank
-from retrieval import search
+from ensemble.weights import Judged, Key, aligned_members
+from ranking.rankers import depth, own_depth
 from retrieval.retrievers import given_run
 
 
 def members(task: Task, system: str = "ensemble") -> list[str]:
-    """``ensemble-rankers``: the cross-encoders and the given runs, as in the paper; ``ensemble``: the hybrid, too; ``stacking``: and its sources."""
-    rankers, given = list(task.config.ranking.rankers), list(task.config.ensemble.runs)
-    taken = [
-        n
-        for n in given
-        if n
-        in (*rankers, *task.config.retrieval.systems, "ensemble", "ensemble-rankers", "stacking")
-    ]
-    if taken:
-        raise InputError(
-            f"ensemble.runs: a run cannot be named {taken[0]!r}, that is another system's name"
-        )
-    sources = task.config.retrieval.sources if system == "stacking" else []
-    return [*rankers, *given, *([] if system == "ensemble-rankers" else ["hybrid"]), *sources]
+    """The members of one of the stage's systems, in their order everywhere.
+
+    ``ensemble-rankers`` has the cross-encoders and the given runs, as in the paper; ``ensemble``
+    the hybrid, too; ``stacking`` also the sources of that. Raises InputError for a given run with
+    the name of another system.
+    """
+    config = task.config
+    rankers, given = list(config.ranking.rankers), list(config.ensemble.runs)
+    taken = (*rankers, *config.retrieval.systems, *ENSEMBLES)
+    for name in given:
+        if name in taken:
+            raise InputError(
+                f"ensemble.runs: a run cannot be named {name!r}, that is another system's name"
+            )
+    names = [*rankers, *given]
+    if system != "ensemble-rankers":
+        names.append("hybrid")
+    if system == "stacking":
+        names += config.retrieval.sources
+    return names
 
 
 def given_path(task: Task, name: str, language: str, split: str) -> Path:
-    s = task.config.splits
+    """Where a given run lies; raises InputError where it is missing."""
+    splits = task.config.splits
     return run_file(
         task.config.ensemble.runs[name],
         language,
         split,
-        f"ensemble.runs.{name} needs a run for every language, {s.dev} and {s.test}",
+        f"ensemble.runs.{name} needs a run for every language, {splits.dev} and {splits.test}",
     )
 
 
-def inputs(task: Task, language: str, split: str) -> list:
+def inputs(task: Task, language: str, split: str) -> list[Step | Files]:
     """The steps and files that the members of a language and split come from."""
-    plans = {**search.plan(task), **rank.plan(task)}
-    found: list = [
-        plans[f"{name}/{language}-{split}"]
-        for name in (*task.config.ranking.rankers, *task.config.retrieval.systems)
-    ]
-    return [
-        *found,
-        *(
-            task.file_input(f"{n}/{language}-{split}", given_path(task, n, language, split))
-            for n in task.config.ensemble.runs
-        ),
-    ]
+    made = [*task.config.ranking.rankers, *task.config.retrieval.systems]
+    sources: list[Step | Files] = [task.step(RankedRun(name, language, split)) for name in made]
+    for name in task.config.ensemble.runs:
+        path = given_path(task, name, language, split)
+        sources.append(task.file_input(f"{name}/{language}-{split}", path))
+    return sources
 
 
-def hybrid_block(task: Task, language: str, split: str) -> Run:
-    """The best of the hybrid, as deep as is reranked."""
-    return {
-        qid: top_k(scores, rank.depth(task))
-        for qid, scores in task.run("hybrid", language, split).items()
-    }
+def block_of(task: Task, hybrid: Run) -> Run:
+    """The best of the hybrid's run, as deep as is reranked."""
+    return {qid: top_k(scores, depth(task)) for qid, scores in hybrid.items()}
 
 
-def blocks(task: Task, language: str, split: str) -> dict[str, Run]:
-    """Every member's scores of the passages that were reranked, for each query; no member adds others."""
-    plans, block = {**search.plan(task), **rank.plan(task)}, hybrid_block(task, language, split)
-    runs = {
-        n: search.run_of(plans[f"{n}/{language}-{split}"])
-        for n in (*task.config.ranking.rankers, *task.config.retrieval.sources)
-    }
-    for (
-        name,
-        ranker,
-    ) in (
-        task.config.ranking.rankers.items()
-    ):  # what follows below its own depth has no score of its
-        runs[name] = {
-            qid: top_k(scores, rank.own_depth(task, ranker)) for qid, scores in runs[name].items()
-        }
-    runs |= {
-        n: given_run(
-            task,
-            task.passages(language),
-            given_path(task, n, language, split),
-            language,
-            split,
-        )
-        for n in task.config.ensemble.runs
-    }
-    return {**{n: within(run, block) for n, run in runs.items()}, "hybrid": block}
+def blocks(
+    task: Task,
+    language: str,
+    split: str,
+    names: Sequence[str] | None = None,
+    hybrid: Run | None = None,
+) -> dict[str, Run]:
+    """Member -> its scores of the passages that were reranked, for each query.
+
+    No member adds other passages. ``names``: of all that stacking sees without it. ``hybrid``: the
+    hybrid's run, where the caller has read it.
+    """
+    if hybrid is None:
+        hybrid = task.run("hybrid", language, split)
+    block = block_of(task, hybrid)
+    by_member: dict[str, Run] = {}
+    for name in names or members(task, "stacking"):
+        if name == "hybrid":
+            by_member[name] = block
+        else:
+            by_member[name] = within(own_run(task, name, language, split), block)
+    return by_member
+
+
+def own_run(task: Task, name: str, language: str, split: str) -> Run:
+    """What a member, any but the hybrid, scored itself."""
+    if name in task.config.ensemble.runs:
+        path = given_path(task, name, language, split)
+        return given_run(task, task.passages(language), path, language, split)
+    run = task.run(name, language, split)
+    if name not in task.config.ranking.rankers:
+        return run
+    # What a ranker's run holds below its depth follows in the order of the stage before.
+    scored = own_depth(task, task.config.ranking.rankers[name])
+    return {qid: top_k(scores, scored) for qid, scores in run.items()}
 
 
 def within(run: Run, block: Run) -> Run:
-    return {
-        qid: {d: run[qid][d] for d in scores if d in run[qid]}
-        for qid, scores in block.items()
-        if qid in run
-    }
+    """The run's scores of the block's passages; a query that it does not answer stays away."""
+    kept: Run = {}
+    for qid, passages in block.items():
+        if qid in run:
+            scores = run[qid]
+            kept[qid] = {docid: scores[docid] for docid in passages if docid in scores}
+    return kept
 
 
 def out_of_fold_blocks(task: Task, folder: Path, language: str) -> dict[str, Run]:
-    """The members' blocks on the train split: the rankers' scores from ``folder``/MEMBER/LANG-SPLIT.trec, the first stage's own."""
-    split, plan = task.config.splits.train, search.plan(task)
-    block = hybrid_block(task, language, split)
-    runs = {
-        n: read_run(folder / n / f"{language}-{split}.trec")
-        for n in members(task, "ensemble-rankers")
-    }
-    runs |= {
-        n: search.run_of(plan[f"{n}/{language}-{split}"]) for n in task.config.retrieval.sources
-    }
-    return {**{n: within(run, block) for n, run in runs.items()}, "hybrid": block}
+    """The members' blocks on the train split.
+
+    The rankers' scores are of ``folder``/MEMBER/LANG-SPLIT.trec, the first stage's its own.
+    """
+    split = task.config.splits.train
+    block = block_of(task, task.run("hybrid", language, split))
+    kept: dict[str, Run] = {}
+    for name in members(task, "ensemble-rankers"):
+        kept[name] = within(read_run(folder / name / f"{language}-{split}.trec"), block)
+    for name in task.config.retrieval.sources:
+        kept[name] = within(task.run(name, language, split), block)
+    kept["hybrid"] = block
+    return kept
 
 
 def out_of_fold_files(task: Task, folder: Path) -> Files:
+    """The runs of ``out_of_fold_blocks`` as an input; raises InputError where one is missing."""
     split = task.config.splits.train
-    paths = [
-        folder / n / f"{la}-{split}.trec"
-        for n in members(task, "ensemble-rankers")
-        for la, _ in task.pairs(split)
-    ]
-    missing = [p for p in paths if not p.is_file()]
+    paths = []
+    for name in members(task, "ensemble-rankers"):
+        for language, _ in task.pairs(split):
+            paths.append(folder / name / f"{language}-{split}.trec")
+    missing = [path for path in paths if not path.is_file()]
     if missing:
         raise InputError(
-            f"{missing[0]}: no such file; ensemble.stacking.out_of_fold needs MEMBER/LANG-{split}.trec for each member and language ({len(missing)} of {len(paths)} are missing)"
+            f"{missing[0]}: no such file; ensemble.stacking.out_of_fold needs "
+            f"MEMBER/LANG-{split}.trec for each member and language "
+            f"({len(missing)} of {len(paths)} are missing)"
         )
-    return Files("out-of-fold", digest([task.file_input("", p).fingerprint for p in paths]))
+    return Files("out-of-fold", digest([task.file_input("", path).fingerprint for path in paths]))
 
 
 def judged(
     task: Task, by_language: Mapping[str, Mapping[str, Run]], names: list[str], split: str
 ) -> Judged:
-    """Members on the judged queries; ``by_language``: language -> member -> run. A query that nobody answers counts, as 0."""
-    qrels = {
-        (la, q): found
-        for la in by_language
-        for q, found in task.checked_judgments(la, split).items()
+    """The members ``names`` on the judged queries; ``by_language``: language -> member -> run.
+
+    A query that nobody answers counts, as 0.
+    """
+    qrels: dict[Key, Mapping[str, int]] = {}
+    for language in by_language:
+        for qid, judgments in task.checked_judgments(language, split).items():
+            qrels[language, qid] = judgments
+    by_member = {
+        name: {language: runs[name] for language, runs in by_language.items()} for name in names
     }
-    return Judged(
-        aligned_members(
-            {n: {la: runs[n] for la, runs in by_language.items()} for n in names}, list(qrels)
-        ),
-        qrels,
-    )
+    return Judged(aligned_members(by_member, list(qrels)), qrels)
 
 
 def remarks(language: str, split: str, runs: Mapping[str, Run]) -> list[str]:
-    """What a user should know of members that differ in queries or depth: a line each, nothing where all is even."""
-    block, found = runs["hybrid"], []
+    """What a user should know of members that differ in queries or depth.
+
+    A line each, nothing where all is even.
+    """
+    block, lines = runs["hybrid"], []
     for name, run in runs.items():
-        lacking = [q for q in block if not run.get(q)]
-        alone = [
-            q
-            for q in lacking
-            if not any(other.get(q) for n, other in runs.items() if n not in (name, "hybrid"))
-        ]
-        gaps = sum(len(scores) - len(run[q]) for q, scores in block.items() if run.get(q))
-        constant = [
-            q for q, scores in run.items() if len(scores) > 1 and len(set(scores.values())) == 1
-        ]
-        if lacking:
-            found.append(
-                f"{name} {language}-{split}: {len(lacking)} of {len(block)} queries unanswered, first {', '.join(lacking[:3])}; the others fuse them"
-                + (f" ({len(alone)} by the hybrid alone)" if alone else "")
+        where = f"{name} {language}-{split}"
+        unanswered = [qid for qid in block if not run.get(qid)]
+        if unanswered:
+            others = [other for n, other in runs.items() if n not in (name, "hybrid")]
+            by_hybrid = [qid for qid in unanswered if not any(o.get(qid) for o in others)]
+            alone = f" ({len(by_hybrid)} by the hybrid alone)" if by_hybrid else ""
+            lines.append(
+                f"{where}: {len(unanswered)} of {len(block)} queries unanswered, "
+                f"first {', '.join(unanswered[:3])}; the others fuse them{alone}"
             )
+        answered = [qid for qid in block if run.get(qid)]
+        gaps = sum(len(block[qid]) - len(run[qid]) for qid in answered)
         if gaps:
-            found.append(
-                f"{name} {language}-{split}: lacks {gaps} of the {sum(map(len, block.values()))} passages of the block; they count as ensemble.missing says"
+            lines.append(
+                f"{where}: lacks {gaps} of the {sum(map(len, block.values()))} passages of the "
+                "block; they count as ensemble.missing says"
             )
+        constant = [qid for qid, scores in run.items() if says_nothing(scores)]
         if constant:
-            found.append(
-                f"{name} {language}-{split}: all scores equal in {len(constant)} queries, first {', '.join(constant[:3])}; it says nothing there"
+            lines.append(
+                f"{where}: all scores equal in {len(constant)} queries, "
+                f"first {', '.join(constant[:3])}; it says nothing there"
             )
-    return found
+    return lines
+
+
+def says_nothing(scores: Mapping[str, float]) -> bool:
+    """Whether a member gives several passages of a query the same score."""
+    return len(scores) > 1 and len(set(scores.values())) == 1

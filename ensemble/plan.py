@@ -1,102 +1,156 @@
-"""What a run would do: done, stale and why, and what the rest will take; and what to forget before it.
+"""What a run would do: done, stale and why, and what the rest will take; what to forget before it.
+
+Configurations that trainings take their data from are planned, too.
 
 python -m ensemble.plan CONFIG [key=value …] [--from STAGE] [--until STAGE] [--force STAGE]
 """
 
+import argparse
 import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from core.building import Journal
-from core.config import from_arguments, last_round, until_round
+from core.config import from_arguments, last_round, until_round, with_data
 from core.console import say
 from core.errors import exit_with_message
+from core.machine import described
 from core.settings import Config
-from core.steps import STAGES, Plan, Step
+from core.steps import STAGES, Plan, Step, needed
 from core.store import kept_beside
 from core.task import Task
 from data_aug import build
 from data_aug.augment import round_folder
-from ensemble import fuse
+from ensemble import submit
 from ranking import rank
 from retrieval import search
 
-PLANS = {
+PLANS: dict[str, Callable[[Task], Plan]] = {
     "retrieval": search.plan,
     "data_aug": build.plan,
     "ranking": rank.plan,
-    "ensemble": fuse.plan,
+    "ensemble": submit.plan,
 }
+OF_DATA = ("retrieval", "data_aug")  # the stages of a configuration that gives training data
 
 
-def depends(step: Step, stage: str) -> bool:
-    """Whether a step is of a stage or stands on one that is."""
-    return step.stage == stage or any(depends(s, stage) for s in step.inputs if isinstance(s, Step))
+@dataclass(frozen=True)
+class Planned:
+    """A configuration's part of a run: the plans of the stages that are run for it."""
+
+    config: Config
+    plans: dict[str, Plan]
 
 
-def discard(plans: dict[str, Plan], stage: str) -> int:
-    """Removes the outputs of a stage and of all that depends on it, so that they are made again; also partial work."""
-    count = 0
-    for plan in plans.values():
-        for step in plan.values():
-            if depends(step, stage):
-                for path in (
-                    step.path,
-                    step.path.with_name(step.path.name + ".part"),
-                    kept_beside(step.path),
-                ):
-                    if path.exists():
-                        shutil.rmtree(path)
-                        count += 1
-    return count
+def planned(config: Config) -> list[Planned]:
+    """Those that the trainings take their data from, and ``config`` itself.
+
+    The latter as far as it can be planned; see ``plannable``.
+    """
+    *data, _ = with_data(config)
+    parts = [Planned(part, plans_of(part, OF_DATA)) for part in data]
+    own, _ = plannable(config)
+    return [*parts, Planned(own, plans_of(own, STAGES))]
 
 
-def lines(plans: dict[str, Plan], journal: Journal, stages: tuple[str, ...]):
-    """Text lines of the plan, by stage and kind of step."""
-    rest: list[Step] = []
-    for stage in stages:
-        kinds: dict[str, list[Step]] = {}
-        for step in plans[stage].values():
-            kinds.setdefault(
-                step.name if step.name.startswith("ranker/") else step.name.split("/")[0], []
-            ).append(step)
-        yield stage
-        for kind, steps in kinds.items():
-            stale = [s for s in steps if not s.done]
-            rest += stale
-            if not stale:
-                yield f"  {kind:24} done ({len(steps)})"
-                continue
-            begun = sum(s.path.with_name(s.path.name + ".part").exists() for s in stale)
-            yield f"  {kind:24} {len(stale)} of {len(steps)} to make{f', {begun} begun' if begun else ''}, about {minutes(sum(s.seconds for s in stale))}: {journal.why(stale[0])}"
-    yield (
-        (
-            f"\nto make: {len(rest)} outputs, about {minutes(sum(s.seconds for s in rest))} on two cores, {sum(s.disk for s in rest) / 1e9:.1f} GB of disk, "
-            f"up to {max((s.memory for s in rest), default=0) / 1e9:.1f} GB of memory"
-        )
-        if rest
-        else "\nall done"
-    )
+def plans_of(config: Config, stages: Sequence[str]) -> dict[str, Plan]:
+    """Stage -> its plan."""
+    task = Task(config)
+    return {stage: PLANS[stage](task) for stage in stages}
 
 
 def plannable(config: Config) -> tuple[Config, int | None]:
-    """The configuration as far as the rounds whose teachers are there, and the first round after them, if any."""
-    last = last_round(config)
-    for round_ in range(1, last + 1):
+    """The configuration as far as the rounds whose teachers are there.
+
+    And the first round after them, if any.
+    """
+    for round_ in range(1, last_round(config) + 1):
         if not round_folder(config, round_ - 1).is_dir():
             return until_round(config, round_ - 1, config.name), round_
     return config, None
 
 
-def minutes(seconds: float) -> str:
+def discard(parts: Sequence[Planned], stage: str) -> int:
+    """Removes the outputs of a stage and of all that depends on it; returns how many there were.
+
+    Partial work goes, too, and the stage's outputs of training data: what is run next makes them
+    again.
+    """
+    steps = [step for part in parts for plan in part.plans.values() for step in plan.values()]
+    forgotten: dict[Step, None] = {}
+    for step in needed(steps):  # in order of building: what a step is made of came before it
+        if step.stage == stage or any(source in forgotten for source in step.inputs):
+            forgotten[step] = None
+    count = 0
+    for step in forgotten:
+        for path in (step.path, step.part, kept_beside(step.path)):
+            if path.exists():
+                shutil.rmtree(path)
+                count += 1
+    return count
+
+
+def lines(parts: Sequence[Planned], stages: Sequence[str]) -> Iterator[str]:
+    """Text lines of the plan, by configuration, stage and kind of step, and the sum of it all."""
+    stale: dict[str, Step] = {}  # by path, as configurations of one collection share outputs
+    for part in parts:
+        shown = [stage for stage in stages if stage in part.plans]
+        if len(parts) > 1 and shown:
+            yield f"{part.config.name}, on {part.config.collection_name}"
+        journal = Journal(part.config.folder)
+        for stage in shown:
+            yield stage
+            for kind, steps in kinds(part.plans[stage]).items():
+                yield f"  {kind:24} {state(steps, journal)}"
+                stale |= {str(step.path): step for step in steps if not step.done}
+    yield f"\n{cost(list(stale.values()))}"
+
+
+def kinds(plan: Plan) -> dict[str, list[Step]]:
+    """The steps that are shown as one line; each training has a line of its own."""
+    by_kind: dict[str, list[Step]] = {}
+    for step in plan.values():
+        kind = step.name if step.name.startswith("ranker/") else step.name.split("/")[0]
+        by_kind.setdefault(kind, []).append(step)
+    return by_kind
+
+
+def state(steps: Sequence[Step], journal: Journal) -> str:
+    """How many are to be made, how long that takes, and why the first of them is."""
+    stale = [step for step in steps if not step.done]
+    if not stale:
+        return f"done ({len(steps)})"
+    begun = sum(step.part.exists() for step in stale)
+    partly = f", {begun} begun" if begun else ""
+    time = minutes(sum(step.seconds for step in stale))
+    why = journal.why(stale[0])
+    return f"{len(stale)} of {len(steps)} to make{partly}, about {time}: {why}"
+
+
+def cost(stale: Sequence[Step]) -> str:
+    """What all that is to be made takes on this machine."""
+    if not stale:
+        return "all done"
+    time = minutes(sum(step.seconds for step in stale))
+    disk = sum(step.disk for step in stale) / 1e9
+    memory = max(step.memory for step in stale) / 1e9
     return (
-        f"{seconds:.0f} s"
-        if seconds < 90
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
+        f"to make: {len(stale)} outputs, about {time} {described()}, {disk:.1f} GB of disk, "
+        f"up to {memory:.1f} GB of memory"
     )
 
 
-def arguments(parser) -> None:
+def minutes(seconds: float) -> str:
+    """In the unit that a person would say."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options beside CONFIG and key=value."""
     parser.add_argument("--from", dest="first", choices=STAGES, default=STAGES[0])
     parser.add_argument("--until", choices=STAGES, default=STAGES[-1])
     parser.add_argument(
@@ -105,20 +159,20 @@ def arguments(parser) -> None:
 
 
 def main() -> None:
+    """The command line."""
     config, options = from_arguments("what a run would do", arguments)
-    config, later = plannable(config)
-    task = Task(config)
-    plans = {stage: plan(task) for stage, plan in PLANS.items()}
+    parts = planned(config)
     if options.force:
-        say(
-            f"forgot {discard(plans, options.force)} outputs of {options.force} and of what depends on it"
-        )
+        count = discard(parts, options.force)
+        say(f"forgot {count} outputs of {options.force} and of what depends on it")
         return
     stages = STAGES[STAGES.index(options.first) : STAGES.index(options.until) + 1]
-    say("\n".join(lines(plans, Journal(config.folder), stages)))
+    say("\n".join(lines(parts, stages)))
+    _, later = plannable(config)
     if later:
         say(
-            f"\nand then round {later}: what its pseudo-labels come from is made in round {later - 1}, so it is not planned yet"
+            f"\nand then round {later}: what its pseudo-labels come from is made in round "
+            f"{later - 1}, so it is not planned yet"
         )
 
 

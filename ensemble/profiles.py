@@ -1,7 +1,12 @@
-"""What a submission looks like: PROFILES, one short entry a competition's format. How hits are written, and how they are read back."""
+"""What a submission looks like: PROFILES, one short entry a competition's format.
+
+An entry says how hits are written, and how they are read back.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,81 +18,103 @@ from core.runs import finite, ranked
 
 @dataclass(frozen=True)
 class Entry:
-    """A language's part of a submission."""
+    """A language's part of a submission; ``track``: known or surprise."""
 
     language: str
-    track: str  # known or surprise
+    track: str
     run: Run
     queries: Sequence[str]
     passages: Passages
 
 
-Hit = tuple[
-    str, str, str | None, str | None
-]  # query id, docid, rank and score as written; None where the format has none
+class Hit(NamedTuple):
+    """A passage of a query as a file has it; rank and score as written, None where it has none."""
+
+    qid: str
+    docid: str
+    rank: str | None = None
+    score: str | None = None
 
 
 @dataclass(frozen=True)
 class Profile:
+    """A format.
+
+    ``depth``: passages a query, at most. ``tracks``: files lie in the folders known/ and
+    surprise/. ``lines(entry, depth, tag)`` writes, ``hits(file, number, line)`` reads a line and
+    raises InputError. ``head``: the first line of every file, where there is one.
+    """
+
     suffix: str
-    depth: int  # at most
-    tracks: bool  # a folder known/ and one surprise/
+    depth: int
+    tracks: bool
     lines: Callable[[Entry, int, str], Iterator[str]]
-    hits: Callable[
-        [str, int, str], list[Hit]
-    ]  # (file, number, line) -> what the line says; raises InputError
+    hits: Callable[[Path, int, str], list[Hit]]
     head: str | None = None
 
     def name(self, language: str, split: str, track: str) -> str:
-        return f"{track + '/' if self.tracks else ''}{language}-{split}.{self.suffix}"
+        """A file's name within the submission."""
+        folder = f"{track}/" if self.tracks else ""
+        return f"{folder}{language}-{split}.{self.suffix}"
 
 
 def strictly_decreasing(scores: Sequence[float]) -> list[float]:
-    """The same order with scores that also differ in float32: each at least one float32 step below the one before."""
-    made: list[float] = []
+    """The same order with scores that also differ in float32.
+
+    Each is at least one float32 step below the one before.
+    """
+    lowered: list[float] = []
     for score in scores:
         value = np.float32(score)
-        if made and value >= np.float32(made[-1]):
-            value = np.nextafter(np.float32(made[-1]), np.float32(-np.inf))
-        made.append(float(value))
-    return made
+        if lowered and value >= np.float32(lowered[-1]):
+            value = np.nextafter(np.float32(lowered[-1]), np.float32(-np.inf))
+        lowered.append(float(value))
+    return lowered
 
 
 def trec_lines(entry: Entry, depth: int, tag: str) -> Iterator[str]:
+    """Six columns a passage, ranks from 1."""
     for qid in entry.queries:
         best = ranked(entry.run.get(qid, {}))[:depth]
-        for rank, (hit, score) in enumerate(
-            zip(best, strictly_decreasing([s for _, s in best])), 1
-        ):
-            yield f"{qid} Q0 {hit.docid} {rank} {score!r} {tag}"
+        scores = strictly_decreasing([score for _, score in best])
+        for rank, ((docid, _), score) in enumerate(zip(best, scores, strict=True), 1):
+            yield f"{qid} Q0 {docid} {rank} {score!r} {tag}"
 
 
-def trec_hits(where: str, number: int, line: str) -> list[Hit]:
+def trec_hits(where: Path, number: int, line: str) -> list[Hit]:
+    """The one hit of a line of ``trec_lines``."""
     columns = line.split()
     if len(columns) != 6:
         raise at_line(
             where, number, f"{len(columns)} columns", "6: query-id Q0 docid rank score tag"
         )
-    finite(where, number, columns[4])
-    return [(columns[0], columns[2], columns[3], columns[4])]
+    qid, _, docid, rank, score, _ = columns
+    finite(where, number, score)
+    return [Hit(qid, docid, rank, score)]
 
 
 def csv_lines(entry: Entry, depth: int, _tag: str) -> Iterator[str]:
+    """A line a query, its passages separated by spaces."""
     for qid in entry.queries:
-        yield f"{qid},{' '.join(hit.docid for hit in ranked(entry.run.get(qid, {}))[:depth])}"
+        best = ranked(entry.run.get(qid, {}))[:depth]
+        yield f"{qid},{' '.join(docid for docid, _ in best)}"
 
 
-def csv_hits(where: str, number: int, line: str) -> list[Hit]:
+def csv_hits(where: Path, number: int, line: str) -> list[Hit]:
+    """The hits of a line of ``csv_lines``."""
     columns = line.split(",")
     if len(columns) != 2 or not columns[1].split():
         raise at_line(
             where, number, repr(line[:60]), "a query id, a comma, and docids separated by spaces"
         )
-    return [(columns[0], docid, None, None) for docid in columns[1].split()]
+    qid, docids = columns
+    return [Hit(qid, docid) for docid in docids.split()]
 
 
 PROFILES = {
-    "miracl": Profile("trec", 100, True, trec_lines, trec_hits),
-    "trec": Profile("trec", 1000, False, trec_lines, trec_hits),
-    "csv": Profile("csv", 1000, False, csv_lines, csv_hits, "query_id,passage_ids"),
+    "miracl": Profile("trec", 100, tracks=True, lines=trec_lines, hits=trec_hits),
+    "trec": Profile("trec", 1000, tracks=False, lines=trec_lines, hits=trec_hits),
+    "csv": Profile(
+        "csv", 1000, tracks=False, lines=csv_lines, hits=csv_hits, head="query_id,passage_ids"
+    ),
 }

@@ -1,91 +1,156 @@
-"""The submission: one file a language in one deterministic zip with a manifest, and the validator of any such file.
+"""The submission, with which the ensemble stage is complete, and the validator of any such file.
+
+One file a language in one deterministic zip with a manifest.
 
 python -m ensemble.submit CONFIG [key=value …]                 builds it from finished runs
-python -m ensemble.submit CONFIG [key=value …] --check FILE    validates a zip, or one file LANG-SPLIT.trec, from anywhere
+python -m ensemble.submit CONFIG [key=value …] --check FILE    validates a zip, or one file
+                                                               LANG-SPLIT.trec, from anywhere
 """
 
 import json
 import shutil
 import stat
 import zipfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from core import backbones
+from core.artefacts import RankedRun, TrainedRanker
 from core.building import run_steps
 from core.config import from_arguments
 from core.errors import InputError, at_line, exit_with_message
 from core.files import digest, finished_file
-from core.task import Task
-from ensemble.profiles import PROFILES, Entry, Profile
+from core.records import Run
+from core.steps import Files, Plan, Step
+from core.task import Task, once
+from ensemble import fuse
+from ensemble.profiles import PROFILES, Entry, Hit, Profile
 from ranking import rank
 from retrieval import search
 
 LIMIT = 2 * 10**9  # bytes of a file in a zip; the largest honest one has some megabytes
 CODE = Path(__file__).parent.parent
+ROOMS = ("core", "training", "retrieval", "data_aug", "ranking", "ensemble")
 
 
-def entry(task: Task, language: str, run) -> Entry:
-    qids = [q.qid for q in task.queries(language, task.config.splits.test)]
+@once
+def plan(task: Task) -> Plan:
+    """The whole stage: the steps of ``ensemble.fuse``, and the submission if there are queries.
+
+    Raises InputError for a ``submission.system`` that is none.
+    """
+    steps = task.new_plan("ensemble")
+    steps.update(fuse.plan(task))
+    if task.pairs(task.config.splits.test):
+        add_submission(task, steps)
+    return steps
+
+
+def add_submission(task: Task, steps: Plan) -> Step:
+    """The zip of the chosen system's runs of the test split."""
+    config, split = task.config, task.config.splits.test
+    system = config.submission.system
+    known = [*config.retrieval.systems, *config.ranking.rankers, *fuse.systems(task)]
+    if system not in known:
+        raise InputError(f"submission.system: found {system!r}, expected one of {', '.join(known)}")
+    settings = {
+        **config.submission.model_dump(),
+        "split": split,
+        "config": config.model_dump(mode="json", exclude={"work"}),
+    }
+    inputs: list[Step | Files] = []
+    for language, _ in task.pairs(split):
+        inputs.append(task.step(RankedRun(system, language, split)))
+        inputs.append(task.topics_input(language, split))
+    return steps.add(
+        "submission", 2, settings, inputs, lambda folder: build(task, folder), seconds=2
+    )
+
+
+def entry(task: Task, language: str, run: Run) -> Entry:
+    """A language's run as a part of the submission."""
     return Entry(
-        language,
-        "surprise" if task.surprise(language) else "known",
-        run,
-        qids,
-        task.passages(language),
+        language=language,
+        track="surprise" if task.surprise(language) else "known",
+        run=run,
+        queries=[query.qid for query in task.queries(language, task.config.splits.test)],
+        passages=task.passages(language),
     )
 
 
 def profile(task: Task) -> Profile:
+    """The chosen one; raises InputError where it takes fewer passages than are to be handed in."""
     s = task.config.submission
-    found = PROFILES[s.profile]
-    if s.depth > found.depth:
+    form = PROFILES[s.profile]
+    if s.depth > form.depth:
         raise InputError(
-            f"submission.depth: found {s.depth}, the profile {s.profile} takes at most {found.depth} passages a query"
+            f"submission.depth: found {s.depth}, the profile {s.profile} takes at most "
+            f"{form.depth} passages a query"
         )
-    return found
+    return form
 
 
-def build(task: Task, folder: Path, plans: Mapping, chosen: dict) -> None:
-    """``plans``: all steps by name, ``chosen``: the ensemble's weights; both for the manifest."""
-    c, split = task.config, task.config.splits.test
-    steps = {la: plans[f"{c.submission.system}/{la}-{split}"] for la, _ in task.pairs(split)}
-    manifest = {
-        "collection": c.collection_name,
-        "name": c.name,
+def build(task: Task, folder: Path) -> None:
+    """Writes ``submission.zip``, from the finished runs of the chosen system."""
+    config, split = task.config, task.config.splits.test
+    entries = {}
+    for language, _ in task.pairs(split):
+        run = task.run(config.submission.system, language, split)
+        entries[language] = entry(task, language, run)
+    write(
+        path=folder / "submission.zip",
+        entries=entries,
+        split=split,
+        form=profile(task),
+        depth=config.submission.depth,
+        tag=config.submission.tag,
+        manifest=manifest(task),
+    )
+
+
+def manifest(task: Task) -> dict:
+    """What the submission was made from: settings, weights, checkpoints, runs, recipes, code."""
+    config, split = task.config, task.config.splits.test
+    runs = {}
+    for language, _ in task.pairs(split):
+        step = task.step(RankedRun(config.submission.system, language, split))
+        runs[language] = digest((step.path / "run.trec").read_text("utf-8"))
+    recipes = {}
+    for stage in (search, rank, fuse):
+        for step in stage.plan(task).values():
+            recipes[step.name] = step.fingerprint
+    return {
+        "collection": config.collection_name,
+        "name": config.name,
         "split": split,
-        **c.submission.model_dump(),
-        "config": c.model_dump(mode="json", exclude={"work"}),
-        "ensemble": chosen,
-        "checkpoints": {n: rank.plan(task)[f"ranker/{n}"].fingerprint for n in c.ranking.rankers},
-        "runs": {
-            la: digest((step.path / "run.trec").read_text("utf-8")) for la, step in steps.items()
-        },
-        "recipes": {name: step.fingerprint for name, step in plans.items() if name != "submission"},
+        **config.submission.model_dump(),
+        "config": config.model_dump(mode="json", exclude={"work"}),
+        "ensemble": fuse.chosen_weights(task, "ensemble"),
+        "checkpoints": {name: checkpoint(task, name) for name in config.ranking.rankers},
+        "runs": runs,
+        "recipes": recipes,
         "code": code_digest(),
     }
-    write(
-        folder / "submission.zip",
-        {la: entry(task, la, search.run_of(step)) for la, step in steps.items()},
-        split,
-        profile(task),
-        c.submission.depth,
-        c.submission.tag,
-        manifest,
-    )
+
+
+def checkpoint(task: Task, name: str) -> str:
+    """What a ranker's weights are known by: its training's fingerprint, or a given model's."""
+    given = task.config.ranking.rankers[name].model
+    if given is not None:
+        return backbones.fingerprint(given, task.config.models)
+    return task.step(TrainedRanker(name)).fingerprint
 
 
 def code_digest() -> str:
-    """Of the five rooms' source files: which code made a submission."""
-    rooms = ("core", "retrieval", "data_aug", "ranking", "ensemble")
-    return digest(
-        {
-            str(p.relative_to(CODE)): p.read_text("utf-8")
-            for room in rooms
-            for p in sorted((CODE / room).rglob("*.py"))
-        }
-    )
+    """Of the rooms' source files: which code made a submission."""
+    texts = {}
+    for room in ROOMS:
+        for path in sorted((CODE / room).rglob("*.py")):
+            texts[str(path.relative_to(CODE))] = path.read_text("utf-8")
+    return digest(texts)
 
 
 def write(
@@ -99,18 +164,17 @@ def write(
 ) -> None:
     """Builds the zip (same inputs, same bytes), then validates what was written."""
     with finished_file(path, "wb") as file, zipfile.ZipFile(file, "w") as archive:
-        for found in entries.values():
-            lines = [*([form.head] if form.head else []), *form.lines(found, depth, tag)]
-            add(archive, form.name(found.language, split, found.track), "\n".join(lines) + "\n")
-        add(
-            archive,
-            "manifest.json",
-            json.dumps(manifest, ensure_ascii=False, indent=1, sort_keys=True) + "\n",
-        )
+        for part in entries.values():
+            head = [] if form.head is None else [form.head]
+            lines = [*head, *form.lines(part, depth, tag)]
+            add(archive, form.name(part.language, split, part.track), "\n".join(lines) + "\n")
+        text = json.dumps(manifest, ensure_ascii=False, indent=1, sort_keys=True)
+        add(archive, "manifest.json", text + "\n")
     check(path, entries, split, form, depth)
 
 
 def add(archive: zipfile.ZipFile, name: str, text: str) -> None:
+    """A file of the zip, without anything of the machine or the hour."""
     info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
     info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
     archive.writestr(info, text.encode("utf-8"), compresslevel=9)
@@ -119,49 +183,51 @@ def add(archive: zipfile.ZipFile, name: str, text: str) -> None:
 def check(
     path: Path, entries: Mapping[str, Entry], split: str, form: Profile, depth: int
 ) -> dict[str, int]:
-    """Lines a file; raises InputError with file and line for anything that a judge could refuse. Nothing is unpacked to disk."""
-    wanted = {form.name(e.language, split, e.track): e for e in entries.values()}
+    """Lines a file. Raises InputError with file and line for anything that a judge could refuse.
+
+    Nothing is unpacked to disk.
+    """
+    wanted = {form.name(part.language, split, part.track): part for part in entries.values()}
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     if not zipfile.is_zipfile(path):
-        return {
-            path.name: check_file(str(path), path.read_bytes(), one_of(path, wanted), form, depth)
-        }
+        part = one_of(path, wanted)
+        return {path.name: check_file(path, path.read_bytes(), part, form, depth)}
     with zipfile.ZipFile(path) as archive:
-        names = [check_name(path, info, wanted, form) for info in archive.infolist()]
-        twice = sorted({n for n in names if names.count(n) > 1})
+        names = Counter(check_name(path, info, wanted, form) for info in archive.infolist())
+        twice = sorted(name for name, count in names.items() if count > 1)
         if twice:
-            raise InputError(f"{path}: {twice[0]} is in the zip {names.count(twice[0])} times")
+            raise InputError(f"{path}: {twice[0]} is in the zip {names[twice[0]]} times")
         missing = [name for name in wanted if name not in names]
         if missing:
-            raise InputError(
-                f"{path}: {missing[0]} is missing"
-                + (f", and {len(missing) - 1} more" if missing[1:] else "")
-            )
-        return {
-            name: check_file(f"{path}/{name}", archive.read(name), wanted[name], form, depth)
-            for name in sorted(wanted)
-        }
+            more = f", and {len(missing) - 1} more" if missing[1:] else ""
+            raise InputError(f"{path}: {missing[0]} is missing{more}")
+        lines = {}
+        for name in sorted(wanted):
+            data = archive.read(name)
+            lines[name] = check_file(path / name, data, wanted[name], form, depth)
+        return lines
 
 
 def one_of(path: Path, wanted: Mapping[str, Entry]) -> Entry:
     """The part of the submission that a single file is, by its name."""
-    found = [e for name, e in wanted.items() if Path(name).name == path.name]
-    if not found:
-        raise InputError(
-            f"{path}: not a zip file, and its name is none of {', '.join(sorted(Path(n).name for n in wanted))}"
-        )
-    return found[0]
+    for name, part in wanted.items():
+        if Path(name).name == path.name:
+            return part
+    names = ", ".join(sorted(Path(name).name for name in wanted))
+    raise InputError(f"{path}: not a zip file, and its name is none of {names}")
 
 
 def check_name(
     path: Path, info: zipfile.ZipInfo, wanted: Mapping[str, Entry], form: Profile
 ) -> str:
+    """The name of a file in the zip; raises InputError for one that has no business there."""
     name = info.filename
     shape = f"{form.name('LANG', 'SPLIT', 'TRACK')} and manifest.json"
     if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
         raise InputError(
-            f"{path}: found {name!r}, a name that leads out of the folder it is unpacked in; expected {shape}"
+            f"{path}: found {name!r}, a name that leads out of the folder it is unpacked in; "
+            f"expected {shape}"
         )
     if stat.S_ISLNK(info.external_attr >> 16):
         raise InputError(f"{path}: {name} is a link, expected a file")
@@ -169,141 +235,147 @@ def check_name(
         raise InputError(f"{path}: {name} is encrypted, expected plain files")
     if info.file_size > LIMIT:
         raise InputError(
-            f"{path}: {name} has {info.file_size / 1e9:.1f} GB unpacked, expected at most {LIMIT / 1e9:.0f} GB"
+            f"{path}: {name} has {info.file_size / 1e9:.1f} GB unpacked, "
+            f"expected at most {LIMIT / 1e9:.0f} GB"
         )
     if name != "manifest.json" and name not in wanted:
         raise InputError(
-            f"{path}: found {name!r}, expected {shape}, of this collection's languages and tracks: {', '.join(sorted(wanted))}"
+            f"{path}: found {name!r}, expected {shape}, of this collection's languages and tracks: "
+            f"{', '.join(sorted(wanted))}"
         )
     return name
 
 
-def lines_of(where: str, data: bytes) -> list[str]:
+def lines_of(where: Path, data: bytes) -> list[str]:
+    """A file's lines, which end in a newline alone; InputError for other bytes than plain UTF-8."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise at_line(
-            where,
-            data[: error.start].count(b"\n") + 1,
-            f"byte 0x{data[error.start]:02x}",
-            "UTF-8 text",
-        ) from None
+        number = data[: error.start].count(b"\n") + 1
+        raise at_line(where, number, f"byte 0x{data[error.start]:02x}", "UTF-8 text") from None
     if text.startswith("\ufeff"):
         raise at_line(where, 1, "a byte order mark", "UTF-8 text without one")
     if "\r" in text:
-        raise at_line(
-            where,
-            text[: text.index("\r")].count("\n") + 1,
-            "a carriage return",
-            "lines that end in a newline alone",
-        )
+        number = text[: text.index("\r")].count("\n") + 1
+        raise at_line(where, number, "a carriage return", "lines that end in a newline alone")
     return text.removesuffix("\n").split("\n") if text else []
 
 
-def check_file(where: str, data: bytes, entry: Entry, form: Profile, depth: int) -> int:
-    """Encoding, columns, known queries and passages, no duplicate, ranks from 1 on, finite scores that strictly decrease in float32
-    (so that trec_eval, which reads scores and not ranks, has the same order), depth, every query answered."""
-    lines, wanted, last = lines_of(where, data), set(entry.queries), {}
-    first, seen = 1, {}
+def check_file(where: Path, data: bytes, entry: Entry, form: Profile, depth: int) -> int:
+    """The number of its lines; InputError for what ``Reading`` finds, and for a head missing."""
+    lines, first = lines_of(where, data), 1
     if form.head is not None:
-        if lines[:1] != [form.head]:
-            raise at_line(where, 1, repr((lines or [""])[0][:60]), form.head)
+        head = lines[0] if lines else ""
+        if not lines or head != form.head:
+            raise at_line(where, 1, repr(head[:60]), form.head)
         lines, first = lines[1:], 2
+    reading = Reading(where, entry, depth)
     for number, line in enumerate(lines, first):
-        for qid, docid, place, score in form.hits(where, number, line):
-            if qid not in wanted:
-                raise at_line(
-                    where,
-                    number,
-                    f"unknown query {qid}",
-                    f"one of the {len(wanted)} queries of {entry.language}",
-                )
-            docids = seen.setdefault(qid, {})
-            if docid in docids:
-                raise at_line(
-                    where,
-                    number,
-                    f"passage {docid} a second time for query {qid}",
-                    "each passage once a query",
-                )
-            docids[docid] = number
-            if len(docids) > depth:
-                raise at_line(
-                    where,
-                    number,
-                    f"passage {len(docids)} of query {qid}",
-                    f"at most {depth} passages a query",
-                )
-            if place is not None and place != str(len(docids)):
-                raise at_line(
-                    where,
-                    number,
-                    f"rank {place}",
-                    f"rank {len(docids)}: the lines of a query in order, ranks from 1",
-                )
-            if score is not None:
-                value = np.float32(score)
-                if qid in last and not value < last[qid]:
-                    raise at_line(
-                        where,
-                        number,
-                        f"score {score} after {last[qid]!r}",
-                        "strictly decreasing scores, in float32 too",
-                    )
-                last[qid] = value
-    check_coverage(where, entry, seen)
+        for hit in form.hits(where, number, line):
+            reading.add(number, hit)
+    reading.end()
     return len(lines)
 
 
-def check_coverage(where: str, entry: Entry, seen: Mapping[str, Mapping[str, int]]) -> None:
-    """Every query answered, every passage of the corpus; ``seen``: query -> docid -> line."""
-    missing = [qid for qid in entry.queries if qid not in seen]
-    if missing:
+class Reading:
+    """What is known of a file while it is read hit by hit, so that a wrong one is found.
+
+    Expected are known queries and passages, no passage twice, ranks from 1 on, finite scores that
+    strictly decrease in float32 (so that trec_eval, which reads scores and not ranks, has the same
+    order), the depth, and every query answered.
+    """
+
+    def __init__(self, where: Path, entry: Entry, depth: int):
+        self.where, self.entry, self.depth = where, entry, depth
+        self.wanted = set(entry.queries)
+        self.line_of: dict[str, dict[str, int]] = {}  # query id -> docid -> line
+        self.last: dict[str, np.float32] = {}  # query id -> the score before
+
+    def add(self, number: int, hit: Hit) -> None:
+        """The next hit, of line ``number``; raises InputError."""
+        if hit.qid not in self.wanted:
+            expected = f"one of the {len(self.wanted)} queries of {self.entry.language}"
+            raise at_line(self.where, number, f"unknown query {hit.qid}", expected)
+        of_query = self.line_of.setdefault(hit.qid, {})
+        if hit.docid in of_query:
+            wrong = f"passage {hit.docid} a second time for query {hit.qid}"
+            raise at_line(self.where, number, wrong, "each passage once a query")
+        of_query[hit.docid] = number
+        place = len(of_query)
+        if place > self.depth:
+            wrong = f"passage {place} of query {hit.qid}"
+            raise at_line(self.where, number, wrong, f"at most {self.depth} passages a query")
+        if hit.rank is not None and hit.rank != str(place):
+            expected = f"rank {place}: the lines of a query in order, ranks from 1"
+            raise at_line(self.where, number, f"rank {hit.rank}", expected)
+        if hit.score is not None:
+            self.add_score(number, hit.qid, hit.score)
+
+    def add_score(self, number: int, qid: str, score: str) -> None:
+        """Raises InputError where it is not below the one before."""
+        value = np.float32(score)
+        if qid in self.last and not value < self.last[qid]:
+            wrong = f"score {score} after {self.last[qid]!r}"
+            raise at_line(self.where, number, wrong, "strictly decreasing scores, in float32 too")
+        self.last[qid] = value
+
+    def end(self) -> None:
+        """Raises InputError for a query without a passage, or a passage that the corpus lacks."""
+        missing = [qid for qid in self.entry.queries if qid not in self.line_of]
+        if missing:
+            raise InputError(
+                f"{self.where}: {len(missing)} queries without a passage, "
+                f"first {', '.join(missing[:5])}; expected every query of the split"
+            )
+        last_line: dict[str, int] = {}
+        for of_query in self.line_of.values():
+            last_line |= of_query
+        docids = list(last_line)
+        rows = self.entry.passages.rows(docids, strict=False)
+        unknown: Sequence[int] = np.flatnonzero(rows < 0).tolist()
+        if unknown:
+            docid = docids[unknown[0]]
+            raise at_line(
+                self.where,
+                last_line[docid],
+                f"unknown passage {docid} ({len(unknown)} in all)",
+                f"docids of the {self.entry.language} corpus",
+            )
+
+
+def check_given(task: Task, path: Path) -> None:
+    """Validates a file from anywhere; prints what it holds."""
+    search.plan(task)  # publishes the passages, which are all that it takes
+    split, form = task.config.splits.test, profile(task)
+    entries = {language: entry(task, language, {}) for language, _ in task.pairs(split)}
+    for name, lines in check(path, entries, split, form, form.depth).items():
+        print(f"{name}: {lines} lines")
+    print(f"{path}: valid")
+
+
+def submit(task: Task) -> None:
+    """Builds the submission from finished runs; prints where it is."""
+    step = plan(task).get("submission")
+    if step is None:
         raise InputError(
-            f"{where}: {len(missing)} queries without a passage, first {', '.join(missing[:5])}; expected every query of the split"
+            f"{task.collection.root}: no language has {task.config.splits.test} topics, "
+            "so there is nothing to hand in"
         )
-    docids = {d: n for found in seen.values() for d, n in found.items()}
-    names = list(docids)
-    unknown: Sequence[int] = np.flatnonzero(entry.passages.rows(names, strict=False) < 0)
-    if len(unknown):
-        docid = names[int(unknown[0])]
-        raise at_line(
-            where,
-            docids[docid],
-            f"unknown passage {docid} ({len(unknown)} in all)",
-            f"docids of the {entry.language} corpus",
-        )
+    run_steps([step], task.config.folder, some=True)
+    shutil.copy(step.path / "submission.zip", task.config.folder / "submission.zip")
+    print(task.config.folder / "submission.zip")
 
 
 def main() -> None:
+    """The command line."""
     config, options = from_arguments(
         "builds or validates a submission",
-        lambda p: p.add_argument("--check", type=Path, metavar="FILE"),
+        lambda parser: parser.add_argument("--check", type=Path, metavar="FILE"),
     )
-    task = Task(config)
-    search.plan(task)  # publishes the passages
     if options.check:
-        split, form = config.splits.test, profile(task)
-        for name, lines in check(
-            options.check,
-            {la: entry(task, la, {}) for la, _ in task.pairs(split)},
-            split,
-            form,
-            form.depth,
-        ).items():
-            print(f"{name}: {lines} lines")
-        print(f"{options.check}: valid")
-        return
-    from ensemble import fuse  # its plan has this file's step
-
-    step = fuse.plan(task).get("submission")
-    if step is None:
-        raise InputError(
-            f"{task.collection.root}: no language has {config.splits.test} topics, so there is nothing to hand in"
-        )
-    run_steps([step], config.folder, some=True)
-    shutil.copy(step.path / "submission.zip", config.folder / "submission.zip")
-    print(config.folder / "submission.zip")
+        check_given(Task(config), options.check)
+    else:
+        submit(Task(config))
 
 
 if __name__ == "__main__":

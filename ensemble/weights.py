@@ -51,12 +51,12 @@ class Judged:
     """Members' raw scores on judged queries."""
 
     members: Aligned
-    qrels: Mapping[Hashable, Mapping[str, int]]
+    qrels: Mapping[Key, Mapping[str, int]]
 
     @cached_property
     def relevant(self) -> Relevant:
         """The relevant passages among the members' candidates."""
-        return relevant(self.members, self.qrels)
+        return relevant(self.members, cast(Mapping[Hashable, Mapping[str, int]], self.qrels))
 
     @cached_property
     def languages(self) -> np.ndarray:
