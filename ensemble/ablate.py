@@ -1,10 +1,11 @@
-"""Ablations: rows that each change one thing of a base configuration, trained with several seeds, in one table.
+"""Ablations: rows that each change one thing of a base configuration, over seeds, in one table.
 
     python -m ensemble.ablate configs/ablations/table3.yaml [key=value …] [--rows pl,fgm] [--table]
 
-Every row and seed is a configuration of its own, NAME-ROW-SEED; what they share is made once, and a stopped run goes on. ``--rows``: these
-and those that they are on or beside, and the table has no others. ``--table`` only prints what is there. A file may name another with
-``extends:``, as configurations do; it has that one's rows, too.
+Every row and seed is a configuration of its own, NAME-ROW-SEED; what they share is made once, and a
+stopped run goes on. ``--rows``: these and those that they are on or beside, and the table has no
+others. ``--table`` only prints what is there. A file may name another with ``extends:``, as
+configurations do; it has that one's rows, too.
 """
 
 import argparse
@@ -12,14 +13,16 @@ import csv
 import gc
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
-from statistics import fmean, pstdev
-from typing import Literal
+from statistics import fmean, stdev
+from typing import Any, Literal
 
 from pydantic import Field
 
+from core.artefacts import TrainedRanker
 from core.building import run_steps
 from core.config import (
     argument_layer,
@@ -45,14 +48,21 @@ from data_aug import build
 from ensemble import charts, fuse, results
 from ensemble import run as ensemble_stage
 from ensemble.report import PAGE
+from ensemble.results import Key
 from ranking import rank
-from retrieval import search
 from retrieval.retrievers import RETRIEVERS
+
+PLACEHOLDER = "untrained"  # a ranker that no figure needs, as a configuration must have one
+
+# ---- The file
 
 
 class Row(Part):
-    """A change to the row that it is ``on``: of its ranker, or (``set``) of anything else. ``beside``: rows whose rankers are there, too,
-    as teachers of pseudo-labels or members of an ensemble. ``system``: what is measured, the row's own ranker without it."""
+    """A change to the row that it is ``on``: of its ranker, or (``set``) of anything else.
+
+    ``beside``: rows whose rankers are there, too, as teachers of pseudo-labels or members of an
+    ensemble. ``system``: what is measured, the row's own ranker without it.
+    """
 
     on: str | None = None
     ranker: dict = {}
@@ -64,6 +74,8 @@ class Row(Part):
 
 
 class Ablation(Part):
+    """Rows over a base configuration, and what is measured."""
+
     base: str  # a configuration, beside this file
     set: dict = {}  # over the base, for all rows
     ranker: dict = {}  # over the defaults, for all rows
@@ -74,76 +86,111 @@ class Ablation(Part):
 
 
 def read(path: Path, only: Sequence[str] = ()) -> Ablation:
-    """All rows, or ``only`` some with those that they are on or beside. Raises InputError for a key or a row that is not known, and for
-    rows built on each other in a ring."""
-    found = checked(Ablation, layers_of(path))
-    for name, row in found.rows.items():
-        for other in (*([row.on] if row.on else []), *row.beside):
-            if other not in found.rows:
+    """All rows, or ``only`` some with those that they are on or beside.
+
+    Raises InputError for a key or a row that is not known, for rows built on each other in a ring,
+    for a row on a later one (a table compares each row with one above it), and for a row beside
+    one without a ranker.
+    """
+    ablation = checked(Ablation, layers_of(path))
+    rows = ablation.rows
+    for name, row in rows.items():
+        for other in [row.on, *row.beside] if row.on else row.beside:
+            if other not in rows:
                 raise InputError(
-                    f"{path}: rows.{name}: found the row {other!r}, expected one of {', '.join(found.rows)}"
+                    f"{path}: rows.{name}: found the row {other!r}, "
+                    f"expected one of {', '.join(rows)}"
                 )
-        lineage(found, name, path)
-    if unknown := [name for name in only if name not in found.rows]:
-        raise InputError(
-            f"--rows: found {', '.join(unknown)}, expected some of {', '.join(found.rows)}"
-        )
-    kept = {row for name in only or found.rows for row in involved(found, name, path)}
-    return found.model_copy(
-        update={"rows": {name: row for name, row in found.rows.items() if name in kept}}
-    )
+        lineage(ablation, name, path)
+        check_beside(ablation, name, path)
+    check_order(ablation, path)
+    unknown = [name for name in only if name not in rows]
+    if unknown:
+        raise InputError(f"--rows: found {', '.join(unknown)}, expected some of {', '.join(rows)}")
+    kept: set[str] = set()
+    for name in only or rows:
+        kept.update(involved(ablation, name, path))
+    return ablation.model_copy(update={"rows": {n: row for n, row in rows.items() if n in kept}})
+
+
+def check_order(ablation: Ablation, path: Path) -> None:
+    """Raises InputError for a row that is on a later one."""
+    above: list[str] = []
+    for name, row in ablation.rows.items():
+        if row.on is not None and row.on not in above:
+            expected = f"one of {', '.join(above)}" if above else "none: it is the first row"
+            raise InputError(
+                f"{path}: rows.{name}.on: found {row.on!r}, which comes after it, "
+                f"expected {expected}"
+            )
+        above.append(name)
+
+
+def check_beside(ablation: Ablation, name: str, path: Path) -> None:
+    """Raises InputError for a row beside ``name`` that has no ranker of its own."""
+    for other in ablation.rows[name].beside:
+        system = ablation.rows[other].system
+        if system is not None:
+            raise InputError(
+                f"{path}: rows.{name}.beside: found {other!r}, which measures {system} and has no "
+                "ranker of its own, expected rows with rankers"
+            )
 
 
 def lineage(ablation: Ablation, name: str, path: Path) -> list[str]:
-    """The row and those that it is built on, the first one first."""
+    """The row and those that it is built on, the first one first.
+
+    Raises InputError where they are in a ring.
+    """
     names = [name]
     while on := ablation.rows[names[0]].on:
         if on in names:
-            raise InputError(
-                f"{path}: rows {' on '.join([*names, on])}: built on each other in a ring"
-            )
+            ring = " on ".join([*names, on])
+            raise InputError(f"{path}: rows {ring}: built on each other in a ring")
         names.insert(0, on)
     return names
 
 
 def involved(ablation: Ablation, name: str, path: Path) -> list[str]:
     """The row, those beside it, and all that these are built on."""
-    return list(
-        dict.fromkeys(
-            ancestor
-            for n in [*ablation.rows[name].beside, name]
-            for ancestor in lineage(ablation, n, path)
-        )
-    )
+    names: dict[str, None] = {}
+    for row in (*ablation.rows[name].beside, name):
+        names |= dict.fromkeys(lineage(ablation, row, path))
+    return list(names)
+
+
+# ---- A row's configuration
 
 
 def configuration(
     ablation: Ablation, path: Path, name: str, seed: int, arguments: Sequence[str]
 ) -> Config:
-    """The base, the layers of the row's lineage, and the rankers of the row and of those beside it, each with the seed."""
+    """A row's configuration.
 
-    def ranker(row: str) -> dict:
-        return reduce(
-            merged,
-            (ablation.rows[ancestor].ranker for ancestor in lineage(ablation, row, path)),
-            {"seed": seed, **ablation.ranker},
-        )
-
-    row = ablation.rows[name]
-    rows = [*row.beside, *([] if row.system else [name])]
+    The base, the layers of the row's lineage, and the rankers of the row and of those beside it,
+    each with the seed.
+    """
     layers = [*layers_of(path.parent / ablation.base), (f"{path}: set", ablation.set)]
     for other in involved(ablation, name, path):
         layers.append((f"{path}: rows.{other}.set", ablation.rows[other].set))
     layers += [argument_layer(argument) for argument in arguments]
+    rankers = {}
+    for other in rows_with_rankers(ablation, name):
+        changes = [ablation.rows[above].ranker for above in lineage(ablation, other, path)]
+        rankers[other] = reduce(merged, changes, {"seed": seed, **ablation.ranker})
     whole = merged_layers(Config, layers)
-    whole["ranking"] = {
-        **whole.get("ranking", {}),
-        "rankers": {n: ranker(n) for n in rows} or {"untrained": {}},
-    }
+    whole["ranking"] = {**whole.get("ranking", {}), "rankers": rankers or {PLACEHOLDER: {}}}
     return from_layers([(f"{path}: row {name}", whole)], path, f"{path.stem}-{name}-{seed}")
 
 
+def rows_with_rankers(ablation: Ablation, name: str) -> list[str]:
+    """Those whose rankers a row needs: those beside it and, unless it has a system, itself."""
+    row = ablation.rows[name]
+    return [*row.beside] if row.system else [*row.beside, name]
+
+
 def system_of(ablation: Ablation, name: str) -> str:
+    """What is measured of a row."""
     return ablation.rows[name].system or name
 
 
@@ -152,189 +199,260 @@ def trained(ablation: Ablation, name: str) -> bool:
     return ablation.rows[name].system not in (*RETRIEVERS, "hybrid")
 
 
-def make(
-    config: Config, system: str, split: str, languages: Sequence[str]
-) -> tuple[Task, dict[str, Step]]:
-    """Language -> the run that is measured, made with what it needs and no more; of earlier rounds everything, for pseudo-labels."""
-    for round_ in range(last_round(config)):
-        part = until_round(config, round_, config.name)
-        build_needed(
-            part,
-            [step for stage in (build, rank, fuse) for step in stage.plan(Task(part)).values()],
-        )
-        ensemble_stage.run(part)
-    task = Task(config)
-    runs = {
-        la: results.run_step(task, system, la, split) for la in measured(task, split, languages)
-    }
-    build_needed(config, runs.values())
-    return task, runs
-
-
-def build_needed(config: Config, targets: Iterable[Step]) -> None:
-    steps = needed(targets)
-    for part in with_data(config):
-        run_steps([s for s in steps if s.root == part.home], part.folder, some=True)
-
-
-def measured(task: Task, split: str, languages: Sequence[str]) -> list[str]:
-    """``languages``, or all judged ones. Raises InputError for a language without judgments."""
-    judged = [la for la, _ in results.judged_pairs(task, split)]
-    wrong = [la for la in languages if la not in judged]
-    if wrong:
-        raise InputError(
-            f"languages: {', '.join(wrong)} have no judged {split} queries; those with are {', '.join(judged)}"
-        )
-    return list(languages or judged)
-
-
-def seconds(config: Config, name: str) -> float:
-    """Of the row's own training, as it was last made."""
-    log = config.folder / "log.jsonl"
-    entries = map(json.loads, log.read_text("utf-8").splitlines()) if log.exists() else ()
-    return next(
-        (e["seconds"] for e in reversed(list(entries)) if e["step"] == f"ranker/{name}"), 0.0
-    )
+def split_of(ablation: Ablation, config: Config) -> str:
+    """The split that is measured."""
+    return ablation.split or config.splits.test
 
 
 def check(ablation: Ablation, path: Path, arguments: Sequence[str]) -> None:
     """Of all rows, before hours of the first one. Raises InputError."""
     for name in ablation.rows:
         task = Task(configuration(ablation, path, name, ablation.seeds[0], arguments))
-        if system_of(ablation, name) not in (known := results.systems(task)):
-            raise InputError(
-                f"{path}: rows.{name}.system: found {system_of(ablation, name)!r}, expected one of {', '.join(known)}"
-            )
+        check_system(task, system_of(ablation, name), where=f"{path}: rows.{name}.system")
         measured(task, split_of(ablation, task.config), ablation.languages)
 
 
-def split_of(ablation: Ablation, config: Config) -> str:
-    return ablation.split or config.splits.test
+def check_system(task: Task, system: str, where: str) -> None:
+    """Raises InputError for a system that a row does not have.
+
+    Without rankers of its own or beside it, it has those of the first stage alone.
+    """
+    known = results.systems(task)
+    if list(task.config.ranking.rankers) == [PLACEHOLDER]:
+        known = task.config.retrieval.systems
+    if system not in known:
+        raise InputError(f"{where}: found {system!r}, expected one of {', '.join(known)}")
 
 
-def run(path: Path, arguments: Sequence[str], only: Sequence[str] = ()) -> dict:
-    """Every row with every seed; ``rows`` -> name -> figures, as the table and the JSON file have them."""
-    ablation, rows = read(path, only), {}
+def measured(task: Task, split: str, languages: Sequence[str]) -> list[str]:
+    """``languages``, or all judged ones. Raises InputError for a language without judgments."""
+    judged = [language for language, _ in results.judged_pairs(task, split)]
+    unjudged = [language for language in languages if language not in judged]
+    if unjudged:
+        raise InputError(
+            f"languages: {', '.join(unjudged)} have no judged {split} queries; "
+            f"those with are {', '.join(judged)}"
+        )
+    return list(languages or judged)
+
+
+# ---- Making and measuring rows
+
+
+@dataclass
+class Figures:
+    """What is known of a row so far.
+
+    ``by_seed``: seed -> language -> query id -> nDCG@10. ``pairs``: seen by the row's own ranker.
+    ``seconds``: of its training, all seeds together. ``transductive``: it learnt from unlabelled
+    queries of a split that is evaluated.
+    """
+
+    by_seed: dict[int, dict[str, dict[str, float]]] = field(default_factory=dict)
+    pairs: int = 0
+    seconds: float = 0.0
+    transductive: bool = False
+
+
+def run(path: Path, arguments: Sequence[str], only: Sequence[str] = ()) -> dict[str, Figures]:
+    """Every row with every seed; the table is written anew after each.
+
+    All rows with the first seed, then with the next: an early look at the whole table.
+    """
+    ablation = read(path, only)
     check(ablation, path, arguments)
-    for seed in (
-        ablation.seeds
-    ):  # all rows with the first seed, then with the next: an early look at the whole table
-        for name in (n for n in ablation.rows if trained(ablation, n) or seed == ablation.seeds[0]):
-            config = configuration(ablation, path, name, seed, arguments)
-            split = split_of(ablation, config)
+    rows: dict[str, Figures] = {}
+    for seed in ablation.seeds:
+        for name in ablation.rows:
+            if seed != ablation.seeds[0] and not trained(ablation, name):
+                continue
             say(f"row {name}, seed {seed}")
-            task, runs = make(config, system_of(ablation, name), split, ablation.languages)
-            entry = rows.setdefault(
-                name,
-                {
-                    "seeds": {},
-                    "transductive": system_of(ablation, name) in results.transductive(task),
-                    "seconds": 0.0,
-                    "pairs": sum(
-                        r.steps * r.batch_size * r.accumulation
-                        for n, r in config.ranking.rankers.items()
-                        if n == name
-                    ),
-                },
-            )
-            entry["seeds"][seed] = {
-                la: evaluate(search.run_of(run), split_judgments(task, la, split))["nDCG@10"]
-                for la, run in runs.items()
-            }
-            entry["seconds"] += seconds(config, name)
+            config = configuration(ablation, path, name, seed, arguments)
+            split, system = split_of(ablation, config), system_of(ablation, name)
+            task, runs = make(config, system, split, ablation.languages)
+            figures = rows.setdefault(name, Figures())
+            figures.by_seed[seed] = ndcg_by_language(task, system, split, runs)
+            figures.pairs = pairs_seen(config, name)
+            figures.seconds += training_seconds(config, name)
+            figures.transductive = system in results.transductive(task)
             write(path, ablation, config, split, rows, results.by_kind(task, list(runs)))
             del task, runs  # with its models; they refer to each other, so they are looked for
             gc.collect()
     return rows
 
 
-def compare(ablation: Ablation, rows: dict, groups: dict[str, list[str]]) -> list[dict]:
-    """A line a row and group: mean and spread over seeds, and against the row it is on the difference of means over seeds, by query, with
-    p of a paired randomisation test, Holm-corrected for the rows of the group."""
+def make(
+    config: Config, system: str, split: str, languages: Sequence[str]
+) -> tuple[Task, dict[str, Step]]:
+    """Language -> the run that is measured, made with what it needs and no more.
 
-    def by_query(name: str, languages: list[str]) -> dict:
-        seeds = list(rows[name]["seeds"].values())
-        return {(la, q): fmean(s[la][q] for s in seeds) for la in languages for q in seeds[0][la]}
-
-    found = []
-    for group, languages in groups.items():
-        lines = []
-        for name in rows:
-            own = [
-                fmean(fmean(s[la].values()) for la in languages)
-                for s in rows[name]["seeds"].values()
-            ]
-            line = {
-                "row": name,
-                "group": group,
-                "on": ablation.rows[name].on,
-                "mean": fmean(own),
-                "spread": pstdev(own),
-                "seeds": len(own),
-                "by_seed": own,
-                "paper": ablation.rows[name].paper.get(group),
-                "pairs": rows[name]["pairs"],
-                "seconds": rows[name]["seconds"],
-                "transductive": rows[name]["transductive"],
-            }
-            if line["on"] in rows:
-                before, after = by_query(line["on"], languages), by_query(name, languages)
-                line |= {
-                    "difference": line["mean"]
-                    - next(x["mean"] for x in lines if x["row"] == line["on"]),
-                    "p": randomisation_test(
-                        [after[k] - before[k] for k in before], [la for la, _ in before]
-                    ),
-                }
-            lines.append(line)
-        tested = [line for line in lines if "p" in line]
-        for line, corrected in zip(tested, holm([line["p"] for line in tested])):
-            line["holm"] = corrected
-        found += lines
-    return found
+    Of earlier rounds everything is made, for pseudo-labels. Raises InputError for a system that
+    the configuration does not have.
+    """
+    for round_ in range(last_round(config)):
+        part = until_round(config, round_, config.name)
+        steps: list[Step] = []
+        for stage in (build, rank, fuse):
+            steps += stage.plan(Task(part)).values()
+        build_needed(part, steps)
+        ensemble_stage.run(part)
+    task = Task(config)
+    check_system(task, system, where=f"{config.name}: the system to measure")
+    runs = {
+        language: results.run_step(task, system, language, split)
+        for language in measured(task, split, languages)
+    }
+    build_needed(config, runs.values())
+    return task, runs
 
 
-def table(lines: list[dict], split: str) -> list[list[str]]:
-    return [
-        [
-            "row",
-            "on",
-            "languages",
-            f"nDCG@10 {split}",
-            "spread",
-            "seeds",
-            "difference",
-            "p",
-            "p (Holm)",
-            "pairs",
-            "seconds",
-            "paper",
-            "",
-        ],
-        *(
+def build_needed(config: Config, targets: Iterable[Step]) -> None:
+    """Builds ``targets`` and what they need, each collection's steps for its own configuration."""
+    steps = needed(targets)
+    for part in with_data(config):
+        own = [step for step in steps if step.root == part.home]
+        run_steps(own, part.folder, some=True)
+
+
+def ndcg_by_language(
+    task: Task, system: str, split: str, languages: Iterable[str]
+) -> dict[str, dict[str, float]]:
+    """Language -> query id -> nDCG@10 of a system."""
+    values = {}
+    for language in languages:
+        run_ = task.run(system, language, split)
+        values[language] = evaluate(run_, split_judgments(task, language, split))["nDCG@10"]
+    return values
+
+
+def pairs_seen(config: Config, name: str) -> int:
+    """By the row's own ranker in its training; 0 where it has none, or a given one."""
+    ranker = config.ranking.rankers.get(name)
+    if ranker is None or ranker.model is not None:
+        return 0
+    return ranker.steps * ranker.batch_size * ranker.accumulation
+
+
+def training_seconds(config: Config, name: str) -> float:
+    """Of the row's own training, as it was last made."""
+    log = config.folder / "log.jsonl"
+    if not log.exists():
+        return 0.0
+    seconds = 0.0
+    for line in log.read_text("utf-8").splitlines():
+        entry = json.loads(line)
+        if entry["step"] == TrainedRanker(name).step_name:
+            seconds = entry["seconds"]
+    return seconds
+
+
+# ---- The table
+
+
+def compare(
+    ablation: Ablation, rows: Mapping[str, Figures], kinds: Mapping[str, Sequence[str]]
+) -> list[dict[str, Any]]:
+    """A line a row and kind of languages, as ``ablation.json`` has them.
+
+    ``kinds``: "known" or "surprise" -> languages. Means are over seeds of the means over
+    languages, and the standard deviation over seeds is that of a sample, None of one seed. A row
+    that is on another has their difference, with p of a paired randomisation test of it,
+    Holm-corrected for the rows of the kind.
+    """
+    lines: list[dict[str, Any]] = []
+    for kind, languages in kinds.items():
+        of_kind = {name: line_of(ablation, name, rows[name], kind, languages) for name in rows}
+        tested = []
+        for name, line in of_kind.items():
+            base = ablation.rows[name].on
+            if base is None or base not in rows:
+                continue
+            before, after = by_query(rows[base], languages), by_query(rows[name], languages)
+            line["difference"] = line["mean"] - of_kind[base]["mean"]
+            line["p"] = randomisation_test(
+                [after[key] - before[key] for key in before], [language for language, _ in before]
+            )
+            tested.append(line)
+        corrected = holm([line["p"] for line in tested])
+        for line, p in zip(tested, corrected, strict=True):
+            line["holm"] = p
+        lines += of_kind.values()
+    return lines
+
+
+def line_of(
+    ablation: Ablation, name: str, figures: Figures, kind: str, languages: Sequence[str]
+) -> dict[str, Any]:
+    """A row's own figures in the languages of a kind."""
+    means = []
+    for of_seed in figures.by_seed.values():
+        means.append(fmean(fmean(of_seed[language].values()) for language in languages))
+    paper: Mapping[Any, float] = ablation.rows[name].paper
+    return {
+        "row": name,
+        "group": kind,
+        "on": ablation.rows[name].on,
+        "mean": fmean(means),
+        "standard deviation": stdev(means) if len(means) > 1 else None,
+        "seeds": len(means),
+        "by_seed": means,
+        "paper": paper.get(kind),
+        "pairs": figures.pairs,
+        "seconds": figures.seconds,
+        "transductive": figures.transductive,
+    }
+
+
+def by_query(figures: Figures, languages: Sequence[str]) -> dict[Key, float]:
+    """Each query's nDCG@10, a mean over seeds."""
+    seeds = list(figures.by_seed.values())
+    means = {}
+    for language in languages:
+        for qid in seeds[0][language]:
+            means[language, qid] = fmean(of_seed[language][qid] for of_seed in seeds)
+    return means
+
+
+def table(lines: Sequence[Mapping[str, Any]], split: str) -> list[list[str]]:
+    """The lines of ``compare`` as text, with a head."""
+    head = ["row", "on", "languages", f"nDCG@10 {split}", "standard deviation", "seeds"]
+    head += ["difference", "p", "p (Holm)", "pairs", "seconds", "paper", ""]
+    rows = [head]
+    for line in lines:
+        deviation = line["standard deviation"]
+        tested = ["", "", ""]
+        if "p" in line:
+            tested = [f"{line['difference']:+.4f}", f"{line['p']:.4f}", f"{line['holm']:.4f}"]
+        rows.append(
             [
                 line["row"],
                 line["on"] or "",
                 line["group"],
                 f"{line['mean']:.4f}",
-                f"{line['spread']:.4f}" if line["seeds"] > 1 else "",
+                f"{deviation:.4f}" if deviation is not None else "",
                 str(line["seeds"]),
-                *(
-                    (f"{line['difference']:+.4f}", f"{line['p']:.4f}", f"{line['holm']:.4f}")
-                    if "p" in line
-                    else ("", "", "")
-                ),
+                *tested,
                 str(line["pairs"] or ""),
                 f"{line['seconds']:.0f}" if line["seconds"] else "",
                 f"{line['paper']:.3f}" if line["paper"] else "",
                 "transductive" if line["transductive"] else "",
             ]
-            for line in lines
-        ),
-    ]
+        )
+    return rows
+
+
+def curves(ablation: Ablation, lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[float, float]]:
+    """Rows that have an ``x``, as a curve for each row that they are on and kind of languages."""
+    points: dict[str, dict[float, float]] = {}
+    for line in lines:
+        row = ablation.rows[line["row"]]
+        if row.x is not None:
+            points.setdefault(f"on {row.on}, {line['group']}", {})[row.x] = line["mean"]
+    return points
 
 
 def folder_of(config: Config, path: Path) -> Path:
+    """Where the table of the file at ``path`` is written."""
     return config.home / path.stem
 
 
@@ -343,49 +461,39 @@ def write(
     ablation: Ablation,
     config: Config,
     split: str,
-    rows: dict,
-    groups: dict[str, list[str]],
+    rows: Mapping[str, Figures],
+    kinds: Mapping[str, Sequence[str]],
 ) -> None:
     """ablation.json, .csv, .txt and .html of what there is so far."""
-    folder, lines = folder_of(config, path), compare(ablation, rows, groups)
-    cells = table(lines, split)
+    folder = folder_of(config, path)
     folder.mkdir(parents=True, exist_ok=True)
+    lines = compare(ablation, rows, kinds)
     write_json(folder / "ablation.json", lines)
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(cells)
-    curve = {
-        f"{row}, {group}": points
-        for group in groups
-        for row, points in curves(
-            ablation, [line for line in lines if line["group"] == group]
-        ).items()
-    }
+    cells = table(lines, split)
+    as_csv = io.StringIO()
+    csv.writer(as_csv, lineterminator="\n").writerows(cells)
+    write_text(folder / "ablation.csv", as_csv.getvalue())
+    write_text(folder / "ablation.txt", results.text_table(cells, left=3) + "\n")
     page = PAGE.get_template("ablation.html").render(
         title=f"{config.collection_name}: {path.stem}",
         split=split,
         rows=cells,
-        chart=charts.lines(f"nDCG@10 on {split}", "", curve),
+        chart=charts.lines(f"nDCG@10 on {split}", "", curves(ablation, lines)),
     )
-    for name, content in (
-        ("csv", text.getvalue()),
-        ("txt", results.text_table(cells, left=3) + "\n"),
-        ("html", page + "\n"),
-    ):
-        with finished_file(folder / f"ablation.{name}") as file:
-            file.write(content)
+    write_text(folder / "ablation.html", page + "\n")
 
 
-def curves(ablation: Ablation, lines: list[dict]) -> dict[str, dict[float, float]]:
-    """Rows that have an ``x``, as one curve for each row that they are on."""
-    found: dict[str, dict[float, float]] = {}
-    for line in lines:
-        row = ablation.rows[line["row"]]
-        if row.x is not None:
-            found.setdefault(f"on {row.on}", {})[row.x] = line["mean"]
-    return found
+def write_text(path: Path, text: str) -> None:
+    """A file that is whole or absent."""
+    with finished_file(path) as file:
+        file.write(text)
+
+
+# ---- The command line
 
 
 def main() -> None:
+    """Makes the rows, unless only the table is asked for, and prints the table."""
     parser = argparse.ArgumentParser(
         prog="python -m ensemble.ablate",
         description="rows that each change one thing, in one table",
@@ -401,24 +509,18 @@ def main() -> None:
     )
     parser.add_argument("--table", action="store_true", help="only print what is there")
     options = parser.parse_intermixed_args()
-    ablation = read(options.ablation, options.rows)
+    path = options.ablation
+    ablation = read(path, options.rows)
     if not options.table:
-        run(options.ablation, options.settings, options.rows)
-    folder = folder_of(
-        configuration(
-            ablation,
-            options.ablation,
-            next(iter(ablation.rows)),
-            ablation.seeds[0],
-            options.settings,
-        ),
-        options.ablation,
-    )
-    if not (folder / "ablation.txt").is_file():
+        run(path, options.settings, options.rows)
+    a_row, seed = next(iter(ablation.rows)), ablation.seeds[0]
+    folder = folder_of(configuration(ablation, path, a_row, seed, options.settings), path)
+    text = folder / "ablation.txt"
+    if not text.is_file():
         raise InputError(f"{folder}: no table yet; run without --table")
-    say(
-        f"\n{(folder / 'ablation.txt').read_text('utf-8')}\ntable  {folder / 'ablation.csv'}\nreport {folder / 'ablation.html'}"
-    )
+    say(f"\n{text.read_text('utf-8')}")
+    say(f"table  {folder / 'ablation.csv'}")
+    say(f"report {folder / 'ablation.html'}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""The ablation runner: configurations of rows, the comparison by hand, and a table from a tiny run that is stopped and goes on."""
+"""The ablation runner: configurations of rows, the comparison by hand, and a tiny run.
+
+The run is stopped and goes on.
+"""
 
 import csv
 import gc
@@ -14,7 +17,9 @@ from ranking import rank
 ROWS = """
 base: base.yaml
 set: {candidates: 7, data_aug: {ns1: {negatives: 1}}}
-ranker: {layers: 1, prune_vocabulary: true, steps: 1, batch_size: 2, max_length: 32, query_length: 8, learning_rate: 1.0e-3, evaluate_every: 1, dev_depth: 3, fgm: {epsilon: 0.0}}
+ranker:
+  {layers: 1, prune_vocabulary: true, steps: 1, batch_size: 2, max_length: 32, query_length: 8,
+   learning_rate: 1.0e-3, evaluate_every: 1, dev_depth: 3, fgm: {epsilon: 0.0}}
 seeds: [0, 1]
 rows:
   first: {system: hybrid, paper: {known: 0.635}}
@@ -70,11 +75,13 @@ def test_a_row_is_its_lineage_over_the_base(path):
     [
         (
             ("seeds: [0, 1]", "seedz: [0]"),
-            r"rows.yaml: unknown key seedz; did you mean seeds\? Known here: base, languages, ranker, rows, seeds, set, split",
+            r"rows.yaml: unknown key seedz; did you mean seeds\? "
+            r"Known here: base, languages, ranker, rows, seeds, set, split",
         ),
         (
             ("x: 1}", "pape: 1}"),
-            r"rows.yaml: unknown key rows.ns1.pape; did you mean rows.ns1.paper\? Known here: beside, on, paper, ranker, set, system, x",
+            r"rows.yaml: unknown key rows.ns1.pape; did you mean rows.ns1.paper\? "
+            r"Known here: beside, on, paper, ranker, set, system, x",
         ),
         (
             ("on: ns1", "on: ns2"),
@@ -100,29 +107,105 @@ def test_the_comparison_by_hand():
         0: {"en": {"1": 0.4, "2": 0.4}, "de": {"1": 1.0}},
         1: {"en": {"1": 0.8, "2": 0.6}, "de": {"1": 0.0}},
     }
-    rows = {
-        n: {"seeds": s, "pairs": 0, "seconds": 0.0, "transductive": False}
-        for n, s in (("a", seeds_a), ("b", seeds_b))
-    }
+    rows = {"a": ablate.Figures(seeds_a), "b": ablate.Figures(seeds_b)}
     a, b, *surprise = ablate.compare(found, rows, {"known": ["en"], "surprise": ["de"]})
     assert a["mean"] == pytest.approx(0.3) and "p" not in a and a["seeds"] == 1
-    assert (
-        b["by_seed"] == pytest.approx([0.4, 0.7])
-        and b["mean"] == pytest.approx((0.4 + 0.7) / 2)
-        and b["spread"] == pytest.approx(0.15)
-        and b["difference"] == pytest.approx(0.25)
-    )
+    assert b["by_seed"] == pytest.approx([0.4, 0.7])
+    assert b["mean"] == pytest.approx((0.4 + 0.7) / 2)
+    assert b["difference"] == pytest.approx(0.25)
     assert b["p"] == b["holm"] and 0.4 < b["p"] <= 0.6, (
         "two differences of one sign: 2 of 4 signs are as far out"
     )
     assert surprise[1]["difference"] == pytest.approx(-0.5)
 
 
+def test_the_deviation_over_seeds_is_that_of_a_sample():
+    """Means .4 and .7: each .15 from .55, so the root of 2 · .0225 / (2 - 1) = .2121, not .15."""
+    found = ablate.Ablation(base="", rows={"a": {}, "b": {}})
+    rows = {
+        "a": ablate.Figures({0: {"en": {"1": 0.4}}, 1: {"en": {"1": 0.7}}}),
+        "b": ablate.Figures({0: {"en": {"1": 0.4}}}),
+    }
+    lines = ablate.compare(found, rows, {"known": ["en"]})
+    assert lines[0]["standard deviation"] == pytest.approx(0.2121, abs=1e-4)
+    assert lines[1]["standard deviation"] is None, "one seed shows none"
+    head, a, b = ablate.table(lines, "testA")
+    place = head.index("standard deviation")
+    assert (a[place], b[place]) == ("0.2121", "")
+
+
+def test_the_mean_over_languages_and_seeds_is_what_is_tested():
+    """Over two seeds the one query of sw gains .4, the four of en lose .1 each: shown is +.15.
+
+    The pooled queries are even. Whatever the signs, sw's ±.4 and en's mean, at most ±.1, are as far
+    out as what is shown.
+    """
+    found = ablate.Ablation(base="", rows={"a": {}, "b": {"on": "a"}})
+    en = [str(q) for q in range(4)]
+    before = {"sw": {"1": 0.5}, "en": dict.fromkeys(en, 0.5)}
+    one = {"sw": {"1": 1.0}, "en": dict.fromkeys(en, 0.3)}
+    other = {"sw": {"1": 0.8}, "en": dict.fromkeys(en, 0.5)}
+    rows = {"a": ablate.Figures({0: before}), "b": ablate.Figures({0: one, 1: other})}
+    _, b = ablate.compare(found, rows, {"known": ["sw", "en"]})
+    assert b["difference"] == pytest.approx(0.15)
+    assert b["p"] == 1.0
+    gaining = {"sw": {"1": 0.9}, "en": dict.fromkeys(en, 0.6)}
+    rows["b"] = ablate.Figures({0: gaining})
+    _, b = ablate.compare(found, rows, {"known": ["sw", "en"]})
+    assert b["difference"] == pytest.approx(0.25)
+    assert b["p"] == pytest.approx(2 / 32, abs=0.01), "all signs kept, or all flipped"
+
+
+def test_a_row_on_a_later_one(path):
+    path.write_text(
+        ROWS.replace("baseline: {on: first}", "baseline: {on: zeroth}") + "  zeroth: {}\n"
+    )
+    with pytest.raises(
+        InputError,
+        match=r"rows.yaml: rows.baseline.on: found 'zeroth', which comes after it, "
+        r"expected one of first$",
+    ):
+        ablate.read(path)
+    path.write_text(ROWS.replace("first: {system", "first: {on: last, system") + "  last: {}\n")
+    with pytest.raises(
+        InputError,
+        match=r"rows.first.on: found 'last', which comes after it, expected none: it is the first",
+    ):
+        ablate.read(path)
+
+
+def test_a_row_beside_one_without_a_ranker(path):
+    path.write_text(ROWS.replace("beside: [baseline, ns1]", "beside: [baseline, first]"))
+    with pytest.raises(
+        InputError,
+        match=r"rows.both.beside: found 'first', which measures hybrid and has no ranker of its "
+        r"own, expected rows with rankers",
+    ):
+        ablate.read(path)
+
+
+@pytest.mark.parametrize("system", ["bm52", "untrained", "ensemble"])
+def test_a_system_that_a_row_does_not_have(path, system):
+    """Without rankers beside it, a row has the first stage alone: no ensemble of a placeholder."""
+    path.write_text(ROWS.replace("first: {system: hybrid", f"first: {{system: {system}"))
+    with pytest.raises(
+        InputError, match=rf"rows.first.system: found '{system}', expected one of dense, hybrid$"
+    ):
+        ablate.run(path, [])
+    config = ablate.configuration(ablate.read(path), path, "first", 0, [])
+    with pytest.raises(
+        InputError,
+        match=rf"rows-first-0: the system to measure: found '{system}', expected one of dense, ",
+    ):
+        ablate.make(config, system, "testA", ["sw"])
+
+
 def test_what_no_row_can_measure_is_said_before_the_first(path, capsys):
     path.write_text(ROWS.replace("system: ensemble", "system: ensembel"))
     with pytest.raises(
         InputError,
-        match=r"rows.both.system: found 'ensembel', expected one of dense, hybrid, baseline, ns1, ensemble-rankers, ensemble",
+        match=r"rows.both.system: found 'ensembel', "
+        r"expected one of dense, hybrid, baseline, ns1, ensemble-rankers, ensemble",
     ):
         ablate.run(path, [])
     path.write_text(ROWS + "languages: [fi]\n")
@@ -215,7 +298,7 @@ def test_a_table_that_is_stopped_and_goes_on(path, models, capsys, monkeypatch):
     assert "ranker/baseline: " in out and out.count("ranker/baseline:") == 1, (
         "seed 1 alone: seed 0 was there"
     )
-    assert {n: sorted(row["seeds"]) for n, row in found.items()} == {
+    assert {n: sorted(row.by_seed) for n, row in found.items()} == {
         "first": [0],
         **{n: [0, 1] for n in ("baseline", "ns1", "wide", "both")},
     }
