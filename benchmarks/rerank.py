@@ -17,7 +17,8 @@ import numpy as np
 from core.config import from_arguments
 from core.errors import exit_with_message
 from core.task import Task
-from ranking import engine, rank, rankers
+from ranking import rank, rankers
+from training import engine
 from ranking.export import export
 from ranking.rerank import candidate_pairs
 

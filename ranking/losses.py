@@ -1,5 +1,8 @@
-"""Losses of a cross-encoder. LOSSES is the table: each takes logits [samples, groups, size] (the samples of multi-sample dropout) and
-the Groups that they belong to, and gives the mean over samples and groups."""
+"""Losses of a cross-encoder. LOSSES is the table.
+
+Each takes logits [samples, groups, size] (the samples of multi-sample dropout) and the Groups that
+they belong to, and gives the mean over samples and groups.
+"""
 
 from typing import NamedTuple
 
@@ -8,7 +11,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, s
 
 
 class Groups(NamedTuple):
-    """A row a group, the passages of one query, fp32 [groups, size]; ``mask`` is 0 where a group has fewer. ``teacher``: its logits."""
+    """A row a group, the passages of one query: fp32 [groups, size].
+
+    ``mask`` is 0 where a group has fewer. ``teacher``: its logits.
+    """
 
     labels: torch.Tensor
     mask: torch.Tensor
@@ -18,7 +24,10 @@ class Groups(NamedTuple):
 
 
 def mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Over a group's own entries, then over samples and groups. ``values`` [samples, groups, …], ``mask`` [groups, …]."""
+    """Over a group's own entries, then over samples and groups.
+
+    ``values`` [samples, groups, …], ``mask`` [groups, …].
+    """
     values, mask = values.flatten(2), mask.flatten(1)
     return ((values * mask).sum(2) / mask.sum(1).clamp_min(1)).mean()
 
@@ -37,8 +46,11 @@ def binary_cross_entropy(logits: torch.Tensor, g: Groups) -> torch.Tensor:
 
 
 def listwise_softmax(logits: torch.Tensor, g: Groups) -> torch.Tensor:
-    """Cross-entropy of the labels, made to sum to one, against the softmax over a group. With one relevant passage a group this is
-    localized contrastive estimation (Gao et al. 2021, Rethink training of BERT rerankers)."""
+    """Cross-entropy of the labels, made to sum to one, against the softmax over a group.
+
+    With one relevant passage a group this is localized contrastive estimation (Gao et al. 2021,
+    Rethink training of BERT rerankers).
+    """
     target = g.labels / g.labels.sum(1, keepdim=True).clamp_min(1e-9)
     return -(target * log_softmax(masked(logits, g.mask), 2)).sum(2).mean()
 
@@ -49,13 +61,22 @@ def pairwise_logistic(logits: torch.Tensor, g: Groups) -> torch.Tensor:
 
 
 def margin_mse(logits: torch.Tensor, g: Groups) -> torch.Tensor:
-    """Squared difference of the margins s_i − s_j to the teacher's, over the pairs where label i is above label j (Hofstätter et al. 2020)."""
+    """Squared difference of the margins s_i − s_j to the teacher's (Hofstätter et al. 2020).
+
+    Over the pairs of a group where label i is above label j.
+    """
+    assert g.teacher is not None
     return mean((differences(logits) - differences(g.teacher)).square(), above(g))
 
 
 def kl_divergence(logits: torch.Tensor, g: Groups) -> torch.Tensor:
-    """KL(teacher ‖ ranker) of the softmaxes over a group at a temperature, times its square (Hinton et al. 2015)."""
-    teacher, own = (log_softmax(masked(x, g.mask) / g.temperature, -1) for x in (g.teacher, logits))
+    """KL(teacher ‖ ranker) of the softmaxes over a group at a temperature, times its square.
+
+    Hinton et al. 2015.
+    """
+    assert g.teacher is not None
+    teacher = log_softmax(masked(g.teacher, g.mask) / g.temperature, -1)
+    own = log_softmax(masked(logits, g.mask) / g.temperature, -1)
     return g.temperature**2 * (teacher.exp() * (teacher - own) * g.mask).sum(2).mean()
 
 

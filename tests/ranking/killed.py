@@ -13,7 +13,8 @@ import tiny
 import torch
 
 from core.errors import exit_with_message
-from ranking import engine, train
+from training import checkpoints, engine
+from training.loop import Loop
 
 
 def die():
@@ -35,11 +36,11 @@ def kill_at(where: str) -> None:
         return call
 
     owner, name, after = {
-        "step": (train.Loop, "step", False),
-        "best": (train.Loop, "save_best", True),
+        "step": (Loop, "step", False),
+        "best": (checkpoints.Checkpoints, "save_best", True),
         "files": (torch, "save", True),
-        "state": (train, "write_json", False),
-        "finish": (train.Loop, "tidy", False),
+        "state": (checkpoints, "write_json", False),
+        "finish": (checkpoints.Checkpoints, "tidy", False),
     }[kind]
     setattr(owner, name, patched(getattr(owner, name), after))
 
@@ -47,7 +48,7 @@ def kill_at(where: str) -> None:
 def train_once(folder: Path, stage: int, where: str) -> None:
     folder.mkdir(exist_ok=True)
     engine.start()
-    loop = train.Loop(tiny.training(tiny.settings(folder.parent, stage)), folder)
+    loop = tiny.loop(tiny.settings(folder.parent, stage), folder)
     if where != "never":
         kill_at(where)
     loop.run()

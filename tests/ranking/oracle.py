@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from ranking import engine as deep
 from ranking.adversary import FGM
 from ranking.losses import Groups, binary_cross_entropy
 from ranking.model import CrossEncoder
+from training import engine as deep
 
 STEPS, ACCUMULATION, SIZE, EPSILON, RATE = 2, 2, 3, 0.5, 0.1
 

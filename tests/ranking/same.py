@@ -1,7 +1,7 @@
 """Trains the tiny model at every ZeRO stage and number format; prints a line of JSON each: losses and a sum of the final weights.
 
-python same.py                                     one process, two micro-batches a step
-torchrun --nproc-per-node 2 same.py                two processes of one micro-batch: the same global batch
+python same.py                                     one process, two micro-batches of four pairs a step
+torchrun --nproc-per-node 2 same.py                two processes, half of each: the same global batch
 """
 
 import json
@@ -15,8 +15,7 @@ from safetensors.torch import load_file
 
 from core import distributed
 from core.settings import Fgm
-from ranking import engine
-from ranking.train import Loop
+from training import engine
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
@@ -33,10 +32,9 @@ if __name__ == "__main__":
                     precision=precision,
                     dropouts=[0.0],
                     fgm=Fgm(epsilon=0.5),
-                    accumulation=2 // distributed.world_size(),
                     learning_rate=1e-3,
                 )
-                Loop(tiny.training(s, dropout=0.0), folder).run()
+                tiny.loop(s, folder, dropout=0.0).run()
                 distributed.barrier()
                 if distributed.rank() == 0:
                     losses = [

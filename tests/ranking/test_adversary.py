@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from core.errors import InputError
-from ranking import engine
 from ranking.adversary import FGM
+from training import engine
 
 ROOT = Path(__file__).parents[2]
 spec = importlib.util.spec_from_file_location("oracle", Path(__file__).with_name("oracle.py"))

@@ -106,15 +106,15 @@ def test_a_state_that_is_cut_off(tmp_path):
     import tiny
 
     from core.errors import InputError
-    from ranking import engine, train
+    from training import engine
 
     engine.start()
     s, folder = tiny.settings(tmp_path), tmp_path / "t"
     folder.mkdir()
-    loop = train.Loop(tiny.training(s), folder)
+    loop = tiny.loop(s, folder)
     loop.step(0)
     loop.evaluate(1)
     (state,) = (folder / "state").glob("step-1/mp_rank_00_model_states.pt")
     state.write_bytes(state.read_bytes()[:1000])
     with pytest.raises(InputError, match="step-1: cannot be read: remove .*/t to train anew"):
-        train.Loop(tiny.training(s), folder)
+        tiny.loop(s, folder)

@@ -4,15 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import Letters, body, settings, texts, training
+from tiny import Letters, body, data_of, learner, loop, settings, step_of, texts
 
 from core.errors import InputError
 from core.records import TrainingPair
 from core.settings import Fgm, Ranker
-from ranking import engine
-from ranking.data import TrainingData
+from ranking.learner import RankerLearner, adversarial, cross_encoder_groups
 from ranking.model import CrossEncoder
-from ranking.train import Loop, adversarial, learning_rate, parameter_groups
+from training import engine
+from training.loop import Loop
+from training.optimiser import learning_rate
 
 
 class Dev:
@@ -36,7 +37,7 @@ def weights(folder):
 def train(folder, s, dev=None):
     engine.start()
     folder.mkdir(exist_ok=True)
-    return Loop(training(s, dev), folder).run()
+    return loop(s, folder, dev).run()
 
 
 def test_the_best_checkpoint_is_kept(tmp_path):
@@ -77,19 +78,19 @@ def test_it_learns(tmp_path):
 
 def test_equals_a_loop_in_plain_torch(tmp_path):
     s = settings(tmp_path, dropouts=[0.0], fgm=Fgm(epsilon=0.0), clip=0.5)
-    t = training(s)
+    t = learner(s)
     for module in t.model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     plain = copy.deepcopy(t.model)
     engine.start()
     (tmp_path / "t").mkdir()
-    Loop(t, tmp_path / "t").run()
-    optimizer = torch.optim.AdamW(parameter_groups(plain, s))
+    Loop(t, s, tmp_path / "t").run()
+    optimizer = torch.optim.AdamW(cross_encoder_groups(plain, s))
     for step in range(s.steps):
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * learning_rate(step, s.steps, s.warmup)
-        found = [pair for (pair,) in t.data.step(step)]
+        found = [pair for (pair,) in step_of(t.data, step)]
         logits = plain.train()(**Letters().pad(Letters()(*zip(*map(texts, found))), "cpu"))[0]
         loss = torch.nn.functional.binary_cross_entropy_with_logits(
             logits, torch.tensor([p.label for p in found])
@@ -123,16 +124,16 @@ def test_offloading_and_checkpointing_change_no_loss(tmp_path):
             s = settings(tmp_path, dropouts=[0.0], learning_rate=1e-3).model_copy(
                 update={"deepspeed": str(path)}
             )
-            t = training(s, dropout=0.0)
+            t = learner(s, dropout=0.0)
             if checkpointing:
                 t.model.body.gradient_checkpointing_enable(
                     gradient_checkpointing_kwargs={"use_reentrant": False}
                 )
-            loop = Loop(t, tmp_path)
+            made = Loop(t, s, tmp_path)
             found[path.stem, checkpointing] = [
-                loss for step in range(3) for loss in loop.step(step).values()
+                loss for step in range(3) for loss in made.step(step).values()
             ]
-            loop.engine.destroy()
+            made.engine.destroy()
     assert len(found) == 12
     for which, losses in found.items():
         assert losses == pytest.approx(found["zero0", False], rel=1e-5), which
@@ -150,17 +151,17 @@ def test_a_group_is_seen_whole(tmp_path):
         batch_size=4,
         accumulation=2,
     )
-    t = training(settings(tmp_path, dropouts=[0.0]), dropout=0.0)
     rows = [
         TrainingPair("en", f"q{i}", docid, label, "judged", 0, "", "")
         for i in range(4)
         for docid, label in (("good", 1.0), ("bad", 0.0))
     ]
-    t.settings, t.data = s, TrainingData([rows], lambda p: (p.qid, p.docid), 0, 4, 2)
+    t = learner(s, dropout=0.0, rows=rows)
+    t.texts = lambda p: (p.qid, p.docid)
     model = copy.deepcopy(t.model)
-    found = Loop(t, tmp_path).step(0)["clean"]
+    found = Loop(t, s, tmp_path).step(0)["clean"]
     losses = []
-    for group in TrainingData([rows], None, 0, 4, 2).step(0):
+    for group in step_of(data_of([rows], 0, 4, 2), 0):
         logits = model.eval()(
             **Letters().pad(Letters()([p.qid for p in group], [p.docid for p in group]), "cpu")
         )[0]
@@ -184,39 +185,40 @@ def test_without_fgm_there_is_no_adversarial_loss(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_names_step_pairs_and_layer(tmp_path):
-    t = training(settings(tmp_path, fgm=Fgm(epsilon=0.0)))
+    s = settings(tmp_path, fgm=Fgm(epsilon=0.0))
+    t = learner(s)
     engine.start()
     (tmp_path / "t").mkdir()
-    loop = Loop(t, tmp_path / "t")
-    loop.step(0)
+    made = Loop(t, s, tmp_path / "t")
+    made.step(0)
     with torch.no_grad():
         t.model.body.bert.encoder.layer[1].output.dense.weight[0, 0] = torch.nan
     with pytest.raises(
         InputError,
         match=r"tiny: the loss is {'clean': nan} at step 2 .pairs en/q\d+/d\d+, .*; first not finite in the layer body.bert.encoder.layer.1.output.dense.; lower",
     ):
-        loop.step(1)
+        made.step(1)
 
 
 def test_memory_that_runs_out(tmp_path, monkeypatch):
     engine.start()
-    loop = Loop(training(settings(tmp_path)), tmp_path)
+    made = loop(settings(tmp_path), tmp_path)
 
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Loop, "micro_step", full)
+    monkeypatch.setattr(RankerLearner, "learn", full)
     with pytest.raises(
         InputError,
         match="tiny: memory ran out at step 3, with 4 pairs of up to 8 tokens at once; halve batch_size and double accumulation",
     ):
-        loop.step(2)
+        made.step(2)
 
 
 def test_another_number_of_processes(tmp_path):
     s, folder = settings(tmp_path), tmp_path / "t"
     folder.mkdir()
-    (folder / "progress.json").write_text('{"step": 2, "world": 4}')
+    (folder / "progress.json").write_text('{"step": 2, "world": 4, "per_step": 8}')
     with pytest.raises(
         InputError,
         match="was begun with 4 processes, this run has 1; go on with as many, set ranking.other_world=weights",
@@ -231,18 +233,18 @@ def test_its_weights_alone(tmp_path, monkeypatch, stage, precision, capsys):
     (tmp_path / "ds.json").write_text(f'{{"zero_optimization": {{"stage": {stage}}}}}')
     engine.start()
     folder.mkdir()
-    loop = Loop(training(s), folder)
+    first = loop(s, folder)
     for step in (0, 1):
-        loop.step(step)
-    loop.evaluate(2)
-    with engine.gathered(loop.engine.module):
+        first.step(step)
+    first.evaluate(2)
+    with engine.gathered(first.engine.module):
         trained = {
-            n: p.detach().clone().float() for n, p in loop.engine.module.body.named_parameters()
+            n: p.detach().clone().float() for n, p in first.engine.module.body.named_parameters()
         }
     note = json.loads((folder / "progress.json").read_text())
     (folder / "progress.json").write_text(json.dumps(note | {"world": 4}))
-    again = training(s, other_world="weights")
-    started = Loop(again, folder)
+    again = learner(s)
+    started = Loop(again, s, folder, precision, other_world="weights")
     assert started.state["step"] == 2 and started.state["world"] == 1
     with engine.gathered(started.engine.module):
         assert all(
@@ -265,9 +267,7 @@ def test_fgm_from_a_step_on_and_in_a_share_of_them(tmp_path):
         for line in (tmp_path / "t" / "training.jsonl").read_text().splitlines()
     ]
     assert not any(taken[:4]) and 1 <= sum(taken[4:]) <= 7
-    assert taken == [
-        adversarial(settings(tmp_path, fgm=Fgm(start=4, share=0.5)), step) for step in range(12)
-    ]
+    assert taken == [adversarial(Fgm(start=4, share=0.5), 0, step) for step in range(12)]
 
 
 def test_what_its_user_is_told(tmp_path, capsys):
@@ -314,7 +314,7 @@ def test_rates():
         0.125,
     ]
     assert learning_rate(0, 10, 0.0) == 1.0
-    groups = parameter_groups(
+    groups = cross_encoder_groups(
         CrossEncoder(body(), [0.1]), Ranker(learning_rate=1e-4, head_learning_rate=1e-3)
     )
     assert sorted((g["peak"], g["weight_decay"]) for g in groups) == [

@@ -2,12 +2,13 @@
 
 import torch
 
-from core import distributed
+from core.groups import as_table, pair_tables
 from core.records import TrainingPair
 from core.settings import Ranker
 from ranking.data import TrainingData
+from ranking.learner import RankerLearner
 from ranking.model import CrossEncoder
-from ranking.train import Training
+from training.loop import Loop
 
 
 def body(dropout=0.1):
@@ -86,15 +87,25 @@ def settings(folder, stage=0, **more):
     )
 
 
-def training(s, dev=None, dropout=0.1, **more):
+def data_of(draws, seed=0, per_step=8, size=1, **more):
+    """Training data of lists of pairs, one a draw."""
+    return TrainingData(
+        pair_tables([as_table(draw) for draw in draws]), seed, per_step, size, **more
+    )
+
+
+def step_of(data, step, rank=0, world=1):
+    """The samples of a step, as lists of pairs."""
+    part = data.part(step, rank, world)
+    return [data.draws[part.draw].pairs(rows) for rows in part.samples]
+
+
+def learner(s, dev=None, dropout=0.1, rows=None, **more):
     size = 1 if s.loss == "binary_cross_entropy" else s.group_size
-    data = TrainingData(
-        [pairs()],
-        texts,
-        s.seed,
-        s.batch_size // size * s.accumulation * distributed.world_size(),
-        size,
-    )
-    return Training(
-        "tiny", s, CrossEncoder(body(dropout), s.dropouts), Letters(), data, dev, **more
-    )
+    data = data_of([rows or pairs()], s.seed, s.batch_size // size * s.accumulation, size)
+    model = CrossEncoder(body(dropout), s.dropouts)
+    return RankerLearner("tiny", s, model, Letters(), data, texts, dev, **more)
+
+
+def loop(s, folder, dev=None, dropout=0.1, **more):
+    return Loop(learner(s, dev, dropout), s, folder, s.precision, **more)

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from core.errors import InputError
-from ranking import engine
+from training import engine
 
 
 def test_the_rankers_settings_decide(tmp_path):

@@ -1,0 +1,142 @@
+"""What a training leaves in its folder, and how it goes on from there.
+
+While it runs: ``model-STEP`` (the best so far), ``state/step-STEP`` (to go on from) and
+``progress.json``, which is written last and names both. At its end: ``model``, ``training.json``
+and the log. It may be killed anywhere.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core import distributed
+from core.errors import InputError
+from core.files import write_json
+from training import engine as deep
+
+if TYPE_CHECKING:
+    import torch
+
+MADE = "training.json"
+PROGRESS = "progress.json"
+SCRATCH = "scratch"
+"""A folder for what a training needs while it runs; it goes at its end."""
+
+
+class Checkpoints:
+    """The folder of one training."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    @property
+    def states(self) -> Path:
+        """Where DeepSpeed's own files lie."""
+        return self.folder / "state"
+
+    def ended(self) -> bool:
+        """Whether the last step is taken.
+
+        Also true of a training that was stopped while it put its files in order.
+        """
+        return (self.folder / MADE).exists()
+
+    def outcome(self) -> dict:
+        """What a training that ended came to."""
+        return json.loads((self.folder / MADE).read_text("utf-8"))
+
+    def stopped(self, per_step: int, other_world: str) -> dict | None:
+        """The progress note of a training that did not end; None where it is to begin.
+
+        Raises InputError for one of another number of processes, unless ``other_world`` is
+        ``weights``; and for one whose steps had another number of units than ``per_step``.
+        """
+        note, world = self.folder / PROGRESS, distributed.world_size()
+        if self.ended() or not note.exists():
+            return None
+        state = json.loads(note.read_text("utf-8"))
+        before = state["world"]
+        if state.get("per_step", per_step if before == 1 else None) != per_step:
+            raise InputError(
+                f"{self.folder}: was begun by {before} processes when batch_size was counted for "
+                "each of them, so its steps were of another size; remove the folder to train anew"
+            )
+        if before != world and other_world == "refuse":
+            raise InputError(
+                f"{self.folder}: was begun with {before} processes, this run has {world}; "
+                "go on with as many, set ranking.other_world=weights to go on from its weights "
+                "(the order of data goes on, the optimizer begins anew), or remove the folder"
+            )
+        return state
+
+    def save_best(self, step: int, model: Any, save: Callable[[Path], None]) -> None:
+        """model-STEP, which the next state names; older ones go once that is written.
+
+        ``save`` writes into the folder that it is given, on the first process, where the
+        parameters of ``model`` are whole.
+        """
+        with deep.gathered(model):
+            if distributed.rank() == 0:
+                part = self.folder / "best.part"
+                shutil.rmtree(part, ignore_errors=True)
+                save(part)
+                target = self.folder / f"model-{step}"
+                shutil.rmtree(target, ignore_errors=True)
+                part.rename(target)
+        distributed.barrier()
+
+    def save_state(self, engine: Any, more: dict[str, "torch.Tensor"], state: dict) -> None:
+        """A state to go on from: DeepSpeed's own files, and ``more``, the learner's.
+
+        The progress note, written last, names the one to go on from; then older ones go.
+        """
+        tag = f"step-{state['step']}"
+        engine.save_checkpoint(str(self.states), tag=tag, save_latest=False)
+        if more and distributed.rank() == 0:
+            from safetensors.torch import save_file
+
+            whole = {name: tensor.detach().cpu().contiguous() for name, tensor in more.items()}
+            save_file(whole, self.states / tag / "learner.safetensors")
+        distributed.barrier()
+        if distributed.rank() == 0:
+            write_json(self.folder / PROGRESS, state)
+            kept = (tag, f"model-{state['best_step']}")
+            for old in [*self.states.glob("step-*"), *self.folder.glob("model-*")]:
+                if old.name not in kept:
+                    shutil.rmtree(old)
+        distributed.barrier()
+
+    def load_state(self, engine: Any, step: int) -> None:
+        """Weights, optimizer and number format's scale of a step, by as many processes."""
+        deep.load_state(engine, self.states, f"step-{step}")
+
+    def weights(self, step: int) -> dict[str, "torch.Tensor"]:
+        """The model's weights of a step, saved by any number of processes."""
+        return deep.saved_weights(self.states, f"step-{step}")
+
+    def learner_state(self, step: int) -> dict[str, "torch.Tensor"]:
+        """What the learner gave to be kept with the state of a step."""
+        path = self.states / f"step-{step}" / "learner.safetensors"
+        if not path.exists():
+            return {}
+        from safetensors.torch import load_file
+
+        return load_file(path)
+
+    def finish(self, outcome: dict) -> None:
+        """Notes that the training ended, and puts the folder in order."""
+        distributed.barrier()
+        if distributed.rank() == 0:
+            write_json(self.folder / MADE, outcome)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """The best weights become ``model``; the state to go on from goes."""
+        if distributed.rank() == 0:
+            for best in self.folder.glob("model-*"):
+                best.rename(self.folder / "model")
+            (self.folder / PROGRESS).unlink(missing_ok=True)
+            shutil.rmtree(self.states, ignore_errors=True)
+            shutil.rmtree(self.folder / SCRATCH, ignore_errors=True)

@@ -1,0 +1,178 @@
+"""DeepSpeed: started once a process, an engine a training."""
+
+import json
+import logging
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+OURS = (
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "gradient_accumulation_steps",
+    "gradient_clipping",
+    "bf16",
+    "fp16",
+    "optimizer",
+    "scheduler",
+    "managed_gradient_accumulation",
+)
+"""Keys of DeepSpeed's JSON that the training's own settings decide."""
+
+
+def start() -> None:
+    """Joins the process group of the launcher, or makes one of this process alone.
+
+    Launchers that set RANK, WORLD_SIZE and LOCAL_RANK will do: accelerate, torchrun, deepspeed.
+    The shared-memory op is switched off first: on a CPU DeepSpeed would compile it with g++, and a
+    kill meanwhile leaves a lock.
+    """
+    import torch
+
+    gpu = torch.cuda.is_available()
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if gpu else "cpu")
+    import deepspeed
+
+    deepspeed.utils.logger.setLevel(logging.ERROR)
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if torch.distributed.is_initialized():
+        return
+    alone = "RANK" not in os.environ
+    os.environ.setdefault("RANK", "0")
+    os.environ.setdefault("LOCAL_RANK", "0")
+    os.environ.setdefault("WORLD_SIZE", "1")
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    os.environ.setdefault("MASTER_PORT", str(free_port()) if alone else "29500")
+    deepspeed.init_distributed(dist_backend="nccl" if gpu else "gloo", auto_mpi_discovery=False)
+    if gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def precision(wanted: str, half: bool = True) -> str:
+    """The number format that a setting comes to on this machine: fp32, bf16 or fp16.
+
+    ``auto``: on a GPU bf16 where it has it, otherwise fp16, or fp32 for a backbone that does not
+    bear ``half`` precision; fp32 on a CPU. Raises InputError for fp16 on a CPU, which DeepSpeed
+    refuses, and for such a backbone.
+    """
+    import torch
+
+    gpu = torch.cuda.is_available()
+    if wanted == "fp16" and not gpu:
+        raise InputError(
+            "precision: found fp16, expected fp32 or bf16: DeepSpeed has no fp16 on a CPU"
+        )
+    if wanted == "fp16" and not half:
+        raise InputError(
+            "precision: found fp16, expected bf16 or fp32: "
+            "this backbone overflows in fp16 (core.backbones.BACKBONES)"
+        )
+    if wanted != "auto":
+        return wanted
+    if not gpu:
+        return "fp32"
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16"
+    return "fp16" if half else "fp32"
+
+
+def settings(
+    path: str | Path, batch_size: int, accumulation: int, clip: float, number_format: str
+) -> dict:
+    """What DeepSpeed is configured by: the JSON file, and what the training's settings decide.
+
+    ``batch_size``: of a micro-batch of one process. Raises InputError for a file that sets one of
+    those keys itself.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such DeepSpeed configuration; "
+            "configs/deepspeed/ holds zero0.json to zero3.json"
+        )
+    values = json.loads(path.read_text("utf-8"))
+    clash = sorted(set(values) & set(OURS))
+    if clash:
+        raise InputError(
+            f"{path}: sets {', '.join(clash)}, which the ranker's settings decide "
+            "(batch_size, accumulation, clip, precision, learning_rate); take them out of the file"
+        )
+    return {
+        **values,
+        "train_micro_batch_size_per_gpu": batch_size,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": clip,
+        "managed_gradient_accumulation": False,
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**9,
+        "bf16": {"enabled": number_format == "bf16"},
+        "fp16": {"enabled": number_format == "fp16"},
+    }
+
+
+def make(model: "nn.Module", optimizer: "torch.optim.Optimizer", config: dict) -> Any:
+    """A DeepSpeed engine around ``model`` with torch's own optimizer.
+
+    The loop sets the optimizer's rates at each step. In half precision at ZeRO 0 DeepSpeed takes a
+    step of no gradient to lay out the optimizer's state: with a rate it would decay the weights,
+    and Adam would take the first real step for its second, a quarter smaller. So the rates are 0
+    meanwhile and the state is cleared.
+    """
+    import deepspeed
+
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    engine = deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
+    if type(engine.optimizer).__name__ == "FP16_UnfusedOptimizer":
+        engine.optimizer.optimizer.state.clear()
+    return engine
+
+
+def gathered(model: "nn.Module") -> Any:
+    """A context in which rank 0 sees whole parameters at ZeRO 3; nothing at the other stages."""
+    import deepspeed
+
+    divided = [p for p in model.parameters() if hasattr(p, "ds_id")]
+    return deepspeed.zero.GatheredParameters(divided)
+
+
+def saved_weights(folder: Path, tag: str) -> dict[str, "torch.Tensor"]:
+    """The whole model's fp32 weights out of a state of any number of processes and ZeRO stage."""
+    import torch
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    if list((folder / tag).glob("*optim_states.pt")):
+        return get_fp32_state_dict_from_zero_checkpoint(str(folder), tag)
+    whole = folder / tag / "mp_rank_00_model_states.pt"  # stage 0 holds all in one file
+    return torch.load(whole, map_location="cpu", weights_only=True)["module"]
+
+
+def load_state(engine: Any, folder: Path, tag: str) -> None:
+    """Puts a saved state into the engine.
+
+    Raises InputError for a state that is missing or not whole: it was changed from outside, as it
+    is named only once it is written.
+    """
+    reason = ""
+    try:
+        loaded, _ = engine.load_checkpoint(str(folder), tag=tag)
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        loaded, reason = None, f" ({' '.join(str(error).split())[:200]})"
+    if loaded is None:
+        raise InputError(
+            f"{folder / tag}: cannot be read: remove {folder.parent} to train anew{reason}"
+        )

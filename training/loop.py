@@ -1,0 +1,190 @@
+"""The training loop, the only one: step, rates, measure, keep the best, log, go on.
+
+What is trained, on what and by which losses is the learner's; DeepSpeed takes the steps, at every
+number of processes.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core import distributed
+from core.console import progress, say
+from core.errors import InputError
+from core.settings import Training
+from training import engine as deep
+from training import log
+from training.checkpoints import Checkpoints
+from training.guards import out_of_memory
+from training.learner import Learner
+from training.optimiser import learning_rate, set_rates
+from training.order import Ahead
+
+
+class Loop:
+    """One training in one folder: ``run`` goes on where the folder's last state is.
+
+    ``number_format``: what ``precision`` comes to. ``other_world``: what to do with a state of
+    another number of processes (``ranking.other_world``).
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        settings: Training,
+        folder: Path,
+        number_format: str = "fp32",
+        other_world: str = "refuse",
+    ):
+        self.learner, self.settings, self.folder = learner, settings, folder
+        self.number_format = number_format
+        self.checkpoints = Checkpoints(folder)
+        self.state: dict[str, Any] = {
+            "step": 0,
+            "best": -1.0,
+            "best_step": 0,
+            "world": distributed.world_size(),
+            "per_step": learner.per_step,
+            "history": [],
+        }
+        stopped = self.checkpoints.stopped(learner.per_step, other_world)
+        if stopped and stopped["world"] != distributed.world_size():
+            self.take_weights(stopped)
+        self.engine = self.made_engine()
+        if stopped:
+            self.go_on(stopped)
+        if not self.checkpoints.ended():
+            log.trim(folder, self.state["step"])
+
+    def take_weights(self, stopped: dict) -> None:
+        """Those of a training by another number of processes, whose optimizer can't be had."""
+        self.learner.model.load_state_dict(self.checkpoints.weights(stopped["step"]))
+        say(
+            f"  {self.learner.name}: the weights of step {stopped['step']}, "
+            f"trained by {stopped['world']} processes; "
+            f"the optimizer begins anew with {distributed.world_size()}"
+        )
+
+    def made_engine(self) -> Any:
+        """DeepSpeed around the learner's model and torch's AdamW."""
+        s = self.settings
+        config = deep.settings(
+            s.deepspeed,
+            s.batch_size // distributed.world_size(),
+            s.accumulation,
+            s.clip,
+            self.number_format,
+        )
+        optimizer = torch.optim.AdamW(self.learner.parameter_groups())
+        return deep.make(self.learner.model, optimizer, config)
+
+    def go_on(self, stopped: dict) -> None:
+        """Takes up a training where its progress note says that it was."""
+        step, world = stopped["step"], distributed.world_size()
+        if stopped["world"] == world:
+            self.checkpoints.load_state(self.engine, step)
+        self.learner.restore(self.checkpoints.learner_state(step))
+        self.state = {**stopped, "world": world, "per_step": self.learner.per_step}
+        say(f"  {self.learner.name}: going on at step {step} of {self.settings.steps}")
+
+    def run(self) -> dict:
+        """Takes the steps that are left, and returns what the training came to."""
+        if self.checkpoints.ended():
+            self.checkpoints.tidy()
+            self.engine.destroy()
+            return self.checkpoints.outcome()
+        if "base" not in self.state:
+            self.measure_base()
+        begun, start = self.state["step"], time.monotonic()
+        self.take_steps(begun)
+        self.say_speed(self.settings.steps - begun, time.monotonic() - start)
+        outcome = {
+            **self.state,
+            "settings": self.settings.model_dump(),
+            "precision": self.number_format,
+        }
+        self.checkpoints.finish(outcome)
+        self.engine.destroy()
+        self.learner.report(self.state)
+        return self.state
+
+    def measure_base(self) -> None:
+        """The metric before any training, where there is something to measure by."""
+        self.engine.eval()
+        measured = self.learner.measure(self.engine, 0)
+        if measured:
+            self.state |= {**self.learner.baselines(), "base": measured.value}
+
+    def take_steps(self, begun: int) -> None:
+        """All steps from ``begun`` on; the batches of the next are made meanwhile."""
+        learner, steps = self.learner, self.settings.steps
+        bar = progress(None, steps * learner.per_step, f"train {learner.name}", learner.unit)
+        ahead = Ahead(learner.batches)
+        writer = log.log(self.folder, begun, self.settings.tensorboard)
+        with bar, writer as note:
+            bar.update(begun * learner.per_step)
+            try:
+                for step in range(begun, steps):
+                    entry: dict[str, Any] = {"step": step + 1, **self.step(step, ahead)}
+                    if (step + 1) % self.settings.evaluate_every == 0 or step + 1 == steps:
+                        entry[learner.metric] = self.evaluate(step + 1)
+                    note(entry)
+                    shown = {k: v for k, v in entry.items() if k not in ("step", "lr")}
+                    bar.set_postfix({k: f"{v:.3f}" for k, v in shown.items() if v is not None})
+                    bar.update(learner.per_step)
+            finally:
+                ahead.close()
+
+    def step(self, step: int, ahead: Ahead | None = None) -> dict[str, float]:
+        """One optimizer step; the losses are means over its micro-batches on all processes."""
+        learner = self.learner
+        torch.manual_seed(distributed.seed_of(self.settings.seed, step, distributed.rank()))
+        self.engine.train()
+        factor = learning_rate(step, self.settings.steps, self.settings.warmup)
+        set_rates(self.engine.optimizer.param_groups, factor)
+        learner.begin(step)
+        batches = ahead.take(step) if ahead else learner.batches(step)
+        if ahead and step + 1 < self.settings.steps and not learner.waits(step + 1):
+            ahead.start(step + 1)
+        try:
+            losses = [learner.learn(self.engine, batch, step) for batch in batches]
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            raise InputError(
+                f"{learner.name}: memory ran out at step {step + 1}, {learner.too_large(batches)}"
+            ) from None
+        self.engine.step()
+        names = list(losses[0])
+        own = [sum(loss[name] for loss in losses) / len(losses) for name in names]
+        of_all = dict(zip(names, distributed.average(own), strict=True))
+        return {**of_all, "lr": factor * self.settings.learning_rate}
+
+    def evaluate(self, step: int) -> float | None:
+        """The metric; the best weights so far are kept, and a state to go on from is written."""
+        self.engine.eval()
+        measured = self.learner.measure(self.engine, step)
+        value = measured.value if measured else None
+        if value is None or value > self.state["best"]:
+            self.state |= {"best": -1.0 if value is None else value, "best_step": step}
+            self.checkpoints.save_best(step, self.engine.module, self.learner.save)
+        self.state["history"].append([step, value])
+        self.state["step"] = step
+        self.checkpoints.save_state(self.engine, self.learner.state(), self.state)
+        if measured:
+            name, metric = self.learner.name, self.learner.metric
+            say(f"  {name}: step {step} of {self.settings.steps}, dev {metric} {value:.4f}")
+            if measured.warning:
+                say(f"  note: {measured.warning}")
+        return value
+
+    def say_speed(self, steps: int, seconds: float) -> None:
+        """How long the steps took, with the measuring between them."""
+        learner = self.learner
+        rate = steps * learner.per_step / max(seconds, 1e-9)
+        say(
+            f"  {learner.name}: {steps} steps in {seconds:.0f} s, "
+            f"{rate:.1f} {learner.unit}s/s with its dev scores"
+        )
