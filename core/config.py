@@ -13,6 +13,7 @@ import argparse
 import difflib
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -33,6 +34,9 @@ Layer = tuple[str, dict]
 
 UNION_BRANCH = re.compile(r"[\[\]{}(]|^(int|float|str|dict|literal|constrained-.*)$")
 """What pydantic puts between the keys of an error's place to say which type of a union it means."""
+
+SETTING = re.compile(r"\w[\w.-]*=")
+"""How ``key=value`` begins on a command line; an option begins with a dash, and is none."""
 
 
 class Loader(yaml.SafeLoader):
@@ -408,14 +412,18 @@ def from_arguments(
 ) -> tuple[Config, argparse.Namespace]:
     """The configuration of a stage's command line, ``CONFIG [key=value …]``, and its options.
 
-    ``add`` gives the parser the stage's own options.
+    ``add`` gives the parser the stage's own options. Settings may also stand behind its arguments.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("config", help="a YAML file, for example configs/demo.yaml")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings over the file's")
     add(parser)
-    options = parser.parse_intermixed_args()
-    return load_config(options.config, options.settings), options
+    # Argparse would hand the stage's own arguments the last words, whatever they are
+    arguments = sys.argv[1:]
+    settings = [argument for argument in arguments if SETTING.match(argument)]
+    others = [argument for argument in arguments if not SETTING.match(argument)]
+    options = parser.parse_intermixed_args(others)
+    return load_config(options.config, [*options.settings, *settings]), options
 
 
 def main() -> None:

@@ -1,54 +1,63 @@
-"""What a cheaper way of scoring costs on dev: a smaller depth or a cascade is measured, int8 is refused if it costs too much. Both note
-``own`` and ``whole``, nDCG@10 of the cheaper way and of the one that it stands for, and the number of ``queries``."""
+"""What a cheaper way of scoring costs on dev.
+
+A smaller depth or a cascade is measured, int8 is refused if it costs too much. Both note ``own``
+and ``whole``, nDCG@10 of the cheaper way and of the one that it stands for, and the number of
+``queries``.
+"""
 
 from pathlib import Path
 from statistics import fmean
 
 from core import distributed
+from core.artefacts import TrainingGroups
 from core.console import say
 from core.distributed import generator
 from core.errors import InputError
 from core.files import write_json
-from core.groups import read_groups
+from core.groups import pair_tables, read_table
+from core.records import Run
 from core.settings import Ranker
 from core.steps import Step
 from core.task import Task
-from data_aug import build as groups
 from ranking import backends, rankers, trainings
 from ranking.rankers import DevSample, at_home, depth, own_depth, texts_of
 from ranking.rerank import Scorer, candidate_pairs, reranked, score_pairs
-from retrieval import search
 
-CALIBRATION = 300  # training pairs that int8 is calibrated on
+CALIBRATION = 300  # pairs that int8 is calibrated on
+
+PairTexts = tuple[list[str], list[str]]
+"""The texts of queries, and those of passages."""
 
 
 def judges(task: Task, ranker: Ranker) -> DevSample:
+    """The dev queries of this collection that judge a ranker's ways of scoring."""
     return DevSample(task, at_home(ranker), task.config.ranking.rerank.dev_queries, depth(task))
 
 
-def cascade(
-    task: Task, name: str, scorer: Scorer, trained: Step, runs: dict[str, Step], folder: Path
-) -> None:
-    """nDCG@10 of a ranker's dev queries in its own ``runs``, beside that of scoring the whole block."""
-    r, dev = task.config.ranking.rankers[name], task.config.splits.dev
-    sample = judges(task, r)
-    store, whole, own = rankers.scores_of(task, trained, scorer), {}, {}
-    for la, (run, _) in sample.chosen.items():
-        pairs = candidate_pairs(run, sample.depth)
-        whole[la] = reranked(
-            run,
+def cascade(task: Task, name: str, scorer: Scorer, trained: Step, folder: Path) -> None:
+    """Notes nDCG@10 of a ranker's own runs of dev, beside that of scoring the whole block."""
+    ranker, dev = task.config.ranking.rankers[name], task.config.splits.dev
+    sample = judges(task, ranker)
+    store = rankers.scores_of(task, trained, scorer)
+    whole: dict[str, Run] = {}
+    own: dict[str, Run] = {}
+    for la, sampled in sample.chosen.items():
+        pairs = candidate_pairs(sampled.candidates, sample.depth)
+        scores = score_pairs(
+            scorer,
+            store,
             pairs,
-            score_pairs(
-                scorer, store, pairs, texts_of(task, la, dev), f"{name} {la}-{dev}, whole block"
-            ),
+            texts_of(task, la, dev),
+            what=f"{name} {la}-{dev}, whole block",
         )
-        found = search.run_of(runs[la])
-        own[la] = {q: found[q] for q in run if q in found}
+        whole[la] = reranked(sampled.candidates, pairs, scores)
+        run = task.run(name, la, dev)
+        own[la] = {qid: run[qid] for qid in sampled.candidates if qid in run}
     note = {
-        "after": r.after or "hybrid",
-        "depth": own_depth(task, r),
+        "after": ranker.after or "hybrid",
+        "depth": own_depth(task, ranker),
         "block": depth(task),
-        "queries": sum(len(q) for _, q in sample.chosen.values()),
+        "queries": sum(len(sampled.qrels) for sampled in sample.chosen.values()),
         "own": sample.mean(own),
         "whole": sample.mean(whole),
     }
@@ -57,54 +66,89 @@ def cascade(
 
 
 def int8(task: Task, name: str, trained: Step, folder: Path) -> None:
-    """The quantised model, if nDCG@10 on the ranker's dev queries stays within ``ranking.rerank.tolerance`` of fp32; an InputError
-    otherwise. Calibrated on training pairs."""
-    r, exact = (
-        task.config.ranking.rankers[name],
-        rankers.load(task, name, trained, "openvino", number_format="fp32"),
-    )
-    source = rankers.task_of(task, r)
+    """Writes a ranker's quantised model, and what it costs.
+
+    Raises InputError where nDCG@10 on the ranker's dev queries differs from that in fp32 by more
+    than ``ranking.rerank.tolerance``.
+    """
+    ranker = task.config.ranking.rankers[name]
+    sample = judges(task, ranker)
+    exact = rankers.load(task, name, trained, "openvino", number_format="fp32")
     if distributed.rank() == 0:
-        pairs = read_groups(groups.plan(source)[f"groups/{r.recipe}"].path / "draw-0.parquet")
-        chosen = [
-            pairs[i] for i in generator(r.seed, 0, "int8").permutation(len(pairs))[:CALIBRATION]
-        ]
-        rows = exact.tokenize(*zip(*map(trainings.pair_texts(source), chosen)))
-        backends.quantise(
-            trained.path / "model", [exact.tokenize.pad([row], "cpu") for row in rows], folder
-        )
+        rows = exact.tokenize(*calibration_texts(task, ranker, sample))
+        inputs = [exact.tokenize.pad([row], "cpu") for row in rows]
+        backends.quantise(trained.path / "model", inputs, folder)
     distributed.barrier()
-    note = agreement(judges(task, r), exact, rankers.load(task, name, trained, "int8", folder))
+    quantised = rankers.load(task, name, trained, "int8", folder)
+    note = agreement(sample, exact, quantised)
     text = (
-        f"{name} in int8: nDCG@10 {note['own']:.4f} against {note['whole']:.4f} in fp32 on {note['queries']} dev queries, "
+        f"{name} in int8: nDCG@10 {note['own']:.4f} against {note['whole']:.4f} in fp32 "
+        f"on {note['queries']} dev queries, "
         f"Kendall's tau of a query's candidates {note['kendall_tau']:.3f}"
     )
     tolerance = task.config.ranking.rerank.tolerance
     if abs(note["own"] - note["whole"]) > tolerance:
         raise InputError(
-            f"{text}: differs by more than ranking.rerank.tolerance={tolerance}; set ranking.rerank.backend=openvino, or judge by more queries (ranking.rerank.dev_queries)"
+            f"{text}: differs by more than ranking.rerank.tolerance={tolerance}; set "
+            "ranking.rerank.backend=openvino, or judge by more queries (ranking.rerank.dev_queries)"
         )
     say(f"  {text}")
     if distributed.rank() == 0:
         write_json(folder / "int8.json", note)
 
 
+def calibration_texts(task: Task, ranker: Ranker, sample: DevSample) -> PairTexts:
+    """A random sample of a ranker's training pairs; for a given one, of its dev candidates."""
+    if ranker.model is not None:
+        texts = candidate_texts(task, sample)
+        chosen = [texts[place] for place in sampled_places(len(texts), ranker.seed)]
+    else:
+        source = rankers.task_of(task, ranker)
+        recipe = source.step(TrainingGroups(ranker.recipe))
+        (pairs,) = pair_tables([read_table(recipe.path / "draw-0.parquet", encoded=True)])
+        text_of = trainings.pair_texts(source)
+        rows = sampled_places(len(pairs), ranker.seed)
+        chosen = [text_of(pair) for pair in pairs.pairs(rows)]
+    return [query for query, _ in chosen], [passage for _, passage in chosen]
+
+
+def sampled_places(count: int, seed: int) -> list[int]:
+    """CALIBRATION of ``count`` places, or all, in random order."""
+    return generator(seed, 0, "int8").permutation(count)[:CALIBRATION].tolist()
+
+
+def candidate_texts(task: Task, sample: DevSample) -> list[tuple[str, str]]:
+    """Query and passage, of all candidates of the sampled dev queries."""
+    texts: list[tuple[str, str]] = []
+    for la, sampled in sample.chosen.items():
+        pairs = candidate_pairs(sampled.candidates, sample.depth)
+        queries, passages = texts_of(task, la, sample.split)(pairs)
+        texts += zip(queries, passages, strict=True)
+    return texts
+
+
 def agreement(sample: DevSample, exact: Scorer, quantised: Scorer) -> dict:
+    """The note of two ways of scoring the sample's candidates.
+
+    ``kendall_tau``: mean over queries of the agreement of their two orders. Raises InputError
+    where no query has two candidates.
+    """
     from scipy.stats import kendalltau
 
-    found = [sample.rerank(scorer) for scorer in (exact, quantised)]
-    both = [
-        (list(a.values()), [b[d] for d in a])
-        for a, b in zip(*map(sample.blocks, found))
-        if len(a) > 1
-    ]
-    if not both:
+    exact_runs, quantised_runs = sample.rerank(exact), sample.rerank(quantised)
+    taus = []
+    for one, other in zip(sample.blocks(exact_runs), sample.blocks(quantised_runs), strict=True):
+        if len(one) > 1:
+            others = [other[docid] for docid in one]
+            taus.append(kendalltau(list(one.values()), others).statistic)
+    if not taus:
         raise InputError(
-            "int8: no dev query has two candidates to compare it by; set ranking.rerank.backend=openvino"
+            "int8: no dev query has two candidates to compare it by; "
+            "set ranking.rerank.backend=openvino"
         )
     return {
-        "own": sample.mean(found[1]),
-        "whole": sample.mean(found[0]),
-        "queries": len(both),
-        "kendall_tau": fmean(kendalltau(*pair).statistic for pair in both),
+        "own": sample.mean(quantised_runs),
+        "whole": sample.mean(exact_runs),
+        "queries": len(taus),
+        "kendall_tau": fmean(taus),
     }

@@ -5,212 +5,185 @@ torchrun --nproc-per-node N -m ranking.rank CONFIG   N processes (or DeepSpeed's
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
 from core import backbones, distributed
-from core.artefacts import RankedRun, TrainedRanker
+from core.artefacts import ENSEMBLES, PassageStore, RankedRun, TrainedRanker, TrainingGroups
 from core.building import run_steps
 from core.config import from_arguments
 from core.console import say
 from core.errors import InputError, exit_with_message
+from core.machine import core_seconds, model_seconds
 from core.passages import document_text
 from core.records import Run
 from core.runs import top_k, write_run
 from core.settings import Config, Ranker
-from core.steps import Plan, Step
+from core.steps import Files, Plan, Step
 from core.task import Task, once
-from data_aug import build as groups
-from ranking import gates, rankers, trainings
-from ranking.rankers import at_home, depth, dev_languages, origin, own_depth, task_of, texts_of
-from ranking.rerank import candidate_pairs, reranked, score_pairs
+from data_aug import build as data_aug
+from ranking import gates, given, rankers, trainings
+from ranking.rankers import depth, dev_languages, own_depth, task_of
+from ranking.rerank import Scorer, candidate_pairs, reranked, score_pairs
 from retrieval import search
 
-TOKEN_LAYERS = (
-    24000  # tokens x layers a second that two cores score; training takes three times as long
-)
+# Tokens x layers a second that two cores score; training takes three times as long
+TOKEN_LAYERS = 24000
+FILLED = 0.8  # of max_length, by a pair on average
+
+# Runs of (back end, precision) that changed: logits are in fp32 since 2, with OpenVINO since 3
+# (2: in bf16 at all)
+RUN_VERSIONS = {("torch", "bf16"): 2, ("torch", "fp16"): 2, ("openvino", "bf16"): 3}
+# Of trainings: the head's last product is in fp32 since 2
+TRAINING_VERSIONS = {"bf16": 2, "fp16": 2}
+
+
+# ---- The plan
 
 
 @once
 def plan(task: Task) -> Plan:
-    steps, r = task.new_plan("ranking"), task.config.ranking
-    for name in r.trainings:
-        if name in (*task.config.retrieval.systems, "ensemble", "ensemble-rankers", "stacking") or (
-            name in r.chain and name in r.rankers
-        ):
-            raise InputError(
-                f"ranking: a ranker cannot be named {name!r}, that is another system's name"
-            )
-        add_training(task, steps, name)
-    for name in in_order(r.rankers):
+    """Vocabularies, rankers in the order of their chain, runs in the order of their cascades.
+
+    Raises InputError for settings of rankers that contradict each other or name nothing.
+    """
+    for source in tasks(task):
+        search.plan(source)
+        data_aug.plan(source)
+    ranking = task.config.ranking
+    steps = task.new_plan("ranking")
+    depth(task)  # a wrong one is an error
+    for name in ranking.trainings:
+        check_name_is_free(task, name)
+        add_ranker(task, steps, name)
+    for name in in_order(ranking.rankers):
         add_runs(task, steps, name)
     return steps
 
 
+def tasks(task: Task) -> list[Task]:
+    """This configuration's and those that its trainings take data from."""
+    sources = [task_of(task, ranker) for ranker in task.config.ranking.trained.values()]
+    return list(dict.fromkeys([task, *sources]))
+
+
+def check_name_is_free(task: Task, name: str) -> None:
+    """Raises InputError for a ranker with the name of another system or step of the chain."""
+    ranking = task.config.ranking
+    is_system = name in (*task.config.retrieval.systems, *ENSEMBLES)
+    if is_system or (name in ranking.chain and name in ranking.rankers):
+        raise InputError(
+            f"ranking: a ranker cannot be named {name!r}, that is another system's name"
+        )
+
+
 def in_order(known: dict[str, Ranker]) -> list[str]:
-    """Rankers, those of a cascade behind the one that they come after."""
-    found: list[str] = []
-    while left := [n for n in known if n not in found]:
-        ready = [n for n in left if known[n].after in (None, *found)]
+    """The names of rankers, those of a cascade behind the one that they come after.
+
+    Raises InputError for a cascade in a ring.
+    """
+    order: list[str] = []
+    while len(order) < len(known):
+        left = [name for name in known if name not in order]
+        ready = [name for name in left if known[name].after in (None, *order)]
         if not ready:
             raise InputError(
-                f"ranking: {', '.join(left)} come after each other in a ring; the first ranker of a cascade has no 'after'"
+                f"ranking: {', '.join(left)} come after each other in a ring; "
+                "the first ranker of a cascade has no 'after'"
             )
-        found += ready
-    return found
+        order += ready
+    return order
+
+
+def add_ranker(task: Task, steps: Plan, name: str) -> Step:
+    """The step of a ranker's model, behind those of the rankers that it is made of."""
+    handle = TrainedRanker(name)
+    if handle.step_name in steps:
+        return steps[handle.step_name]
+    rankers.check(task, name)
+    if task.config.ranking.trainings[name].model is not None:
+        return given.add_given(task, steps, name)
+    return add_training(task, steps, name)
 
 
 def add_training(task: Task, steps: Plan, name: str) -> Step:
-    """After those that it starts from and learns from."""
-    if f"ranker/{name}" in steps:
-        return steps[f"ranker/{name}"]
-    rankers.check(task, name)
-    r, known = task.config.ranking.trainings[name], task.config.ranking.trainings
-    source = task_of(task, r)
-    if r.start is None:
-        body = {"weights": backbones.fingerprint(r.backbone, task.config.models)}
-    else:
-        body = (
-            {}
-            if r.start in known
-            else {"weights": backbones.fingerprint(r.start, task.config.models)}
-        )
-    inputs = [
-        groups.plan(source)[f"groups/{r.recipe}"],
-        task.file_input("deepspeed", Path(r.deepspeed)),
-        *(
-            x
-            for la in dev_languages(source, r)
-            for x in (
-                search.plan(source)[f"hybrid/{la}-{source.config.splits.dev}"],
-                source.qrels_input(la, source.config.splits.dev),
-            )
-        ),
+    """A ranker's training; its inputs are its pairs, its dev queries and what it starts from."""
+    known = task.config.ranking.trainings
+    ranker = known[name]
+    source = task_of(task, ranker)
+    body = {}  # the weights that it starts from, unless those of another ranker
+    if ranker.start not in known:
+        weights = ranker.start or ranker.backbone
+        body = {"weights": backbones.fingerprint(weights, task.config.models)}
+    inputs: list[Step | Files] = [
+        source.step(TrainingGroups(ranker.recipe)),
+        task.file_input("deepspeed", Path(ranker.deepspeed)),
+        *judged_dev(source, dev_languages(source, ranker)),
     ]
-    if r.start is None and r.prune_vocabulary:
-        inputs.append(add_vocabulary(task, steps, r.backbone, body))
-    inputs += [add_training(task, steps, other) for other in (r.start, r.teacher) if other in known]
-    seconds = (
-        r.steps
-        * r.batch_size
-        * r.accumulation
-        * pair_seconds(task, name)
-        * 3
-        * (2 if r.fgm.epsilon else 1)
-    )
+    if ranker.start is None and ranker.prune_vocabulary:
+        inputs.append(add_vocabulary(task, steps, ranker.backbone, body))
+    for other in (ranker.start, ranker.teacher):
+        if other in known:
+            inputs.append(add_ranker(task, steps, other))
+    passes = 2 if ranker.fgm.epsilon else 1
+    pairs = ranker.steps * ranker.batch_size * ranker.accumulation
+    settings = trainings.recipe(task, name)
     return steps.add(
         TrainedRanker(name),
-        1,
-        {**r.recipe_settings, **body},
+        TRAINING_VERSIONS.get(settings["precision"], 1),
+        {**settings, **body},
         inputs,
         lambda folder: trainings.train(task, name, steps, folder),
         resumes=True,
-        seconds=seconds,
+        seconds=model_seconds(3 * passes * pairs * pair_seconds(task, name)),
         disk=5e8,
         memory=3e9,
     )
 
 
-def pair_seconds(task: Task, name: str) -> float:
-    return (
-        (origin(task, name).layers or 12)
-        * task.config.ranking.trainings[name].max_length
-        * 0.8
-        / TOKEN_LAYERS
-    )
-
-
-def add_runs(task: Task, steps: Plan, name: str) -> None:
-    """A ranker's run of every language, dev and test; with int8 the quantised model before them, and what a cascade loses after them."""
-    c, r, trained = task.config, task.config.ranking.rankers[name], steps[f"ranker/{name}"]
-    backend, made = c.ranking.rerank.backend, [trained]
-    judged = {"queries": c.ranking.rerank.dev_queries, "depth": depth(task)}
-    if backend == "int8":
-        made.append(
-            steps.add(
-                f"int8/{name}",
-                1,
-                {"tolerance": c.ranking.rerank.tolerance, **judged},
-                [trained, *judged_dev(task, r)],
-                lambda folder: gates.int8(task, name, trained, folder),
-                seconds=60
-                + 10 * c.ranking.rerank.dev_queries * depth(task) * pair_seconds(task, name),
-            )
-        )
-    scorer = cache(
-        lambda: rankers.load(task, name, trained, backend, made[-1].path if len(made) > 1 else None)
-    )  # once for all its runs
-    below = {"after": r.after} if r.after else {}
-    settings = {
-        "depth": own_depth(task, r),
-        **below,
-        **({"backend": backend} if backend != "torch" else {}),
-    }
-    version = (
-        2 if (backend, r.precision) == ("openvino", "bf16") else 1
-    )  # in bf16 with OpenVINO, too, since 2
-    for la, split in task.pairs(c.splits.dev, c.splits.test):
-        pairs = len(task.queries(la, split)) * own_depth(task, r)
-        inputs = [
-            *made,
-            search.plan(task)[f"hybrid/{la}-{split}"],
-            *([steps[f"{r.after}/{la}-{split}"]] if r.after else []),
-        ]
-        steps.add(
-            RankedRun(name, la, split),
-            version,
-            settings,
-            inputs,
-            lambda folder, la=la, split=split: build_run(
-                task, steps, scorer(), name, la, split, folder
-            ),
-            seconds=pairs * pair_seconds(task, name),
-        )
-    if own_depth(task, r) < depth(task) or r.after:
-        runs = {la: steps[f"{name}/{la}-{c.splits.dev}"] for la in dev_languages(task, at_home(r))}
-        steps.add(
-            f"cascade/{name}",
-            1,
-            judged,
-            [*runs.values(), *judged_dev(task, r)],
-            lambda folder: gates.cascade(task, name, scorer(), trained, runs, folder),
-            seconds=len(runs)
-            * c.ranking.rerank.dev_queries
-            * depth(task)
-            * pair_seconds(task, name),
-        )
-
-
-def judged_dev(task: Task, ranker: Ranker) -> list:
+def judged_dev(task: Task, languages: Iterable[str]) -> list[Step | Files]:
+    """The hybrid's runs of dev queries, and their judgments."""
     dev = task.config.splits.dev
-    return [
-        x
-        for la in dev_languages(task, at_home(ranker))
-        for x in (search.plan(task)[f"hybrid/{la}-{dev}"], task.qrels_input(la, dev))
-    ]
+    inputs: list[Step | Files] = []
+    for la in languages:
+        inputs += [task.step(RankedRun("hybrid", la, dev)), task.qrels_input(la, dev)]
+    return inputs
 
 
-def tasks(task: Task) -> list[Task]:
-    """This configuration's and those that its trainings take data from."""
-    return list(
-        dict.fromkeys([task, *(task_of(task, r) for r in task.config.ranking.trainings.values())])
-    )
+def home_languages(task: Task, ranker: Ranker) -> list[str]:
+    """Of the dev queries of this collection that judge a ranker, wherever it was trained."""
+    return dev_languages(task, rankers.at_home(ranker))
 
 
-def add_vocabulary(task: Task, steps: Plan, backbone: str, body: dict):
-    """The pieces that all passages and queries in use need, also those of collections that a chain learns from; once for all rankers of
-    a backbone."""
-    inputs = [
-        x
-        for t in tasks(task)
-        for x in (
-            *(search.plan(t)[f"passages/{la}"] for la in t.languages),
-            *(t.topics_input(la, s) for la, s in t.pairs()),
-        )
-    ]
-    return steps.get(f"vocabulary/{backbone}") or steps.add(
-        f"vocabulary/{backbone}",
+def pair_seconds(task: Task, name: str) -> float:
+    """What two cores take to score a pair."""
+    layers = rankers.origin(task, name).layers or 12
+    tokens = FILLED * task.config.ranking.trainings[name].max_length
+    return layers * tokens / TOKEN_LAYERS
+
+
+def scoring_seconds(task: Task, name: str, pairs: float) -> float:
+    """What this machine takes to score ``pairs``; OpenVINO has no use for its GPUs."""
+    on_two_cores = pairs * pair_seconds(task, name)
+    on_cpu = task.config.ranking.rerank.backend != "torch"
+    return core_seconds(on_two_cores) if on_cpu else model_seconds(on_two_cores)
+
+
+def add_vocabulary(task: Task, steps: Plan, backbone: str, body: dict) -> Step:
+    """The pieces that all passages and queries in use need; once for all rankers of a backbone.
+
+    Also those of collections that a chain learns from. ``body``: the backbone's weights.
+    """
+    name = f"vocabulary/{backbone}"
+    if name in steps:
+        return steps[name]
+    inputs: list[Step | Files] = []
+    for source in tasks(task):
+        inputs += [source.step(PassageStore(la)) for la in source.languages]
+        inputs += [source.topics_input(la, split) for la, split in source.pairs()]
+    return steps.add(
+        name,
         1,
         body,
         inputs,
@@ -219,70 +192,179 @@ def add_vocabulary(task: Task, steps: Plan, backbone: str, body: dict):
     )
 
 
+def add_runs(task: Task, steps: Plan, name: str) -> None:
+    """A ranker's runs of all dev and test queries, and what stands around them.
+
+    With int8 the quantised model comes first; what a cascade or a smaller depth loses is measured
+    behind the runs.
+    """
+    ranker = task.config.ranking.rankers[name]
+    backend = task.config.ranking.rerank.backend
+    trained = steps[TrainedRanker(name).step_name]
+    model_steps, compiled = [trained], None
+    if backend == "int8":
+        quantised = add_int8(task, steps, name)
+        model_steps.append(quantised)
+        compiled = quantised.path
+
+    @cache  # loaded once for all its runs
+    def scorer() -> Scorer:
+        return rankers.load(task, name, trained, backend, compiled)
+
+    splits = task.config.splits
+    for la, split in task.pairs(splits.dev, splits.test):
+        add_run(task, steps, name, la, split, model_steps, scorer)
+    if own_depth(task, ranker) < depth(task) or ranker.after:
+        add_cascade(task, steps, name, scorer)
+
+
+def add_run(
+    task: Task,
+    steps: Plan,
+    name: str,
+    language: str,
+    split: str,
+    model_steps: list[Step],
+    scorer: Callable[[], Scorer],
+) -> None:
+    """One run.
+
+    ``model_steps``: the ranker, and what a back end made of it; ``scorer`` loads them when the run
+    is built.
+    """
+    ranker = task.config.ranking.rankers[name]
+    backend = task.config.ranking.rerank.backend
+    settings: dict = {"depth": own_depth(task, ranker)}
+    inputs: list[Step | Files] = [
+        *model_steps,
+        task.step(RankedRun("hybrid", language, split)),
+    ]
+    if ranker.after:
+        settings["after"] = ranker.after
+        inputs.append(task.step(RankedRun(ranker.after, language, split)))
+    if backend != "torch":  # younger than the first runs
+        settings["backend"] = backend
+    pairs = len(task.queries(language, split)) * own_depth(task, ranker)
+    steps.add(
+        RankedRun(name, language, split),
+        RUN_VERSIONS.get((backend, model_steps[0].settings["precision"]), 1),
+        settings,
+        inputs,
+        lambda folder: build_run(task, scorer(), name, language, split, folder),
+        seconds=scoring_seconds(task, name, pairs),
+    )
+
+
+def judging_settings(task: Task) -> dict:
+    """What a cheaper way of scoring is judged by: queries a language, and the whole block."""
+    return {"queries": task.config.ranking.rerank.dev_queries, "depth": depth(task)}
+
+
+def add_int8(task: Task, steps: Plan, name: str) -> Step:
+    """A ranker's quantised model, judged by dev queries."""
+    ranker, rerank = task.config.ranking.rankers[name], task.config.ranking.rerank
+    trained = steps[TrainedRanker(name).step_name]
+    pairs = 10 * rerank.dev_queries * depth(task)
+    return steps.add(
+        f"int8/{name}",
+        1,
+        {"tolerance": rerank.tolerance, **judging_settings(task)},
+        [trained, *judged_dev(task, home_languages(task, ranker))],
+        lambda folder: gates.int8(task, name, trained, folder),
+        seconds=core_seconds(60) + scoring_seconds(task, name, pairs),
+    )
+
+
+def add_cascade(task: Task, steps: Plan, name: str, scorer: Callable[[], Scorer]) -> None:
+    """What a ranker's smaller depth, or the ranker before it, costs on dev queries."""
+    ranker, rerank = task.config.ranking.rankers[name], task.config.ranking.rerank
+    trained = steps[TrainedRanker(name).step_name]
+    languages = home_languages(task, ranker)
+    runs = [task.step(RankedRun(name, la, task.config.splits.dev)) for la in languages]
+    pairs = len(languages) * rerank.dev_queries * depth(task)
+    steps.add(
+        f"cascade/{name}",
+        1,
+        judging_settings(task),
+        [*runs, *judged_dev(task, languages)],
+        lambda folder: gates.cascade(task, name, scorer(), trained, folder),
+        seconds=scoring_seconds(task, name, pairs),
+    )
+
+
+# ---- Building
+
+
 def build_vocabulary(task: Task, backbone: str, folder: Path) -> None:
+    """A tokenizer of the pieces in use alone, and ``keep.json``: their old numbers, ascending."""
     where = backbones.source(backbone, task.config.models)
     tokenizer = backbones.load_tokenizer(where)
-
-    def stream():
-        for t in tasks(task):
-            yield from (q.text for la, s in t.pairs() for q in t.queries(la, s))
-            for la in t.languages:
-                yield from map(document_text, t.passages(la).documents())
-
-    keep = backbones.used_pieces(tokenizer, stream())
+    keep = backbones.used_pieces(tokenizer, texts_in_use(task))
     if distributed.rank() == 0:
         backbones.prune_tokenizer(Path(where), keep, folder)
         (folder / "keep.json").write_text(json.dumps(keep))
     say(f"  vocabulary: {len(keep)} of {len(tokenizer)} pieces are in use")
 
 
-def candidates(task: Task, steps: Plan, ranker: Ranker, language: str, split: str) -> Run:
+def texts_in_use(task: Task) -> Iterator[str]:
+    """All queries and passages of this configuration and of those that it takes data from."""
+    for source in tasks(task):
+        for la, split in source.pairs():
+            for query in source.queries(la, split):
+                yield query.text
+        for la in source.languages:
+            yield from map(document_text, source.passages(la).documents())
+
+
+def candidates(task: Task, ranker: Ranker, language: str, split: str) -> Run:
     """The hybrid's best, or in a cascade those of the ranker before."""
-    before = (
-        steps[f"{ranker.after}/{language}-{split}"]
-        if ranker.after
-        else search.plan(task)[f"hybrid/{language}-{split}"]
-    )
-    return {
-        qid: top_k(scores, task.config.candidates) for qid, scores in search.run_of(before).items()
-    }
+    before = task.run(ranker.after or "hybrid", language, split)
+    return {qid: top_k(scores, task.config.candidates) for qid, scores in before.items()}
 
 
 def build_run(
-    task: Task, steps: Plan, scorer, name: str, language: str, split: str, folder: Path
+    task: Task, scorer: Scorer, name: str, language: str, split: str, folder: Path
 ) -> None:
-    r = task.config.ranking.rankers[name]
-    run = candidates(task, steps, r, language, split)
-    pairs = candidate_pairs(run, own_depth(task, r))
+    """Writes ``run.trec``: the scored block of each query, the other candidates under it."""
+    ranker = task.config.ranking.rankers[name]
+    run = candidates(task, ranker, language, split)
+    pairs = candidate_pairs(run, own_depth(task, ranker))
     scores = score_pairs(
         scorer,
-        rankers.scores_of(task, steps[f"ranker/{name}"], scorer),
+        rankers.scores_of(task, task.step(TrainedRanker(name)), scorer),
         pairs,
-        texts_of(task, language, split),
-        f"{name} {language}-{split}",
+        rankers.texts_of(task, language, split),
+        what=f"{name} {language}-{split}",
     )
     if distributed.rank() == 0:
         write_run(folder / "run.trec", reranked(run, pairs, scores), name)
 
 
+# ---- What the user is told
+
+
 def report(task: Task) -> None:
+    """A line a ranker, and one for what each cheaper way of scoring costs."""
     steps = plan(task)
-    for name in task.config.ranking.trainings:
-        state = json.loads((steps[f"ranker/{name}"].path / "training.json").read_text())
-        say(
-            f"{rankers.note_chain(task, name)}: dev nDCG@10 "
-            + ", ".join(
-                f"{found:.4f} at {step}" for step, found in state["history"] if found is not None
-            )
-            + (
+    for name, ranker in task.config.ranking.trainings.items():
+        if ranker.model is not None:
+            say(f"{name}: given, {ranker.model}")
+            continue
+        trained = steps[TrainedRanker(name).step_name]
+        state = json.loads((trained.path / "training.json").read_text())
+        measured = [
+            f"{value:.4f} at {step}" for step, value in state["history"] if value is not None
+        ]
+        before = ""
+        if "base" in state:
+            before = (
                 f" (first stage {state['first_stage']:.4f}, before training {state['base']:.4f})"
-                if "base" in state
-                else ""
             )
-        )
+        say(f"{rankers.note_chain(task, name)}: dev nDCG@10 {', '.join(measured)}{before}")
     for name, way, note in costs(task):
         say(
-            f"  {name}, {way}: nDCG@10 {note['own']:.4f} on {note['queries']} dev queries, {note['own'] - note['whole']:+.4f}"
+            f"  {name}, {way}: nDCG@10 {note['own']:.4f} on {note['queries']} dev queries, "
+            f"{note['own'] - note['whole']:+.4f}"
         )
 
 
@@ -290,21 +372,23 @@ def costs(task: Task) -> Iterator[tuple[str, str, dict]]:
     """(ranker, cheaper way of scoring, what ``ranking.gates`` noted of it)."""
     steps = plan(task)
     for name in task.config.ranking.rankers:
-        for gate in (g for g in ("cascade", "int8") if f"{g}/{name}" in steps):
-            note = json.loads((steps[f"{gate}/{name}"].path / f"{gate}.json").read_text())
-            yield (
-                name,
-                f"{note['depth']} best of {note['after']} instead of {note['block']}"
-                if gate == "cascade"
-                else "int8 instead of fp32",
-                note,
-            )
+        for gate in ("cascade", "int8"):
+            if f"{gate}/{name}" not in steps:
+                continue
+            file = steps[f"{gate}/{name}"].path / f"{gate}.json"
+            note = json.loads(file.read_text())
+            way = "int8 instead of fp32"
+            if gate == "cascade":
+                way = f"{note['depth']} best of {note['after']} instead of {note['block']}"
+            yield name, way, note
 
 
 def run(config: Config) -> None:
+    """Builds what is not done yet, with all processes of the launcher."""
     task = Task(config)
+    trainings.check_division(task)
     if distributed.world_size() > 1:
-        from ranking import engine
+        from training import engine
 
         engine.start()
     run_steps(plan(task).values(), config.folder)
@@ -313,6 +397,7 @@ def run(config: Config) -> None:
 
 
 def main() -> None:
+    """The command line."""
     run(from_arguments("groups and candidates to reranked runs")[0])
 
 

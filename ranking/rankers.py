@@ -1,7 +1,13 @@
-"""One ranker: what it starts from, its data, its dev queries, its training, and the trained model as a scorer."""
+"""What is known of a ranker: its settings checked, its languages and dev queries, its scorer.
 
+Its training is in ``ranking.trainings``; a given one (``model: …``) in ``ranking.given``.
+"""
+
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import NamedTuple
 
 from core import backbones
 from core.config import data_config
@@ -9,177 +15,284 @@ from core.distributed import generator
 from core.errors import InputError
 from core.evaluate import score
 from core.files import digest, file_digest
-from core.records import Run
+from core.records import Qrels, Run
 from core.settings import Ranker
 from core.steps import Step
 from core.store import kept_beside
 from core.task import Task, once
+from ranking import given
 from ranking.pairs import PairTokenizer
 from ranking.rerank import Scorer, Texts, candidate_pairs, reranked
+from ranking.reranker import LENGTHS
 from ranking.scores import Scores
 
 TAUGHT = ("margin_mse", "kl_divergence")  # losses that follow a teacher's scores
+DEFAULT_DEPTH = 200  # of the reranked block, where there are as many candidates
+
+
+# ---- Data and chain
 
 
 @once
 def data_task(task: Task, path: str) -> Task:
+    """The task of a configuration that a training takes its data from."""
     return Task(data_config(path, task.config))
 
 
 def task_of(task: Task, ranker: Ranker) -> Task:
-    """Whose collection and groups a ranker is trained on."""
-    found = data_task(task, ranker.data) if ranker.data else task
-    if ranker.recipe not in found.config.data_aug:
+    """Whose collection and pairs a ranker is trained on.
+
+    Raises InputError where that has no recipe of the ranker's name.
+    """
+    source = data_task(task, ranker.data) if ranker.data else task
+    if ranker.recipe not in source.config.data_aug:
         raise InputError(
-            f"{ranker.data}: data_aug has no recipe {ranker.recipe!r}, which a ranker asks for; it has {', '.join(found.config.data_aug)}"
+            f"{ranker.data}: data_aug has no recipe {ranker.recipe!r}, which a ranker asks for; "
+            f"it has {', '.join(source.config.data_aug)}"
         )
-    return found
+    return source
 
 
-def origin(task: Task, name: str, seen: tuple = ()) -> Ranker:
-    """The first training of a ranker's chain: its backbone, and whether its vocabulary is pruned, hold for all."""
-    known, r = task.config.ranking.trainings, task.config.ranking.trainings[name]
+def origin(task: Task, name: str, seen: tuple[str, ...] = ()) -> Ranker:
+    """The first ranker of a chain: its backbone and whether its vocabulary is pruned hold for all.
+
+    ``seen``: the rankers that led here. Raises InputError for a chain in a ring, and for a start
+    that is neither a ranker nor a folder.
+    """
+    known = task.config.ranking.trainings
+    ranker = known[name]
     if name in seen:
+        ring = [*seen[seen.index(name) :], name]
+        raise InputError(f"ranking: {' starts from '.join(ring)}; a chain has a beginning")
+    if ranker.start in known:
+        return origin(task, ranker.start, (*seen, name))
+    if ranker.start and not Path(ranker.start).is_dir():
+        others = ", ".join(other for other in known if other != name)
         raise InputError(
-            f"ranking: {' starts from '.join([*seen[seen.index(name) :], name])}; a chain has a beginning"
+            f"ranking: {name} starts from {ranker.start!r}, expected one of {others}, "
+            "or a folder with a cross-encoder"
         )
-    if r.start is None or r.start not in known:
-        if r.start and not Path(r.start).is_dir():
-            raise InputError(
-                f"ranking: {name} starts from {r.start!r}, expected one of {', '.join(n for n in known if n != name)}, or a folder with a cross-encoder"
-            )
-        return r
-    return origin(task, r.start, (*seen, name))
+    return ranker
+
+
+def note_chain(task: Task, name: str) -> str:
+    """``pre → name`` as far as there is a chain."""
+    known = task.config.ranking.trainings
+    names = [name]
+    while (start := known[names[0]].start) in known:
+        names.insert(0, start)
+    return " → ".join(names)
+
+
+def transductive(task: Task, name: str) -> bool:
+    """Whether a ranker was trained on unlabelled queries of a split that is evaluated.
+
+    Also true where one that it starts from or learns from was.
+    """
+    known = task.config.ranking.trainings
+    ranker = known[name]
+    if ranker.model is not None:
+        return False
+    if ranker.data is None and task.config.data_aug[ranker.recipe].targets:
+        return True
+    others = [other for other in (ranker.start, ranker.teacher) if other in known]
+    return any(transductive(task, other) for other in others)
+
+
+# ---- Settings
 
 
 def check(task: Task, name: str) -> None:
-    """Settings of a ranker that contradict each other or name nothing."""
-    r, where, first = task.config.ranking.trainings[name], f"ranking: {name}", origin(task, name)
-    if r.start and "backbone" in r.model_fields_set and r.backbone != first.backbone:
-        raise InputError(
-            f"{where} has start={r.start} and backbone={r.backbone}; a start brings its own backbone, take the setting away"
-        )
-    if (r.loss in TAUGHT) != (r.teacher is not None):
-        raise InputError(
-            f"{where}: loss={r.loss} "
-            + (
-                "needs a teacher (teacher=NAME of a ranker)"
-                if r.loss in TAUGHT
-                else f"has no use for teacher={r.teacher}; {' and '.join(TAUGHT)} have"
-            )
-        )
-    others = [n for n in task.config.ranking.trainings if n != name]
-    for key, value, known in (
-        ("teacher", r.teacher, others),
-        ("after", r.after, [n for n in task.config.ranking.rankers if n != name]),
-    ):
-        if value is not None and value not in known:
+    """Raises InputError for settings of a ranker that contradict each other or name nothing."""
+    ranker = task.config.ranking.trainings[name]
+    where = f"ranking: {name}"
+    first = origin(task, name)
+    if ranker.model is not None:
+        given.check(task, name)
+    if ranker.start and "backbone" in ranker.model_fields_set:
+        if ranker.backbone != first.backbone:
             raise InputError(
-                f"{where}: {key}: found {value!r}, expected one of {', '.join(known) or 'nothing: there is no other ranker'}"
+                f"{where} has start={ranker.start} and backbone={ranker.backbone}; "
+                "a start brings its own backbone, take the setting away"
             )
-    if r.loss != "binary_cross_entropy" and r.batch_size % r.group_size:
+    if ranker.loss in TAUGHT and ranker.teacher is None:
+        raise InputError(f"{where}: loss={ranker.loss} needs a teacher (teacher=NAME of a ranker)")
+    if ranker.loss not in TAUGHT and ranker.teacher is not None:
         raise InputError(
-            f"{where}: batch_size {r.batch_size} is not a multiple of group_size {r.group_size}, and loss={r.loss} sees whole groups"
+            f"{where}: loss={ranker.loss} has no use for teacher={ranker.teacher}; "
+            f"{' and '.join(TAUGHT)} have"
         )
-    block = task.config.ranking.rerank.depth
-    if (r.depth or 0) > block:
+    check_name(where, "teacher", ranker.teacher, task.config.ranking.trainings, name)
+    check_name(where, "after", ranker.after, task.config.ranking.rankers, name)
+    if ranker.loss != "binary_cross_entropy" and ranker.batch_size % ranker.group_size:
         raise InputError(
-            f"{where}: depth {r.depth} is below the block that the ensemble fuses; raise ranking.rerank.depth, now {block}"
+            f"{where}: batch_size {ranker.batch_size} is not a multiple of group_size "
+            f"{ranker.group_size}, and loss={ranker.loss} sees whole groups"
         )
+    if (ranker.depth or 0) > depth(task):
+        raise InputError(
+            f"{where}: depth {ranker.depth} is below the block that the ensemble fuses; "
+            f"raise ranking.rerank.depth, now {depth(task)}"
+        )
+
+
+def check_name(
+    where: str, key: str, value: str | None, known: dict[str, Ranker], name: str
+) -> None:
+    """A setting that names another ranker names one of ``known``, or none."""
+    others = [other for other in known if other != name]
+    if value is not None and value not in others:
+        expected = ", ".join(others) or "nothing: there is no other ranker"
+        raise InputError(f"{where}: {key}: found {value!r}, expected one of {expected}")
 
 
 def depth(task: Task) -> int:
-    """Of the block of candidates that is reranked and fused."""
-    return min(task.config.ranking.rerank.depth, task.config.candidates)
+    """Of the block of candidates that is reranked and fused.
+
+    Raises InputError for a setting that is deeper than the candidates.
+    """
+    candidates, wanted = task.config.candidates, task.config.ranking.rerank.depth
+    if wanted is None:
+        return min(DEFAULT_DEPTH, candidates)
+    if wanted > candidates:
+        raise InputError(
+            f"ranking.rerank.depth: found {wanted}, but the rankers are handed "
+            f"candidates={candidates} passages a query; raise candidates, lower "
+            "ranking.rerank.depth, or set it to null: then it follows the candidates"
+        )
+    return wanted
 
 
 def own_depth(task: Task, ranker: Ranker) -> int:
+    """How many candidates of a query one ranker scores."""
     return min(ranker.depth or depth(task), depth(task))
 
 
+# ---- Languages and dev queries
+
+
 def training_languages(task: Task, ranker: Ranker) -> list[str]:
-    """Of a ranker's pairs: those with training topics, and with Q2Q2D and pseudo-labels those with unlabelled queries."""
-    train = [la for la, _ in task.pairs(task.config.splits.train)]
-    targets = (
-        task.config.data_aug[ranker.recipe].targets if ranker.recipe in task.config.data_aug else []
-    )
-    known = [
-        *train,
-        *(la for la, _ in (task.pairs(*targets) if targets else []) if la not in train),
-    ]
+    """Of a ranker's pairs; ``task`` is that of its data.
+
+    Those with training topics, and with Q2Q2D and pseudo-labels those with unlabelled queries.
+    Raises InputError where the ranker asks for another one.
+    """
+    config = task.config
+    with_train = [la for la, _ in task.pairs(config.splits.train)]
+    known = list(with_train)
+    recipe = config.data_aug.get(ranker.recipe)
+    if recipe and recipe.targets:
+        known += [la for la, _ in task.pairs(*recipe.targets) if la not in with_train]
     wrong = [la for la in ranker.languages if la not in known]
     if wrong:
         raise InputError(
-            f"a ranker's languages: {', '.join(wrong)} have no training topics; those with are {', '.join(train)}"
+            f"a ranker's languages: {', '.join(wrong)} have no training topics; "
+            f"those with are {', '.join(with_train)}"
         )
-    return ranker.languages or train
+    return ranker.languages or with_train
 
 
 def dev_languages(task: Task, ranker: Ranker) -> list[str]:
-    """Of the dev queries that a ranker is chosen by: none that has no training topics."""
+    """Of the dev queries that a ranker is chosen or judged by.
+
+    None that has no training topics; for a given ranker those that choose the ensemble's weights.
+    """
+    if ranker.model is not None:
+        return task.weighing_languages()
     with_dev = [la for la, _ in task.pairs(task.config.splits.dev)]
-    return [
-        la for la in training_languages(task, ranker) if la in with_dev and not task.surprise(la)
-    ]
+    languages = training_languages(task, ranker)
+    return [la for la in languages if la in with_dev and not task.surprise(la)]
 
 
 def at_home(ranker: Ranker) -> Ranker:
-    """As its dev queries are chosen from this configuration's collection: the languages of a ranker trained on another do not hold here."""
-    return ranker.model_copy(update={"languages": [], "data": None}) if ranker.data else ranker
+    """The ranker as its dev queries are chosen from this configuration's own collection.
+
+    The languages of a ranker that was trained on another collection do not hold here.
+    """
+    if ranker.data is None:
+        return ranker
+    return ranker.model_copy(update={"languages": [], "data": None})
 
 
 def texts_of(task: Task, language: str, split: str) -> Texts:
-    queries = {q.qid: q.text for q in task.queries(language, split)}
+    """A function from (query id, docid) pairs of a language and split to their texts."""
+    queries = {query.qid: query.text for query in task.queries(language, split)}
     store = task.passages(language)
-    return lambda pairs: ([queries[q] for q, _ in pairs], [store.text(d) for _, d in pairs])
+
+    def texts(pairs: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]:
+        return [queries[qid] for qid, _ in pairs], [store.text(docid) for _, docid in pairs]
+
+    return texts
+
+
+class Sampled(NamedTuple):
+    """Of one language: queries with the hybrid's passages, and their judgments."""
+
+    candidates: Run
+    qrels: Qrels
 
 
 class DevSample:
-    """A sample of dev queries, ``count`` a language, and their candidates to ``depth``."""
+    """A sample of dev queries, ``count`` a language, and their candidates to ``depth``.
+
+    The sample is fixed by the ranker's seed. ``first_stage`` is nDCG@10 of the hybrid's own order.
+    """
 
     def __init__(self, task: Task, ranker: Ranker, count: int, depth: int):
-        self.task, self.split, self.depth, self.chosen = task, task.config.splits.dev, depth, {}
+        self.task, self.split, self.depth = task, task.config.splits.dev, depth
+        self.chosen: dict[str, Sampled] = {}
         for la in dev_languages(task, ranker):
             qrels = task.judgments(la, self.split)
             qids = sorted(qrels)
-            sample = [
-                qids[i]
-                for i in sorted(generator(ranker.seed, 0, "dev", la).permutation(len(qids))[:count])
-            ]
+            order = generator(ranker.seed, 0, "dev", la).permutation(len(qids))
+            sample = [qids[i] for i in sorted(order[:count])]
             run = task.run("hybrid", la, self.split)
-            self.chosen[la] = ({q: run.get(q, {}) for q in sample}, {q: qrels[q] for q in sample})
-        self.first_stage = (
-            self.mean({la: run for la, (run, _) in self.chosen.items()}) if self.chosen else 0.0
-        )
+            self.chosen[la] = Sampled(
+                candidates={qid: run.get(qid, {}) for qid in sample},
+                qrels={qid: qrels[qid] for qid in sample},
+            )
+        first = {la: sampled.candidates for la, sampled in self.chosen.items()}
+        self.first_stage = self.mean(first) if first else 0.0
 
     def mean(self, runs: dict[str, Run]) -> float:
         """nDCG@10, a mean over languages."""
-        return fmean(score(runs[la], qrels) for la, (_, qrels) in self.chosen.items())
+        return fmean(score(runs[la], sampled.qrels) for la, sampled in self.chosen.items())
 
     def rerank(self, scorer: Scorer) -> dict[str, Run]:
-        found = {}
-        for la, (run, _) in self.chosen.items():
-            pairs = candidate_pairs(run, self.depth)
-            found[la] = reranked(run, pairs, scorer(*texts_of(self.task, la, self.split)(pairs)))
-        return found
+        """The candidates of each language, the best of them by their scores."""
+        runs: dict[str, Run] = {}
+        for la, sampled in self.chosen.items():
+            pairs = candidate_pairs(sampled.candidates, self.depth)
+            scores = scorer(*texts_of(self.task, la, self.split)(pairs))
+            runs[la] = reranked(sampled.candidates, pairs, scores)
+        return runs
 
     def blocks(self, runs: dict[str, Run]) -> list[dict[str, float]]:
         """The scores of each query's reranked candidates."""
-        return [
-            {d: found[q][d] for _, d in candidate_pairs({q: candidates}, self.depth)}
-            for la, found in runs.items()
-            for q, candidates in self.chosen[la][0].items()
-            if candidates
-        ]
+        blocks = []
+        for la, run in runs.items():
+            for qid, candidates in self.chosen[la].candidates.items():
+                if candidates:
+                    pairs = candidate_pairs({qid: candidates}, self.depth)
+                    blocks.append({docid: run[qid][docid] for _, docid in pairs})
+        return blocks
+
+
+# ---- Scoring
 
 
 def tokenizer_of(task: Task, name: str, where: str | Path) -> PairTokenizer:
-    r = task.config.ranking.trainings[name]
+    """A ranker's way from texts to pieces; ``where`` is the folder or hub id of its tokenizer."""
+    ranker = task.config.ranking.trainings[name]
+    max_length = ranker.max_length
+    if ranker.model is not None:  # it may be the model's own
+        config = json.loads((Path(where) / "config.json").read_text("utf-8"))
+        max_length = config[LENGTHS]["max_length"]
     return PairTokenizer(
         backbones.load_tokenizer(str(where)),
-        r.query_length,
-        r.max_length,
-        origin(task, name).prune_vocabulary,
+        ranker.query_length,
+        max_length,
+        pruned=origin(task, name).prune_vocabulary,
     )
 
 
@@ -191,45 +304,38 @@ def load(
     where: Path | None = None,
     number_format: str | None = None,
 ) -> Scorer:
-    """A trained ranker, in the ``number_format`` of its training if no other is given; ``where``: the folder that the ``backend`` made of it."""
-    from ranking import backends
-    from ranking.engine import precision
+    """A ranker's model as a scorer.
 
-    number_format = number_format or precision(
-        task.config.ranking.trainings[name].precision,
-        backbones.backbone(origin(task, name).backbone).half,
-    )
+    In the ``number_format`` of its settings if no other is given; ``where``: the folder that the
+    ``backend`` made of the model, if it made one.
+    """
+    from ranking import backends
+    from training.engine import precision
+
     model = trained.path / "model"
-    forward, device, made = backends.BACKENDS[backend](where or model, number_format)
+    if number_format is None:
+        wanted = task.config.ranking.trainings[name].precision
+        number_format = precision(wanted, half=backends.bears_half(model))
+    forward, device, known_as = backends.BACKENDS[backend](where or model, number_format)
     tokenize = tokenizer_of(task, name, model)
-    files = [
-        file_digest(p, task.config.home / "digests")
-        for p in sorted({*model.glob("*.safetensors"), model / "config.json"})
-    ]
+    weights = sorted({*model.glob("*.safetensors"), model / "config.json"})
     identity = digest(
-        [files, tokenize.identity, tokenize.query_length, tokenize.max_length, made, device]
+        [
+            [file_digest(path, task.config.home / "digests") for path in weights],
+            tokenize.identity,
+            tokenize.query_length,
+            tokenize.max_length,
+            known_as,
+            device,
+        ]
     )
     return Scorer(forward, tokenize, task.config.ranking.rerank.batch_tokens, device, identity)
 
 
 @once
 def scores_of(task: Task, trained: Step, scorer: Scorer) -> Scores:
-    """A ranker's score store, opened once for all its runs; it lies beside the outputs and goes with them."""
+    """A ranker's score store, opened once for all its runs.
+
+    It lies beside the step's output and goes with it.
+    """
     return Scores(kept_beside(trained.path) / scorer.identity)
-
-
-def transductive(task: Task, name: str) -> bool:
-    """Whether a ranker, or one that it starts from or learns from, was trained on unlabelled queries of a split that is evaluated."""
-    r, known = task.config.ranking.trainings[name], task.config.ranking.trainings
-    own = r.data is None and task.config.data_aug[r.recipe].targets
-    return bool(own) or any(
-        transductive(task, other) for other in (r.start, r.teacher) if other in known
-    )
-
-
-def note_chain(task: Task, name: str) -> str:
-    """``pre → name`` as far as there is a chain."""
-    names, known = [name], task.config.ranking.trainings
-    while (start := known[names[0]].start) in known:
-        names.insert(0, start)
-    return " → ".join(names)

@@ -1,4 +1,4 @@
-"""A trained cross-encoder for use from Python, without a configuration or a work folder."""
+"""A cross-encoder for use from Python, without a configuration or a work folder."""
 
 import json
 from collections.abc import Sequence
@@ -9,14 +9,17 @@ from core.errors import InputError
 from ranking.pairs import PairTokenizer
 from ranking.rerank import Scorer
 
-LENGTHS = "continuum"  # the key of config.json where an exported model keeps its lengths
+LENGTHS = "continuum"  # the key of config.json where a model keeps its lengths
+DEFAULT_LENGTHS = {"query_length": 64, "max_length": 256}  # of a model without that key
 
 
 class Reranker:
-    """A folder with a cross-encoder: one that ``ranking.export`` wrote, the ``model`` of a ranker's output, or any other with one label.
+    """A folder with a cross-encoder as a scorer of texts.
 
-    ``backend``: torch or openvino (faster on a CPU). ``precision`` as in the configuration. Lengths in pieces, those that the model was
-    trained with if it was exported, otherwise 64 and 256. Raises InputError for a folder that is none.
+    One that ``ranking.export`` wrote, the ``model`` of a ranker's output, or any other with one
+    label. ``backend``: torch or openvino (faster on a CPU). ``precision`` as in the configuration.
+    Lengths in pieces: those that the model was trained with if it was exported, otherwise 64 and
+    256. Raises InputError for a folder that is none, and for fp16 where the model overflows in it.
     """
 
     def __init__(
@@ -28,28 +31,22 @@ class Reranker:
         max_length: int | None = None,
         batch_tokens: int = 16384,
     ):
-        from ranking import backends, engine
+        from ranking import backends
+        from training import engine
 
         folder = Path(folder)
-        if not (folder / "config.json").is_file():
-            raise InputError(
-                f"{folder}: holds no config.json; expected a folder with a cross-encoder, as python -m ranking.export writes it"
-            )
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        labels = len(config.get("id2label", {0: ""}))
-        if labels != 1:
-            raise InputError(f"{folder}: has {labels} labels, expected a cross-encoder with one")
-        known = {"query_length": 64, "max_length": 256, **config.get(LENGTHS, {})}
+        lengths = {**DEFAULT_LENGTHS, **model_config(folder).get(LENGTHS, {})}
         tokenize = PairTokenizer(
             backbones.load_tokenizer(str(folder)),
-            query_length or known["query_length"],
-            max_length or known["max_length"],
+            query_length or lengths["query_length"],
+            max_length or lengths["max_length"],
         )
-        forward, device, _ = backends.BACKENDS[backend](folder, engine.precision(precision))
+        number_format = engine.precision(precision, half=backends.bears_half(folder))
+        forward, device, _ = backends.BACKENDS[backend](folder, number_format)
         self.scorer = Scorer(forward, tokenize, batch_tokens, device)
 
     def score(self, query: str, passages: Sequence[str]) -> list[float]:
-        """A logit a passage; a passage with a title is ``title + "\\n" + text``, as it was trained."""
+        """A logit a passage; a title stands on a line of its own before the text."""
         return self.scorer([query] * len(passages), passages).tolist()
 
     def rank(
@@ -57,4 +54,20 @@ class Reranker:
     ) -> list[tuple[int, float]]:
         """(place in ``passages``, logit), the best first, ties in the order given."""
         scores = self.score(query, passages)
-        return [(i, scores[i]) for i in sorted(range(len(passages)), key=lambda i: -scores[i])[:k]]
+        order = sorted(range(len(passages)), key=lambda place: -scores[place])
+        return [(place, scores[place]) for place in order[:k]]
+
+
+def model_config(folder: Path) -> dict:
+    """The config.json of a cross-encoder with one label; InputError for a folder without one."""
+    file = folder / "config.json"
+    if not file.is_file():
+        raise InputError(
+            f"{folder}: holds no config.json; expected a folder with a cross-encoder, "
+            "as python -m ranking.export writes it"
+        )
+    config = json.loads(file.read_text("utf-8"))
+    labels = len(config.get("id2label", {0: ""}))
+    if labels != 1:
+        raise InputError(f"{folder}: has {labels} labels, expected a cross-encoder with one")
+    return config

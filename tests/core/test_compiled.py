@@ -25,7 +25,10 @@ def test_the_same_numbers_as_torch_for_any_shape(tiny_body):
 
 
 def test_nothing_is_reported_to_anybody():
-    code = "import sys; from core.compiled import package; package('openvino'), package('nncf'); print(sys.modules['openvino_telemetry'])"
+    code = (
+        "import sys; from core.compiled import package; package('openvino'), package('nncf'); "
+        "print(sys.modules['openvino_telemetry'])"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code],
@@ -42,6 +45,7 @@ def test_a_package_that_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(
         InputError,
-        match="openvino and int8 need the package nncf; install requirements.txt, or set backend=torch",
+        match="openvino and int8 need the package nncf; install requirements.txt, "
+        "or set backend=torch",
     ):
         package("nncf")

@@ -70,3 +70,18 @@ def test_a_head_that_is_not_known_in_bf16(tmp_path):
 def test_what_bears_fp16(tmp_path, model_type, bears):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
     assert backends.bears_half(tmp_path) is bears
+
+
+@pytest.mark.parametrize(
+    "native, half, expected", [(True, True, "bf16"), (False, True, "fp16"), (False, False, "fp32")]
+)
+def test_bf16_that_a_gpu_only_emulates_is_not_chosen(monkeypatch, native, half, expected):
+    """As of a T4, which torch calls able of bf16 when emulation counts."""
+    from training.engine import precision
+
+    def is_bf16_supported(including_emulation=True):
+        return native or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_bf16_supported)
+    assert precision("auto", half) == expected

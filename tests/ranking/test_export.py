@@ -1,4 +1,4 @@
-"""A trained ranker out of the house: the same scores in sentence-transformers, in plain transformers and from Python."""
+"""A ranker out of the house: the same scores in sentence-transformers, transformers and Python."""
 
 import json
 
@@ -35,7 +35,7 @@ def test_sentence_transformers_scores_as_we_do(folder, expected):
     from sentence_transformers import CrossEncoder
 
     model = CrossEncoder(str(folder), device="cpu")
-    assert model.predict(list(zip(*TEXTS))) == pytest.approx(expected, abs=1e-5)
+    assert model.predict(list(zip(*TEXTS, strict=True))) == pytest.approx(expected, abs=1e-5)
 
 
 def test_plain_transformers_scores_as_we_do(folder, expected):
@@ -56,25 +56,35 @@ def test_plain_transformers_scores_as_we_do(folder, expected):
 )
 def test_from_python(folder, expected, backend, precision, within):
     reranker = Reranker(folder, backend, precision)
-    assert [reranker.score(q, [p])[0] for q, p in zip(*TEXTS)] == pytest.approx(
-        expected, abs=within
-    )
-    scores = reranker.score("tea", [*TEXTS[1], TEXTS[1][0]])
-    found = reranker.rank("tea", [*TEXTS[1], TEXTS[1][0]])
-    assert (
-        [i for i, _ in found] == sorted(range(3), key=lambda i: -scores[i])
-        and reranker.rank("tea", TEXTS[1], k=1) == found[:1]
-        or len(found) == 3
-    )
+    own = [reranker.score(query, [text])[0] for query, text in zip(*TEXTS, strict=True)]
+    assert own == pytest.approx(expected, abs=within)
+    passages = [*TEXTS[1], TEXTS[1][0]]
+    scores = reranker.score("tea", passages)
+    ranking = reranker.rank("tea", passages)
+    assert [place for place, _ in ranking] == sorted(range(3), key=lambda place: -scores[place])
+    assert [score for _, score in ranking] == sorted(scores, reverse=True)
+    assert reranker.rank("tea", passages, k=1) == ranking[:1]
     assert np.isfinite(scores).all()
 
 
 def test_scores_of_two_number_formats_are_kept_apart(folder):
     assert [backends.openvino_backend(folder, f)[2] for f in ("fp32", "bf16", "fp16")] == [
         "openvino fp32",
-        "openvino bf16",
+        "openvino bf16, head in fp32",
         "openvino fp32",
     ]
+
+
+def test_a_model_that_overflows_in_fp16(tmp_path, monkeypatch):
+    """``Reranker`` asked for fp16 where the configuration's own scoring refuses it."""
+    import small
+
+    small.tokenizer().save_pretrained(tmp_path)
+    config = {"model_type": "deberta-v2", "id2label": {"0": "LABEL_0"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(InputError, match="found fp16, expected bf16 or fp32: this backbone over"):
+        Reranker(tmp_path, precision="fp16")
 
 
 def test_the_card_and_where_it_came_from(folder, trained):
@@ -128,3 +138,35 @@ def test_errors(trained, folder, tmp_path):
     (tmp_path / "config.json").write_text('{"id2label": {"0": "a", "1": "b"}}')
     with pytest.raises(InputError, match="has 2 labels, expected a cross-encoder with one"):
         Reranker(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["CONFIG", "seed=3", "large", "OUT"],
+        ["CONFIG", "large", "OUT", "seed=3"],
+        ["CONFIG", "large", "seed=3", "OUT"],
+    ],
+)
+def test_settings_may_stand_anywhere(tmp_path, monkeypatch, words):
+    """``CONFIG RANKER FOLDER key=value`` refused the ranker as a setting."""
+    from core.config import from_arguments
+    from ranking.export import add_arguments
+
+    path = tmp_path / "one.yaml"
+    path.write_text(f"collection: {{path: {tmp_path}}}\n")
+    places = {"CONFIG": str(path), "OUT": str(tmp_path / "out")}
+    monkeypatch.setattr("sys.argv", ["export", *(places.get(word, word) for word in words)])
+    config, options = from_arguments("test", add_arguments)
+    assert (config.seed, options.ranker, options.folder) == (3, "large", tmp_path / "out")
+
+
+def test_a_word_that_is_no_setting(tmp_path, monkeypatch):
+    from core.config import from_arguments
+    from ranking.export import add_arguments
+
+    path = tmp_path / "one.yaml"
+    path.write_text(f"collection: {{path: {tmp_path}}}\n")
+    monkeypatch.setattr("sys.argv", ["export", str(path), "seed", "large", "out"])
+    with pytest.raises(InputError, match="argument 'seed': expected key=value"):
+        from_arguments("test", add_arguments)

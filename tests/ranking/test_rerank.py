@@ -13,7 +13,8 @@ class Words:
     """A tokenizer of single characters for these tests: ids are code points."""
 
     def __call__(self, queries, passages):
-        return [{"input_ids": [ord(c) for c in q + p]} for q, p in zip(queries, passages)]
+        texts = [query + passage for query, passage in zip(queries, passages, strict=True)]
+        return [{"input_ids": [ord(c) for c in text]} for text in texts]
 
     def pad(self, rows, _device):
         longest = max(len(r["input_ids"]) for r in rows)
@@ -25,7 +26,10 @@ class Words:
 
 
 class Counted:
-    """Logits are sums of code points; counts the pairs it was given, and does what ``then`` says before it answers."""
+    """Logits are sums of code points.
+
+    Counts the pairs it was given, and does what ``then`` says before it answers.
+    """
 
     def __init__(self, then=lambda counted: None):
         self.pairs, self.sizes, self.then = 0, [], then
@@ -105,7 +109,8 @@ def test_memory_that_runs_out(capsys):
     def smaller(counted):
         if counted.sizes[-1][1] > 4:
             raise RuntimeError(
-                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: "
+                "you tried to allocate 9 bytes"
             )
 
     with pytest.raises(
@@ -123,7 +128,8 @@ def test_memory_that_runs_out(capsys):
 def test_scores_that_are_not_finite(tmp_path):
     with pytest.raises(
         InputError,
-        match="test: the score of query 2 and passage cccc is not finite; train or score with precision=fp32",
+        match="test: the score of query 2 and passage cccc is not finite; "
+        "train or score with precision=fp32",
     ):
         scored(lambda i: torch.where(i["input_ids"].sum(1) > 400, torch.nan, 1.0), tmp_path)
     assert not list(tmp_path.iterdir()), "nothing of such a batch is kept"

@@ -1,0 +1,207 @@
+"""Given rankers: finished cross-encoders, from a folder or the hub, that score as they are.
+
+``ranking.rankers.NAME: {model: …}`` takes any transformers model for sequence classification with
+one label, also as sentence-transformers saves its ``CrossEncoder``. Nothing is trained; the step
+``ranker/NAME`` copies the model to where a trained one would lie, so that all later steps are the
+same. What would make scores others than the model's own is refused by name.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from core import backbones, distributed
+from core.artefacts import TrainedRanker
+from core.errors import InputError
+from core.files import write_json
+from core.settings import Ranker
+from core.steps import Plan, Step
+from core.task import Task
+from ranking.pairs import PairTokenizer
+from ranking.reranker import LENGTHS, model_config
+
+SCORING = ("model", "query_length", "max_length", "precision", "depth", "after", "round")
+"""The settings that a given ranker may have: all others are of training."""
+
+# Model types whose first position is behind the padding piece's number
+SHIFTED_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet")
+
+
+def check(task: Task, name: str) -> None:
+    """Raises InputError for a setting of training, and for a folder that holds no such model."""
+    ranker = task.config.ranking.trainings[name]
+    assert ranker.model is not None
+    of_training = sorted(ranker.model_fields_set - set(SCORING))
+    if of_training:
+        raise InputError(
+            f"ranking: {name} has model={ranker.model} and {', '.join(of_training)}; a given model "
+            "is not trained, take the setting away (to train it further, start another ranker "
+            f"from it: start={name})"
+        )
+    backbones.backbone(ranker.model)
+    if Path(ranker.model).is_dir():
+        model_config(Path(ranker.model))
+
+
+def add_given(task: Task, steps: Plan, name: str) -> Step:
+    """The step of a given ranker: its recipe is the model, and how it is used."""
+    ranker = task.config.ranking.trainings[name]
+    assert ranker.model is not None
+    own_length = "max_length" not in ranker.model_fields_set
+    settings = {
+        "model": backbones.fingerprint(ranker.model, task.config.models),
+        "query_length": ranker.query_length,
+        "max_length": None if own_length else ranker.max_length,
+        "precision": resolved_precision(ranker),
+    }
+    return steps.add(
+        TrainedRanker(name),
+        version=1,
+        settings=settings,
+        inputs=[],
+        build=lambda folder: build(task, name, folder),
+        seconds=30,
+        disk=5e8,
+        memory=3e9,
+    )
+
+
+def resolved_precision(ranker: Ranker) -> str:
+    """The setting, or what ``auto`` comes to on this machine where that is not fp32.
+
+    Scores in bf16 and in fp32 are two. Raises InputError for fp16 on a CPU.
+    """
+    from training.engine import precision
+
+    number_format = precision(ranker.precision)
+    return ranker.precision if number_format == "fp32" else number_format
+
+
+def build(task: Task, name: str, folder: Path) -> None:
+    """Writes ``model``, with the lengths that it is used with, and a ``training.json`` without one.
+
+    Raises InputError for a model that is no cross-encoder with one label, that lacks weights, that
+    puts prompts or other modules around its scores, or that reads less than ``max_length``.
+    """
+    ranker = task.config.ranking.trainings[name]
+    assert ranker.model is not None
+    where = backbones.source(ranker.model, task.config.models)
+    refuse_modules(where)
+    refuse_prompts(where)
+    model = load(where)
+    tokenizer = backbones.load_tokenizer(where)
+    if tokenizer.pad_token_id is None:
+        raise InputError(f"{where}: its tokenizer has no padding piece, which batches need")
+    longest = max_length(ranker, where, model.config, tokenizer)
+    tokenize = PairTokenizer(tokenizer, ranker.query_length, longest)  # refuses a slow one
+    if ranker.query_length > longest - special_pieces(tokenize):
+        raise InputError(
+            f"ranking: {name}: query_length {ranker.query_length} does not fit into the "
+            f"{longest} pieces that the model reads; lower it"
+        )
+    if distributed.rank() > 0:
+        return
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    config_file = folder / "model" / "config.json"
+    lengths = {"query_length": ranker.query_length, "max_length": longest}
+    write_json(config_file, {**json.loads(config_file.read_text("utf-8")), LENGTHS: lengths})
+    note = {"given": ranker.model, "history": [], "best": -1.0, "best_step": 0}
+    write_json(folder / "training.json", {**note, "settings": ranker.model_dump()})
+
+
+def special_pieces(tokenize: PairTokenizer) -> int:
+    """How many pieces of a pair are neither the query's nor the passage's."""
+    template = tokenize.template
+    return len(template.before) + len(template.between) + len(template.after)
+
+
+def load(where: str) -> Any:
+    """The model with its weights as they are stored.
+
+    Raises InputError for several labels, and for weights that the checkpoint lacks: transformers
+    would draw them at random, and the scores would mean nothing.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    config = backbones.load_config(where, layers=None)
+    if config.num_labels != 1:
+        raise InputError(
+            f"{where}: has {config.num_labels} labels, expected a cross-encoder with one"
+        )
+    weights = backbones.weights_of(where)
+    model, report = backbones.loading(
+        where,
+        lambda: AutoModelForSequenceClassification.from_pretrained(
+            where,
+            config=config,
+            trust_remote_code=False,
+            output_loading_info=True,
+            dtype="auto",
+            **weights,
+        ),
+    )
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise InputError(
+            f"{where}: its weights lack {', '.join(missing[:3])}, so it is no finished "
+            "cross-encoder; name one, or train a ranker from it (backbone=…)"
+        )
+    return model.eval()
+
+
+def max_length(ranker: Ranker, where: str, config: Any, tokenizer: Any) -> int:
+    """Pieces of a pair: the setting, or without it what sentence-transformers cuts at."""
+    positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
+    if config.model_type in SHIFTED_POSITIONS:
+        positions -= tokenizer.pad_token_id + 1
+    if "max_length" not in ranker.model_fields_set:
+        return min(positions, tokenizer.model_max_length)
+    if ranker.max_length > positions:
+        raise InputError(
+            f"{where}: max_length: found {ranker.max_length}, expected at most {positions}, "
+            "the positions that the model has"
+        )
+    return ranker.max_length
+
+
+def refuse_modules(where: str) -> None:
+    """Raises InputError for what sentence-transformers would do beside running the transformer."""
+    for module in read(where, "modules.json") or []:
+        kind = module["type"].rsplit(".", 1)[1]
+        if kind != "Transformer" or module["path"]:
+            raise InputError(
+                f"{where}: its modules.json has the module {kind} in {module['path'] or 'its root'}, "
+                "expected a transformer for sequence classification in its root alone"
+            )
+    settings = read(where, "sentence_bert_config.json") or {}
+    task_kind = settings.get("transformer_task", "sequence-classification")
+    if task_kind != "sequence-classification":
+        raise InputError(
+            f"{where}: its sentence_bert_config.json has transformer_task={task_kind}, "
+            "expected sequence-classification"
+        )
+    for key in ("do_lower_case", "processing_kwargs"):
+        if settings.get(key):
+            raise InputError(
+                f"{where}: its sentence_bert_config.json sets {key}={settings[key]}, which changes "
+                "its input and is not supported; name a model without it"
+            )
+
+
+def refuse_prompts(where: str) -> None:
+    """Raises InputError for a prompt that sentence-transformers would put before every text."""
+    settings = read(where, "config_sentence_transformers.json") or {}
+    default = settings.get("default_prompt_name")
+    prompt = (settings.get("prompts") or {}).get(default)
+    if prompt:
+        raise InputError(
+            f"{where}: its config_sentence_transformers.json has the prompt {default}={prompt!r} "
+            "for all texts, which is not supported; name a model without default_prompt_name"
+        )
+
+
+def read(where: str, name: str) -> Any:
+    """A JSON file of the model; None if it has none."""
+    path = backbones.loading(where, lambda: backbones.model_file(where, name))
+    return json.loads(path.read_text("utf-8")) if path else None
