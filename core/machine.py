@@ -1,21 +1,32 @@
-"""How fast this machine is beside the two cores that all estimates were measured on."""
+"""How fast this machine is beside the two cores that all estimates were measured on.
+
+Estimates are for a plan: they tell minutes from days, and no more.
+"""
 
 import os
 import re
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 MEASURED_CORES = 2
 GPU_FACTOR = 500  # a data-centre GPU beside two cores (0.15 TFLOP/s in fp32): an order of magnitude
+DEVICES = Path("/dev")
 
 
 @cache
 def gpus() -> int:
-    """CUDA devices that a process would see, counted without importing torch."""
+    """CUDA devices that a process would see, counted without importing torch.
+
+    CUDA_VISIBLE_DEVICES names them (parts of a GPU, too) up to the first that is none; without it
+    all of the machine's are seen.
+    """
+    present = [path for path in DEVICES.glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name)]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
-    return sum(bool(re.fullmatch(r"nvidia\d+", path.name)) for path in Path("/dev").glob("nvidia*"))
+    if visible is None or not present:
+        return len(present)
+    names = (name.strip() for name in visible.split(","))
+    return len(list(takewhile(lambda name: name not in ("", "-1"), names)))
 
 
 def cores() -> int:
@@ -36,7 +47,11 @@ def model_seconds(on_two_cores: float) -> float:
 
 
 def described() -> str:
-    """What the estimates are for, as ``on 2 cores`` or ``on 8 GPUs``."""
-    if gpus():
-        return f"on {gpus()} GPU" + ("s" if gpus() > 1 else "")
-    return f"on {cores()} core" + ("s" if cores() > 1 else "")
+    """What the estimates are for, as ``on 2 cores`` or ``on 8 GPUs and 64 cores``."""
+    of_cores = counted(cores(), "core")
+    return f"on {counted(gpus(), 'GPU')} and {of_cores}" if gpus() else f"on {of_cores}"
+
+
+def counted(number: int, name: str) -> str:
+    """A number of things, as one says it."""
+    return f"{number} {name}" if number == 1 else f"{number} {name}s"

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-from core import backbones
 from core.artefacts import RankedRun, TrainedRanker
 from core.building import run_steps
 from core.config import from_arguments
@@ -118,6 +117,9 @@ def manifest(task: Task) -> dict:
     for language, _ in task.pairs(split):
         step = task.step(RankedRun(config.submission.system, language, split))
         runs[language] = digest((step.path / "run.trec").read_text("utf-8"))
+    checkpoints = {}
+    for name in config.ranking.rankers:
+        checkpoints[name] = task.step(TrainedRanker(name)).fingerprint
     recipes = {}
     for stage in (search, rank, fuse):
         for step in stage.plan(task).values():
@@ -129,19 +131,11 @@ def manifest(task: Task) -> dict:
         **config.submission.model_dump(),
         "config": config.model_dump(mode="json", exclude={"work"}),
         "ensemble": fuse.chosen_weights(task, "ensemble"),
-        "checkpoints": {name: checkpoint(task, name) for name in config.ranking.rankers},
+        "checkpoints": checkpoints,
         "runs": runs,
         "recipes": recipes,
         "code": code_digest(),
     }
-
-
-def checkpoint(task: Task, name: str) -> str:
-    """What a ranker's weights are known by: its training's fingerprint, or a given model's."""
-    given = task.config.ranking.rankers[name].model
-    if given is not None:
-        return backbones.fingerprint(given, task.config.models)
-    return task.step(TrainedRanker(name)).fingerprint
 
 
 def code_digest() -> str:

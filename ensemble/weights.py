@@ -20,7 +20,7 @@ Table = Mapping[str, Mapping[str, float]]  # member -> other member -> correlati
 Value = Callable[[np.ndarray], float]  # of a weight for each member: what they are worth together
 GRID = np.linspace(0.0, 1.0, 21)  # that coordinate ascent tries for one member's weight
 ROUNDS = 30  # of greedy selection
-LEAST_SPREAD = 0.01  # of dev nDCG@10; the paper's rule takes closer members for nearly equal
+HALVED_BY = 0.02  # of dev nDCG@10 behind the best member, which halve a weight by the paper's rule
 
 
 def aligned_members(
@@ -177,32 +177,30 @@ def paper(scores: Mapping[str, float], table: Table) -> dict[str, float]:
     """The paper's rule (4.5): by score above all, less for members that resemble the others.
 
         w_i = a_i * c_i, scaled to sum 1
-        a_i = 1 - 1/2 * (s_max - s_i) / max(s_max - s_min, 0.01)
+        a_i = 2 ** -((s_max - s_i) / 0.02)
         c_i = 1 - 1/2 * max(0, mean_{j != i} r_ij)
 
     s (``scores``): dev nDCG@10; r (``table``): mean per-query correlation.
 
     The paper has words and no formula; each part is one of its sentences.
 
-    - "Primarily determined by their scores": a falls from 1 for the best member to 1/2 for the
-      worst. It is measured on the members' own spread, because the quotient of .802 and .785
-      (its best InfoXLM and mDeBERTa) would leave all weights equal.
+    - "Primarily determined by their scores": every .02 of nDCG@10 behind the best halve a member's
+      weight. Weights in proportion to the scores would be all but equal for its .802, .792 and
+      .785. On some hundred dev queries the standard error of a difference is about .006: what
+      may be chance costs little, what is certain costs half. The distance to the worst plays no
+      part, so another bad member changes nothing between the good ones.
     - "We decrease the weights of models with high correlation coefficients": c falls from 1, for
-      a member that resembles no other, to 1/2. As c is never below 1/2, a member can't outweigh
-      one with twice its a: the best never weighs less than a worst that is .01 or more behind.
+      a member that resembles no other, to 1/2. As it is never below that, a member that is .02 or
+      more behind never outweighs the best.
     - mDeBERTa, the worst, "still contributes positively": no factor is 0.
-
-    Scores less than .01 apart are hardly told apart by some hundred dev queries, so the spread
-    counts as .01 at least, and members of equal scores have equal a.
     """
     best = max(scores.values())
-    spread = max(best - min(scores.values()), LEAST_SPREAD)
     raw = {}
     for name, score in scores.items():
-        by_the_score = 1.0 - 0.5 * (best - score) / spread
+        of_score = 2.0 ** -((best - score) / HALVED_BY)
         others = [table[name][other] for other in scores if other != name]
         resemblance = max(0.0, float(np.mean(others))) if others else 0.0
-        raw[name] = by_the_score * (1.0 - 0.5 * resemblance)
+        raw[name] = of_score * (1.0 - 0.5 * resemblance)
     return scaled(raw)
 
 

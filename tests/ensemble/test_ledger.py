@@ -18,7 +18,7 @@ def test_submissions_scores_and_their_correlation(config, tmp_path):
         submission(c, tmp_path, "b", {"en": 0.6, "th": 0.8}),
         submission(c, tmp_path, "c", {"en": 0.7, "th": 0.9}),
     ]
-    for number, score in zip(ids, (0.4, 0.9, 0.6)):
+    for number, score in zip(ids, (0.4, 0.9, 0.6), strict=True):
         ledger.enter_score(c, f"{number}={score}", "public")
     ledger.enter_score(c, f"{ids[1]}=0.5", "public")
     entries = ledger.read(ledger.path_of(c))

@@ -16,8 +16,10 @@ def texts(key, docids):
 
 @pytest.fixture(scope="module")
 def judged():
-    """80 queries of two languages. The right passage is that which the three members put high together; one query has no candidate and one
-    no right one."""
+    """80 queries of two languages; one has no candidate, and one no right one.
+
+    The right passage is that which the three members put high together.
+    """
     random = np.random.default_rng(7)
     docs = [f"d{i}" for i in range(8)]
     runs, qrels = {n: {"en": {}, "th": {}} for n in "abc"}, {}

@@ -46,8 +46,8 @@ def row(*values):
 
 
 def test_papers_rule_by_hand():
-    """Score parts .75, 1, .5 on the spread .2; correlations .5, .6, .3 leave .75, .7, .85."""
-    raw = {"a": 0.75 * 0.75, "b": 1.0 * 0.7, "c": 0.5 * 0.85}
+    """.1, 0 and .2 behind the best: 5, 0 and 10 halvings; correlations .5, .6, .3, half of them."""
+    raw = {"a": 0.75 / 32, "b": 0.7, "c": 0.85 / 1024}
     expected = {name: value / sum(raw.values()) for name, value in raw.items()}
     assert paper({"a": 0.6, "b": 0.7, "c": 0.5}, TABLE) == pytest.approx(expected)
 
@@ -64,8 +64,8 @@ PRE_FINE_TUNED_ROWS = {"mdeberta": 0.730, "rembert": 0.744, "infoxlm": 0.745}
 @pytest.mark.parametrize(
     "scores, expected",
     [
-        (BEST_ROWS, {"mdeberta": 1 / 2, "rembert": 12 / 17, "infoxlm": 1.0}),
-        (PRE_FINE_TUNED_ROWS, {"mdeberta": 1 / 2, "rembert": 29 / 30, "infoxlm": 1.0}),
+        (BEST_ROWS, {"mdeberta": 2**-0.85, "rembert": 2**-0.5, "infoxlm": 1.0}),
+        (PRE_FINE_TUNED_ROWS, {"mdeberta": 2**-0.75, "rembert": 2**-0.05, "infoxlm": 1.0}),
     ],
 )
 @pytest.mark.parametrize("r", [-0.2, 0.0, 0.9])
@@ -85,23 +85,24 @@ def test_a_member_that_resembles_the_others_counts_less():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_best_weighs_no_less_than_a_worst_that_is_a_point_behind(seed):
+def test_a_member_that_is_02_behind_never_outweighs_the_best(seed):
     random = np.random.default_rng(seed)
     names = "abcd"
-    scores = dict(zip(names, random.uniform(0.3, 0.9, 4).tolist(), strict=True))
-    low, high = min(scores, key=scores.get), max(scores, key=scores.get)
-    assert scores[high] - scores[low] > 0.01
+    scores = dict(zip(names, [0.6, *random.uniform(0.6, 0.7, 3).tolist()], strict=True))
+    scores["b"] = 0.7
     table = {a: dict(zip(names, random.uniform(-1, 1, 4).tolist(), strict=True)) for a in names}
     weights = paper(scores, table)
-    assert weights[high] >= weights[low] > 0 and min(weights.values()) > 0
+    best = max(scores, key=scores.get)
+    behind = [name for name in names if scores[name] <= scores[best] - 0.02]
+    assert "a" in behind and all(0 < weights[name] <= weights[best] for name in behind)
     assert sum(weights.values()) == pytest.approx(1.0)
 
 
-def test_scores_within_a_point_are_nearly_equal():
-    """Of .01, which is the least spread, a tenth: 1 - .05."""
-    assert paper({"a": 0.5, "b": 0.501}, alike("ab", 0.5)) == pytest.approx(
-        {"a": 0.95 / 1.95, "b": 1 / 1.95}
-    )
+def test_another_bad_member_changes_nothing_between_the_good_ones():
+    two = paper({"a": 0.80, "b": 0.79}, alike("ab", 0.5))
+    three = paper({"a": 0.80, "b": 0.79, "c": 0.2}, alike("abc", 0.5))
+    assert three["a"] / three["b"] == pytest.approx(two["a"] / two["b"]) == pytest.approx(2**0.5)
+    assert 0 < three["c"] < 1e-8
 
 
 def test_equal_scores_leave_the_correlations():
@@ -113,7 +114,9 @@ def test_equal_scores_leave_the_correlations():
 
 def test_one_member_and_perfectly_correlated_ones():
     assert paper({"a": 0.5}, {"a": {"a": 1.0}}) == {"a": 1.0}
-    assert paper({"a": 0.5, "b": 0.6}, alike("ab", 1.0)) == pytest.approx({"a": 1 / 3, "b": 2 / 3})
+    assert paper({"a": 0.5, "b": 0.6}, alike("ab", 1.0)) == pytest.approx(
+        {"a": 1 / 33, "b": 32 / 33}
+    )
     assert paper({"a": 0.0, "b": 0.0}, alike("ab", 0.0)) == {"a": 0.5, "b": 0.5}
 
 
@@ -188,9 +191,9 @@ def test_the_better_member_gets_the_weight(rule):
 
 
 def test_shrinkage_by_hand():
-    """Of two members the better one has weight 2/3: a in en, b in th and over all.
+    """a is right in en, where b is second once, and fourth in th, where b is right.
 
-    en has two queries, so that its weights are (2 v + 2 w) / 4, and th's are w, as v is.
+    en has two queries, so that its weights are (2 v + 2 w) / 4; th's are (v + 2 w) / 3.
     """
     a = {
         "en": {"1": {"x": 2.0, "y": 1.0}, "2": {"x": 0.0, "y": 1.0}},
@@ -200,17 +203,32 @@ def test_shrinkage_by_hand():
         "en": {"1": {"x": 1.0, "y": 2.0}, "2": {"x": 0.0, "y": 1.0}},
         "th": {"1": {"w": 1.0, "v": 2.0, "u": 3.0, "x": 4.0}},
     }
+
+    def share(behind):
+        """Of the worse of two, whose correlation is one and the same."""
+        return 2 ** -(behind / 0.02) / (1 + 2 ** -(behind / 0.02))
+
+    second, fourth = 1 / np.log2(3), 1 / np.log2(5)
+    en_a = 1 - share((1 - second) / 2)
+    th_a = share(1 - fourth)
+    all_a = share(((1 - fourth) - (1 - second) / 2) / 2)
     chosen = fit(judged(a=a, b=b), Ensemble(), "paper", 2.0)
-    overall = pytest.approx({"a": 1 / 3, "b": 2 / 3})
-    assert chosen["weights"] == overall
-    assert chosen["by_language"] == {"en": pytest.approx({"a": 0.5, "b": 0.5}), "th": overall}
-    members = aligned_members({"a": {**a, "de": a["th"]}, "b": {**b, "de": b["th"]}})
+    assert chosen["weights"] == pytest.approx({"a": all_a, "b": 1 - all_a})
+    assert chosen["by_language"]["en"]["a"] == pytest.approx((en_a + all_a) / 2)
+    assert chosen["by_language"]["th"]["a"] == pytest.approx((th_a + 2 * all_a) / 3)
+
+
+def test_a_language_without_weights_of_its_own_has_the_global_ones():
+    members = aligned_members({"a": {**GOOD, "de": GOOD["th"]}, "b": {**BAD, "de": BAD["th"]}})
+    chosen = {
+        "weights": {"a": 0.25, "b": 0.75},
+        "by_language": {"en": {"a": 0.5, "b": 0.5}, "th": {"a": 1.0, "b": 0.0}},
+    }
     values = apply(members, chosen, Ensemble(normalise="none"))
-    assert values[0, :2].tolist() == pytest.approx([1.5, 1.5])
-    assert members.docids[-1] == ["x", "w", "v", "u"]
-    assert values[-1].tolist() == pytest.approx([3.0, 2.0, 7 / 3, 8 / 3]), (
-        "a language without its own has the global ones"
-    )
+    assert members.docids[0] == ["z", "y", "x"] and members.docids[-1] == ["y", "x"]
+    assert values[0].tolist() == [2.0, 2.0, 2.0]
+    assert values[2, :2].tolist() == [0.0, 1.0] and members.queries[2][0] == "th"
+    assert values[-1, :2].tolist() == [0.75, 0.25] and members.queries[-1][0] == "de"
 
 
 def test_what_the_new_version_covers():
