@@ -176,11 +176,25 @@ def configuration(
     layers += [argument_layer(argument) for argument in arguments]
     rankers = {}
     for other in rows_with_rankers(ablation, name):
-        changes = [ablation.rows[above].ranker for above in lineage(ablation, other, path)]
-        rankers[other] = reduce(merged, changes, {"seed": seed, **ablation.ranker})
+        rankers[other] = ranker_of(ablation, path, other, seed)
     whole = merged_layers(Config, layers)
     whole["ranking"] = {**whole.get("ranking", {}), "rankers": rankers or {PLACEHOLDER: {}}}
     return from_layers([(f"{path}: row {name}", whole)], path, f"{path.stem}-{name}-{seed}")
+
+
+def ranker_of(ablation: Ablation, path: Path, name: str, seed: int) -> dict:
+    """A row's ranker: what its lineage changes of that of all rows, with the seed.
+
+    A given model is not trained: it has what its lineage says alone.
+    """
+    changes = [ablation.rows[above].ranker for above in lineage(ablation, name, path)]
+    of_all = {} if is_given(ablation, path, name) else {"seed": seed, **ablation.ranker}
+    return reduce(merged, changes, of_all)
+
+
+def is_given(ablation: Ablation, path: Path, name: str) -> bool:
+    """Whether a row's ranker is a given model."""
+    return any("model" in ablation.rows[above].ranker for above in lineage(ablation, name, path))
 
 
 def rows_with_rankers(ablation: Ablation, name: str) -> list[str]:
@@ -194,9 +208,12 @@ def system_of(ablation: Ablation, name: str) -> str:
     return ablation.rows[name].system or name
 
 
-def trained(ablation: Ablation, name: str) -> bool:
-    """Whether a row's figures depend on the seed."""
-    return ablation.rows[name].system not in (*RETRIEVERS, "hybrid")
+def depends_on_seed(ablation: Ablation, path: Path, name: str) -> bool:
+    """Whether a row measures what was trained here."""
+    system = ablation.rows[name].system
+    if system is None:
+        return not is_given(ablation, path, name)
+    return system not in (*RETRIEVERS, "hybrid")
 
 
 def split_of(ablation: Ablation, config: Config) -> str:
@@ -264,7 +281,7 @@ def run(path: Path, arguments: Sequence[str], only: Sequence[str] = ()) -> dict[
     rows: dict[str, Figures] = {}
     for seed in ablation.seeds:
         for name in ablation.rows:
-            if seed != ablation.seeds[0] and not trained(ablation, name):
+            if seed != ablation.seeds[0] and not depends_on_seed(ablation, path, name):
                 continue
             say(f"row {name}, seed {seed}")
             config = configuration(ablation, path, name, seed, arguments)

@@ -72,7 +72,10 @@ def test_constant_scores(normalise, value):
 
 
 def test_fusions_by_hand():
-    """Ranks: a x 1, y 2, z 3; b y 1, w 2. Borda of four passages: a gives 4, 3, 2 and w the one point left; b gives y 4, w 3, x and z 1.5."""
+    """Ranks: a x 1, y 2, z 3; b y 1, w 2.
+
+    Borda of four passages: a gives 4, 3, 2 and w the one point left; b gives y 4, w 3, x and z 1.5.
+    """
     assert fused("combmnz") == {"x": 4.0, "y": 24.0, "z": 0.0, "w": 5.0}
     assert fused("combanz") == {"x": 4.0, "y": 6.0, "z": 0.0, "w": 5.0}
     assert fused("rrf") == pytest.approx(
@@ -97,7 +100,7 @@ def test_a_query_of_one_run_alone():
 
 def test_ranks_break_ties_as_everywhere():
     aligned = align({"a": {"1": {"d1": 1.0, "d10": 1.0, "d2": 1.0, "d3": 2.0}}})
-    assert dict(zip(aligned.docids[0], ranks(aligned.scores)[0, 0])) == {
+    assert dict(zip(aligned.docids[0], ranks(aligned.scores)[0, 0], strict=True)) == {
         "d3": 1,
         "d2": 2,
         "d10": 3,
@@ -132,7 +135,7 @@ def test_weighted_sum_one_passage_at_a_time(normalise, missing):
     random = np.random.default_rng(1)
     for _ in range(5):
         runs = random_runs(random)
-        weights = dict(zip(runs, random.random(len(runs))))
+        weights = dict(zip(runs, random.random(len(runs)), strict=True))
         found = fuse(runs, weights, normalise, missing)
         for q in found:
             parts = {n: one(runs[n][q], normalise) for n in runs}

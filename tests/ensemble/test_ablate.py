@@ -156,6 +156,16 @@ def test_the_mean_over_languages_and_seeds_is_what_is_tested():
     assert b["p"] == pytest.approx(2 / 32, abs=0.01), "all signs kept, or all flipped"
 
 
+def test_a_given_model_is_a_row(path, tmp_path):
+    """It has no settings of training, also not those of all rows, and one seed is enough."""
+    path.write_text(ROWS + f"  shelf: {{on: first, ranker: {{model: {tmp_path}, depth: 3}}}}\n")
+    ablation = ablate.read(path)
+    ranker = ablate.configuration(ablation, path, "shelf", 1, []).ranking.rankers["shelf"]
+    assert ranker.model_fields_set == {"model", "depth"}
+    seeded = [name for name in ablation.rows if ablate.depends_on_seed(ablation, path, name)]
+    assert seeded == ["baseline", "ns1", "wide", "both"]
+
+
 def test_a_row_on_a_later_one(path):
     path.write_text(
         ROWS.replace("baseline: {on: first}", "baseline: {on: zeroth}") + "  zeroth: {}\n"

@@ -1,4 +1,7 @@
-"""The report in a real browser, where there is one (Debian's package chromium; any Chromium or Chrome on the PATH)."""
+"""The report in a real browser, where there is one.
+
+Debian's package chromium, or any Chromium or Chrome on the PATH.
+"""
 
 import json
 import re
@@ -14,9 +17,17 @@ BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on the PATH")
-LOOK = """<script>document.documentElement.dataset.seen = JSON.stringify([...document.querySelectorAll('.query')].map(e => ({text: e.textContent,
-height: e.getBoundingClientRect().height, width: e.getBoundingClientRect().width, direction: getComputedStyle(e).direction})).concat([
-{wide: document.documentElement.scrollWidth - window.innerWidth, paper: getComputedStyle(document.body).backgroundColor}]));</script>"""
+LOOK = """<script>
+function looks(e) {
+  const box = e.getBoundingClientRect();
+  return {text: e.textContent, height: box.height, width: box.width,
+          direction: getComputedStyle(e).direction};
+}
+document.documentElement.dataset.seen = JSON.stringify(
+  [...document.querySelectorAll('.query')].map(looks).concat([
+    {wide: document.documentElement.scrollWidth - window.innerWidth,
+     paper: getComputedStyle(document.body).backgroundColor}]));
+</script>"""
 
 
 def opened(html, folder, *options):
@@ -71,7 +82,8 @@ def html():
             [
                 story(
                     "is this safe",
-                    "<script>document.title = 'broken into'; console.error('ran')</script><img src=x onerror=\"document.title = 'broken into'\">",
+                    "<script>document.title = 'broken into'; console.error('ran')</script>"
+                    "<img src=x onerror=\"document.title = 'broken into'\">",
                 )
             ],
         ),
