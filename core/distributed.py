@@ -1,18 +1,28 @@
-"""Rank, world size and seeds. Without a launcher everything is rank 0 of 1, and torch is not imported."""
+"""Rank, world size and seeds.
+
+Without a launcher everything is rank 0 of 1, and torch is not imported.
+"""
 
 import hashlib
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy
 
 
 def rank() -> int:
+    """Of this process among all, over all machines."""
     return int(os.environ.get("RANK", 0))
 
 
 def world_size() -> int:
+    """Number of processes."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def barrier() -> None:
+    """Waits for all processes."""
     if world_size() > 1:
         import torch.distributed
 
@@ -20,13 +30,14 @@ def barrier() -> None:
 
 
 def device() -> str:
+    """Where models run: the GPU that the launcher gave this process, or the CPU."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def average(values: list[float]) -> list[float]:
-    """Means over the processes."""
+    """Means over the processes, each of which gives as many values."""
     if world_size() == 1:
         return values
     import torch
@@ -36,12 +47,13 @@ def average(values: list[float]) -> list[float]:
     return (total / world_size()).tolist()
 
 
-def seed_of(*parts) -> int:
-    """A 63-bit seed from (seed, epoch, component, …): the same parts give the same seed on every machine."""
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
+def seed_of(*parts: object) -> int:
+    """A 63-bit seed from (seed, epoch, component, …): the same on every machine."""
+    hashed = hashlib.sha256(repr(parts).encode()).digest()
+    return int.from_bytes(hashed[:8], "big") >> 1
 
 
-def generator(*parts):
+def generator(*parts: object) -> "numpy.random.Generator":
     """A numpy generator seeded by ``seed_of(*parts)``."""
     import numpy
 

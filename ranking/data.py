@@ -140,16 +140,16 @@ class Pools:
         keys = draw.codes("language")[rows].astype(np.int64) * qids + draw.codes("qid")[rows]
         _, first_row, query = np.unique(keys, return_index=True, return_inverse=True)
         place = np.empty(len(first_row), np.int32)  # of a query, in the order of first rows
-        place[np.argsort(first_row)] = np.arange(len(first_row), dtype=np.int32)
+        place[np.argsort(first_row)] = np.arange(len(first_row))
         by_query = np.argsort(place[query], kind="stable")
         self.rows = rows[by_query]  # a query's rows lie together
-        query = place[query[by_query]]
-        self.starts = np.searchsorted(query, np.arange(len(first_row) + 1))
+        of_query = place[query[by_query]]
+        self.starts = np.searchsorted(of_query, np.arange(len(first_row) + 1))
         self.labels = draw.labels
         labels = self.labels[self.rows]
         lowest = np.minimum.reduceat(labels, self.starts[:-1]) if len(rows) else labels
-        self.firsts = np.flatnonzero(labels > lowest[query])
-        self.query = query[self.firsts]
+        self.firsts = np.flatnonzero(labels > lowest[of_query])
+        self.query = of_query[self.firsts]
 
     def __len__(self) -> int:
         return len(self.firsts)

@@ -33,10 +33,13 @@ def mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def binary_cross_entropy(logits: torch.Tensor, g: Groups) -> torch.Tensor:
-    """The paper's: each pair by itself, labels may be soft. ``positive_weight`` weighs the positive part."""
-    weight = (
-        None if g.positive_weight == 1.0 else torch.tensor(g.positive_weight, device=logits.device)
-    )
+    """The paper's: each pair by itself, labels may be soft.
+
+    ``positive_weight`` weighs the positive part.
+    """
+    weight = None
+    if g.positive_weight != 1.0:
+        weight = torch.tensor(g.positive_weight, device=logits.device)
     return mean(
         binary_cross_entropy_with_logits(
             logits, g.labels.expand_as(logits), pos_weight=weight, reduction="none"
@@ -56,7 +59,10 @@ def listwise_softmax(logits: torch.Tensor, g: Groups) -> torch.Tensor:
 
 
 def pairwise_logistic(logits: torch.Tensor, g: Groups) -> torch.Tensor:
-    """log(1 + exp(s_j − s_i)) over the pairs of a group where label i is above label j (RankNet, Burges et al. 2005)."""
+    """log(1 + exp(s_j − s_i)) over the pairs of a group where label i is above label j.
+
+    RankNet, Burges et al. 2005.
+    """
     return mean(softplus(-differences(logits)), above(g))
 
 
@@ -81,7 +87,10 @@ def kl_divergence(logits: torch.Tensor, g: Groups) -> torch.Tensor:
 
 
 def masked(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """So low outside the group that the softmax is 0 there, and finite, so that 0 times its logarithm is 0."""
+    """So low outside the group that the softmax is 0 there.
+
+    And finite, so that 0 times its logarithm is 0.
+    """
     return logits.masked_fill(mask == 0, -1e9)
 
 
