@@ -1,18 +1,35 @@
+import ast
 import json
 import zipfile
 
 import numpy as np
 import pytest
 
+from core.artefacts import TrainedRanker
 from core.errors import InputError
 from core.passages import Passages, build_passages
 from core.records import Document
 from core.settings import Submission
 from core.task import Task
 from ensemble.profiles import PROFILES, Entry, strictly_decreasing
-from ensemble.submit import check, code_digest, lines_of, profile, write
+from ensemble.submit import CODE, check, check_given, code_digest, lines_of, profile, write
+from retrieval import search
+from tests.conftest import TOPICS
 
 MIRACL = PROFILES["miracl"]
+
+
+@pytest.fixture
+def small_runs(tmp_path):
+    """Runs of the small collection, the right passage first."""
+    folder = tmp_path / "given"
+    folder.mkdir()
+    for (la, split), rows in TOPICS.items():
+        lines = []
+        for qid, _, good, bad in rows:
+            lines += [f"{qid} Q0 {good} 1 2.0 x", f"{qid} Q0 {bad} 2 1.0 x"]
+        (folder / f"{la}-{split}.trec").write_text("\n".join(lines) + "\n")
+    return folder
 
 
 @pytest.fixture
@@ -252,6 +269,41 @@ def test_depth_of_a_profile(config):
     ):
         profile(Task(config(submission={"depth": 200})))
     assert profile(Task(config(submission={"depth": 200, "profile": "trec"}))) is PROFILES["trec"]
+
+
+def test_a_file_is_checked_where_only_passages_are_made(config, small_runs, tmp_path, capsys):
+    """Nothing of the later stages has to be planned for it."""
+    task = Task(config(retrieval={"sources": ["run"], "run": str(small_runs)}))
+    for step in search.plan(Task(task.config)).values():
+        if step.name.startswith("passages/"):
+            step.path.mkdir(parents=True)
+            step.build(step.path)
+    given = tmp_path / "zip.zip"
+    texts = {la: "".join((small_runs / f"{la}-testA.trec").open()) for la in ("de", "en", "sw")}
+    with zipfile.ZipFile(given, "w") as archive:
+        for la, text in texts.items():
+            track = "surprise" if la == "de" else "known"
+            archive.writestr(f"{track}/{la}-testA.trec", text)
+    check_given(task, given)
+    assert capsys.readouterr().out.splitlines() == [
+        "known/en-testA.trec: 2 lines",
+        "known/sw-testA.trec: 2 lines",
+        "surprise/de-testA.trec: 2 lines",
+        f"{given}: valid",
+    ]
+    assert not any(isinstance(artefact, TrainedRanker) for artefact in task.published)
+
+
+def test_nothing_below_the_submission_knows_of_it():
+    """The arrows between the two are one way, and no import is hidden in a function."""
+    for name in ("fuse", "members", "weights", "estimate", "stacking"):
+        tree = ast.parse((CODE / "ensemble" / f"{name}.py").read_text())
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        names = [alias.name for node in imports for alias in node.names]
+        assert not {"submit", "run", "plan", "results"} & set(names)
+    tree = ast.parse((CODE / "ensemble" / "submit.py").read_text())
+    hidden = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert set(hidden) <= set(tree.body)
 
 
 def test_lines_and_code():
