@@ -418,10 +418,15 @@ def from_arguments(
     parser.add_argument("config", help="a YAML file, for example configs/demo.yaml")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings over the file's")
     add(parser)
-    # Argparse would hand the stage's own arguments the last words, whatever they are
-    arguments = sys.argv[1:]
-    settings = [argument for argument in arguments if SETTING.match(argument)]
-    others = [argument for argument in arguments if not SETTING.match(argument)]
+    # Argparse would hand the stage's own arguments the last words, whatever they are. A word
+    # behind an option is left to it: it may be the option's value (``--score ID=0.7``)
+    settings: list[str] = []
+    others: list[str] = []
+    behind_option = False
+    for word in sys.argv[1:]:
+        is_setting = SETTING.match(word) and not behind_option
+        (settings if is_setting else others).append(word)
+        behind_option = word.startswith("--")
     options = parser.parse_intermixed_args(others)
     return load_config(options.config, [*options.settings, *settings]), options
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from core.config import load_config, merged_layers
+from core.config import from_arguments, load_config, merged_layers
 from core.errors import InputError
 from core.parts import Part
 from core.settings import Config
@@ -221,3 +221,21 @@ def test_an_error_names_the_layer_that_holds_the_list(tmp_path):
     (tmp_path / "below.yaml").write_text("collection: {source: atlas}\nlanguages: [1]\n")
     with pytest.raises(InputError, match="below.yaml: languages.0: found 1, expected a valid str"):
         load_config(tmp_path / "below.yaml", ["seed=1"])
+
+
+@pytest.mark.parametrize(
+    "words, seed, others",
+    [
+        (["seed=3", "--score", "ID=0.7"], 3, ("ID=0.7", False)),
+        (["--score", "ID=0.7", "seed=3"], 3, ("ID=0.7", False)),
+        (["--score=ID=0.7", "--flag", "seed=3"], 3, ("ID=0.7", True)),
+    ],
+)
+def test_an_options_value_is_no_setting(file, monkeypatch, words, seed, others):
+    def add(parser):
+        parser.add_argument("--score")
+        parser.add_argument("--flag", action="store_true")
+
+    monkeypatch.setattr("sys.argv", ["command", str(file), *words])
+    config, options = from_arguments("a command", add)
+    assert (config.seed, (options.score, options.flag)) == (seed, others)
