@@ -145,6 +145,8 @@ class Training(Part):
 
 
 class Ranker(Training):
+    """A cross-encoder: what it is made of, what it learns from, and which passages it scores."""
+
     # a finished cross-encoder, a folder or a hub id, that scores as it is: nothing is trained, and
     # max_length is the model's own where it is not set
     model: str | None = None
@@ -168,12 +170,10 @@ class Ranker(Training):
     fgm: Fgm = Fgm()
     dev_queries: Count = 20  # a language, for choosing the best checkpoint
     dev_depth: Count = 20
-    start: str | None = (
-        None  # a step of ranking.chain or a ranker whose weights it starts from, instead of a backbone
-    )
-    data: str | None = (
-        None  # a configuration whose collection and groups it is trained on; this one without it
-    )
+    # a step of ranking.chain or a ranker whose weights it starts from, instead of a backbone
+    start: str | None = None
+    # a configuration whose collection and groups it is trained on; this one without it
+    data: str | None = None
     loss: Literal[
         "binary_cross_entropy",
         "listwise_softmax",
@@ -181,9 +181,8 @@ class Ranker(Training):
         "margin_mse",
         "kl_divergence",
     ] = "binary_cross_entropy"
-    group_size: Annotated[int, Field(ge=2)] = (
-        8  # passages of a query that any loss but binary_cross_entropy sees together
-    )
+    # passages of a query that any loss but binary_cross_entropy sees together
+    group_size: Annotated[int, Field(ge=2)] = 8
     teacher: str | None = None  # a ranker whose scores margin_mse and kl_divergence follow
     temperature: Positive = 1.0  # of kl_divergence
     gradient_checkpointing: bool = False
@@ -194,7 +193,11 @@ class Ranker(Training):
 
     @property
     def recipe_settings(self) -> dict:
-        """What decides the weights. Settings younger than the first trainings count where they are set, so that those trainings stand."""
+        """What decides the weights.
+
+        Settings younger than the first trainings count where they are set, so that those
+        trainings stand.
+        """
         young = {
             "model",
             "start",

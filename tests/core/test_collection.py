@@ -136,7 +136,8 @@ def test_wrong_judgments(folder, text, message):
         ([], "the corpus holds no passage"),
         (
             [record("a", ""), record("b", " "), record("c")],
-            r"en: passages without text: 2, first a, b; mend the files, or go on with collection.allow=\[empty_passages\]",
+            r"en: passages without text: 2, first a, b; mend the files, "
+            r"or go on with collection.allow=\[empty_passages\]",
         ),
     ],
 )
@@ -168,7 +169,10 @@ def test_judgments_for_unknown_passages(folder, tmp_path, capsys):
     (folder / "en" / "qrels" / "qrels.en-dev.tsv").write_text(
         "".join(f"3 Q0 x#{i} 1\n" for i in range(7))
     )
-    message = r"qrels.en-dev.tsv: judgments for unknown passages: 7, first x#0, x#1, x#2, x#3, x#4; mend the files, or go on with collection.allow=\[unknown_passages\]"
+    message = (
+        "qrels.en-dev.tsv: judgments for unknown passages: 7, first x#0, x#1, x#2, x#3, x#4; "
+        r"mend the files, or go on with collection.allow=\[unknown_passages\]"
+    )
     with pytest.raises(InputError, match=message):
         check(folder, (), tmp_path / "scratch")
     check(folder, ["unknown_passages"], tmp_path / "scratch2")
