@@ -321,6 +321,11 @@ def check_retrieval(config: Config, layers: Sequence[Layer]) -> None:
             f"but retrieval.sources is [{', '.join(retrieval.sources)}]; add 'run' to it, "
             "or set retrieval.run=null"
         )
+    if "candidates" in config.model_fields_set and config.candidates > retrieval.depth:
+        raise InputError(
+            f"{where_set(['candidates'], layers)}: candidates: found {config.candidates}, expected "
+            f"at most retrieval.depth, {retrieval.depth}, the passages of a query that are stored"
+        )
     hybrid = retrieval.hybrid
     if "weights" in hybrid.model_fields_set and PRESETS[hybrid.preset].weights:
         raise InputError(

@@ -19,7 +19,16 @@ retrieval: {bm25: {heap: 512m}, dense: {layers: 2, max_length: 48}}
 data_aug: {default: {judged_negatives: 3, negatives: 2}}
 ranking:
   rankers:
-    one: &tiny {layers: 1, prune_vocabulary: true, steps: 2, batch_size: 4, max_length: 48, learning_rate: 1e-4, evaluate_every: 1, dev_queries: 2, dev_depth: 3}
+    one: &tiny
+      layers: 1
+      prune_vocabulary: true
+      steps: 2
+      batch_size: 4
+      max_length: 48
+      learning_rate: 1e-4
+      evaluate_every: 1
+      dev_queries: 2
+      dev_depth: 3
     two: {<<: *tiny, seed: 1, freeze_embeddings: true}
   rerank: {depth: 5}
 """
@@ -176,7 +185,10 @@ def test_compare_ledger_and_another_profile(first, work):
 
 
 def test_a_given_member_and_stacking_on_out_of_fold_scores(first, work):
-    """A friend's run becomes a member; the stacked model learns from train scores (here the hybrid's own stand for out-of-fold ones)."""
+    """A friend's run becomes a member, and the stacked model learns from train scores.
+
+    The hybrid's own stand here for out-of-fold ones.
+    """
     friend, scores = work / "friend", work / "oof"
     shutil.copytree(work / "atlas" / "tiny" / "runs" / "bm25", friend, dirs_exist_ok=True)
     for member in ("one", "two", "friend"):
@@ -208,7 +220,10 @@ def test_a_given_member_and_stacking_on_out_of_fold_scores(first, work):
 
 
 def test_a_round_of_pseudo_labels(first, work):
-    """``later`` starts from ``one`` and learns from its scores on unlabelled test queries, and from similar training queries."""
+    """``later`` starts from ``one`` and learns from its scores on unlabelled test queries.
+
+    It learns from similar training queries as well.
+    """
     config = work / "rounds.yaml"
     config.write_text(
         CONFIG.replace(
@@ -216,7 +231,8 @@ def test_a_round_of_pseudo_labels(first, work):
             "    later: {<<: *tiny, start: one, recipe: more, round: 1}",
         ).replace(
             "data_aug: {",
-            "data_aug: {more: {negatives: 1, q2q2d: {threshold: 0.5, languages: any}, pseudo_label: {teacher: one}}, ",
+            "data_aug: {more: {negatives: 1, q2q2d: {threshold: 0.5, languages: any}, "
+            "pseudo_label: {teacher: one}}, ",
         )
         + f"work: {work}\n"
     )
@@ -226,8 +242,8 @@ def test_a_round_of_pseudo_labels(first, work):
     out = run_all(config)
     assert "transductive: unlabelled testA queries" in out and "one → later: dev nDCG@10" in out
     assert (
-        "transductive, trained on unlabelled testA queries: later, ensemble-rankers, ensemble, stacking"
-        in out
+        "transductive, trained on unlabelled testA queries: "
+        "later, ensemble-rankers, ensemble, stacking" in out
     )
     folder = work / "atlas" / "rounds"
     assert (folder / "rounds" / "0" / "one" / "de-testA.trec").is_file() and not (
@@ -295,7 +311,7 @@ def test_what_a_user_sees_of_mistakes(first, work):
 
 
 def test_two_processes_train_and_give_the_same_scores(first, work):
-    """The first ranker's scores by two processes equal those by one; and a ranker trains at ZeRO 2 on two."""
+    """The first ranker's scores by two equal those by one; and a ranker trains at ZeRO 2."""
     config, folder = work / "tiny.yaml", work / "atlas" / "tiny"
     one = {p.name: p.read_text() for p in (folder / "runs" / "one").iterdir()}
     for path in [

@@ -91,6 +91,10 @@ def test_layers_and_arguments(file, tmp_path):
             "retrieval.hybrid={preset: miracl-baseline, weights: equal}",
             "retrieval.hybrid.weights: found 'equal', but the preset miracl-baseline brings",
         ),
+        (
+            "candidates=51",
+            "argument 'candidates=51': candidates: found 51, expected at most retrieval.depth, 50",
+        ),
         ("languages=[en, 3]", r"argument 'languages=\[en, 3\]': languages.1: found 3, expected a"),
     ],
 )
