@@ -1,4 +1,7 @@
-"""Groups and candidates to reranked runs. From Python: ``Reranker(folder).rank(query, passages)``."""
+"""Groups and candidates to reranked runs.
+
+From Python: ``Reranker(folder).rank(query, passages)``.
+"""
 
 from ranking.reranker import Reranker
 

@@ -1,7 +1,9 @@
-"""The score store: a score is known by its model, tokenizer, template, lengths, number format and the two texts, and is never made twice.
+"""The score store: no score is made twice.
 
-A folder a model and way of scoring, in it any number of segments that are written once and never changed, so many processes write
-without locks, a stopped run leaves what it has, and a changed model never meets old scores.
+A score is known by its model, tokenizer, template, lengths, number format and the two texts. There
+is a folder a model and way of scoring, in it any number of segments that are written once and never
+changed: many processes write without locks, a stopped run leaves what it has, and a changed model
+never meets old scores.
 """
 
 import hashlib
@@ -18,14 +20,12 @@ SEGMENT = np.dtype([("key", KEY), ("score", "<f4")])
 
 
 def keys(queries: Sequence[str], passages: Sequence[str]) -> np.ndarray:
-    """128 bits a pair of texts."""
-    found = (
-        hashlib.blake2b(
-            f"{len(q)} {q}{p}".encode("utf-8", "surrogatepass"), digest_size=16
-        ).digest()
-        for q, p in zip(queries, passages)
-    )
-    return np.frombuffer(b"".join(found), KEY)
+    """KEY [pairs]: 128 bits of each pair's texts."""
+    digests = []
+    for query, passage in zip(queries, passages, strict=True):
+        text = f"{len(query)} {query}{passage}".encode("utf-8", "surrogatepass")
+        digests.append(hashlib.blake2b(text, digest_size=16).digest())
+    return np.frombuffer(b"".join(digests), KEY)
 
 
 class Scores:
@@ -33,33 +33,36 @@ class Scores:
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
-        self.known = np.empty(0, SEGMENT)
-        self.read: set[str] = set()
+        self.known = np.empty(0, SEGMENT)  # by key
+        self.read: set[str] = set()  # names of segments
         self.refresh()
 
     def refresh(self) -> None:
         """Takes up the segments that other processes wrote."""
         new = [path for path in sorted(self.folder.glob("*.npy")) if path.name not in self.read]
         if new:
-            self.add(*map(read_segment, new))
+            self.add(*(read_segment(path) for path in new))
             self.read |= {path.name for path in new}
 
     def add(self, *segments: np.ndarray) -> None:
+        """Takes scores into memory; of two of a key the first stays."""
         both = np.concatenate([self.known, *segments])
         _, first = np.unique(both["key"], return_index=True)
         self.known = both[first]
 
     def get(self, wanted: np.ndarray) -> np.ndarray:
-        """fp32, NaN where there is none."""
-        found = np.full(len(wanted), np.nan, np.float32)
+        """fp32 [wanted], NaN where there is none."""
+        scores = np.full(len(wanted), np.nan, np.float32)
         if len(self.known):
-            at = np.minimum(np.searchsorted(self.known["key"], wanted), len(self.known) - 1)
-            there = self.known["key"][at] == wanted
-            found[there] = self.known["score"][at[there]]
-        return found
+            # Behind the last key there is none: what is looked up there is another's
+            places = np.searchsorted(self.known["key"], wanted)
+            places = np.minimum(places, len(self.known) - 1)
+            is_known = self.known["key"][places] == wanted
+            scores[is_known] = self.known["score"][places[is_known]]
+        return scores
 
     def put(self, wanted: np.ndarray, scores: np.ndarray) -> None:
-        """A new segment, named by its content."""
+        """A new segment of scores under the keys ``wanted``, named by its content."""
         segment = np.empty(len(wanted), SEGMENT)
         segment["key"], segment["score"] = wanted, scores
         name = hashlib.sha256(segment.tobytes()).hexdigest()[:16] + ".npy"
@@ -70,14 +73,16 @@ class Scores:
 
 
 def read_segment(path: Path) -> np.ndarray:
+    """SEGMENT [scores] of a file. Raises InputError if it is none, or is cut off."""
     try:
-        found = np.load(path, allow_pickle=False)
+        segment = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         raise InputError(
             f"{path}: not a whole segment of scores; remove it, its pairs are scored again"
         ) from None
-    if found.dtype != SEGMENT:
+    if segment.dtype != SEGMENT:
         raise InputError(
-            f"{path}: found {found.dtype}, expected {SEGMENT}; remove it, its pairs are scored again"
+            f"{path}: found {segment.dtype}, expected {SEGMENT}; "
+            "remove it, its pairs are scored again"
         )
-    return found
+    return segment
