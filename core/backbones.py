@@ -7,6 +7,7 @@ as tensors alone (``weights_only``), and without the hub's conversion service.
 import json
 import os
 import pickle
+import re
 import shutil
 import tempfile
 import zipfile
@@ -104,25 +105,30 @@ def model_file(where: str, name: str, subfolder: str = "") -> Path | None:
 
     Raises InputError where the hub does not answer and nothing of the model is at hand.
     """
-    from huggingface_hub import try_to_load_from_cache
-    from transformers.utils import cached_file
+    if Path(where).is_dir():
+        path = Path(where) / subfolder / name
+        return path if path.is_file() else None
+    return loading(where, lambda: hub_file(where, name, subfolder))
 
-    def fetch() -> str | None:
+
+def hub_file(where: str, name: str, subfolder: str) -> Path | None:
+    """A file of a hub's model, from the cache where that has it; None if there is none.
+
+    Raises OSError and ValueError as the hub's client does.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(where, name, subfolder=subfolder or None))
+    except LocalEntryNotFoundError:
         # A machine without a network works from its cache: what is not there does not exist for
         # it. With nothing in the cache, an outage must not be read as "there is no such file".
-        is_folder = Path(where).is_dir()
-        in_cache = not is_folder and try_to_load_from_cache(where, "config.json") is not None
-        return cached_file(
-            where,
-            name,
-            subfolder=subfolder,
-            _raise_exceptions_for_gated_repo=False,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=not in_cache,
-        )
-
-    path = loading(where, fetch)
-    return Path(path) if path else None
+        if try_to_load_from_cache(where, "config.json") is None:
+            raise
+        return None
+    except EntryNotFoundError:
+        return None
 
 
 def weights_of(where: str, subfolder: str = "") -> dict[str, Any]:
@@ -162,34 +168,40 @@ def refuse_more_than_tensors(path: Path, where: str) -> None:
     """Raises InputError unless a pickle holds tensors by their names and nothing else."""
     import torch
 
-    what_to_do = (
-        "such a file can run code where it is loaded; name a model with safetensors, "
-        "or convert this one where you trust it"
-    )
     try:
         tensors = torch.load(
             path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
         )
     except pickle.UnpicklingError as error:
+        # Of torch's long message only the name counts; it goes on to advise unsafe loading.
+        strange = re.search(r"GLOBAL (\S+)", str(error))
+        found = strange[1] if strange else "no tensors"
+    except (RuntimeError, EOFError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"backbone {where}: {path.name} holds more than tensors ({reason}); {what_to_do}"
+            f"backbone {where}: {path.name} cannot be read ({reason}); fetch it again"
         ) from None
-    except (RuntimeError, EOFError) as error:
+    else:
+        found = other_than_tensors(tensors)
+    if found:
         raise InputError(
-            f"backbone {where}: {path.name} cannot be read ({' '.join(str(error).split())[:200]}); "
-            "fetch it again"
-        ) from None
-    kinds = (
-        {type(value).__name__ for value in tensors.values()} if isinstance(tensors, dict) else {}
-    )
-    strange = sorted(set(kinds) - {"Tensor", "Parameter"})
-    if strange or not kinds:
-        found = strange[0] if strange else type(tensors).__name__
-        raise InputError(
-            f"backbone {where}: {path.name} holds more than tensors by name (found {found}); "
-            f"{what_to_do}"
+            f"backbone {where}: {path.name} holds more than tensors by their names "
+            f"(found {found}); such a file can run code where it is loaded; "
+            "name a model with safetensors, "
+            "or convert this one where you trust it"
         )
+
+
+def other_than_tensors(content: Any) -> str | None:
+    """The type of the first thing in unpickled weights that is no tensor; None if all are."""
+    import torch
+
+    if not isinstance(content, dict):
+        return type(content).__name__
+    for value in content.values():
+        if not isinstance(value, torch.Tensor):
+            return type(value).__name__
+    return None
 
 
 def load_tokenizer(where: str) -> Any:
