@@ -1,6 +1,8 @@
-"""How long fusion takes: random runs of many queries, each step timed; on a tenth of the queries beside ranx (min-max and sum, compiled).
+"""How long fusion takes: random runs of many queries, each step timed.
 
-python -m benchmarks.fusion [QUERIES] [PASSAGES] [RUNS]
+A tenth of the queries are fused beside ranx, too (min-max and sum, compiled).
+
+    python -m benchmarks.fusion [QUERIES] [PASSAGES] [RUNS]
 """
 
 import sys
@@ -30,7 +32,7 @@ def random_runs(queries: int, passages: int, count: int) -> dict:
     ]
     return {
         f"r{r}": {
-            f"q{q}": dict(zip(docs, random.normal(size=passages).tolist()))
+            f"q{q}": dict(zip(docs, random.normal(size=passages).tolist(), strict=True))
             for q, docs in enumerate(candidates)
         }
         for r in range(count)
@@ -42,9 +44,8 @@ def beside_ranx(runs: dict) -> None:
 
     few = {n: dict(list(run.items())[: max(1, len(run) // 10)]) for n, run in runs.items()}
     theirs = [ranx.Run(run) for run in few.values()]
-    ranx.fuse(
-        [ranx.Run({"q": {"a": 1.0, "b": 2.0}})] * 2, norm="min-max", method="sum"
-    )  # compiled before it is timed
+    # compiled before it is timed
+    ranx.fuse([ranx.Run({"q": {"a": 1.0, "b": 2.0}})] * 2, norm="min-max", method="sum")
     times = {}
     for name, work in (
         ("ranx", lambda: ranx.fuse(theirs, norm="min-max", method="sum")),
@@ -54,7 +55,8 @@ def beside_ranx(runs: dict) -> None:
         work()
         times[name] = time.perf_counter() - start
     print(
-        f"a tenth of the queries, dictionaries to a run: fuse {times['fuse']:.2f} s, ranx {times['ranx']:.2f} s, ratio {times['ranx'] / times['fuse']:.1f}"
+        f"a tenth of the queries, dictionaries to a run: fuse {times['fuse']:.2f} s, "
+        f"ranx {times['ranx']:.2f} s, ratio {times['ranx'] / times['fuse']:.1f}"
     )
 
 

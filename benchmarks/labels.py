@@ -1,10 +1,11 @@
-"""How good the labels of an augmentation are: its pairs of the queries of a judged split, against that split's judgments.
+"""How good the labels of an augmentation are, where its queries are judged.
 
     python -m benchmarks.labels GROUPS/draw-0.parquet COLLECTION SPLIT
 
-For recipes whose ``split`` is dev, before they are used on unjudged queries. By origin: the label of passages that are judged relevant and of
-all others, how often a random relevant one is above a random other one (AUC), and the share of the split's relevant passages that is reached.
-Passages of another language than the query's are judged for no query; they are counted by themselves.
+For recipes whose ``split`` is dev, before they are used on unjudged queries. By origin: the label
+of passages that are judged relevant and of all others, how often a random relevant one is above a
+random other one (AUC), and the share of the split's relevant passages that is reached. Passages of
+another language than the query's are judged for no query; they are counted by themselves.
 """
 
 import argparse
@@ -36,6 +37,13 @@ def quality(pairs: Iterable[TrainingPair], relevant: set[tuple[str, str, str]]) 
     }
 
 
+def in_words(figures: dict[str, int | float]) -> list[str]:
+    words = []
+    for name, value in figures.items():
+        words.append(f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}")
+    return words
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.labels",
@@ -55,7 +63,8 @@ def main() -> None:
     pairs = [p for p in read_groups(options.groups) if (p.language, p.qid) in targets]
     if not pairs:
         raise InputError(
-            f"{options.groups}: no pair of a query of {options.split}; make the groups with a recipe whose split is {options.split}"
+            f"{options.groups}: no pair of a query of {options.split}; "
+            f"make the groups with a recipe whose split is {options.split}"
         )
     used = {(p.language, p.qid) for p in pairs}
     relevant = {
@@ -69,17 +78,13 @@ def main() -> None:
     for origin in sorted({p.origin for p in pairs}):
         of_it = [p for p in pairs if p.origin == origin]
         own = [p for p in of_it if not p.passage_language]
+        queries = {(p.language, p.qid) for p in of_it}
         print(
-            f"{origin}: {len({(p.language, p.qid) for p in of_it})} queries, {len(own)} passages of their language, {len(of_it) - len(own)} of others"
+            f"{origin}: {len(queries)} queries, {len(own)} passages of their language, "
+            f"{len(of_it) - len(own)} of others"
         )
         if own:
-            print(
-                "  "
-                + ", ".join(
-                    f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}"
-                    for name, value in quality(own, relevant).items()
-                )
-            )
+            print("  " + ", ".join(in_words(quality(own, relevant))))
 
 
 if __name__ == "__main__":

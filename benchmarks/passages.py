@@ -1,6 +1,7 @@
 """What the passage store costs: python -m benchmarks.passages [PASSAGES]
 
-City articles of the embedded collection, in as many languages as it takes, stream into one store (docids get the language in front).
+City articles of the embedded collection, in as many languages as it takes, stream into one store
+(docids get the language in front).
 """
 
 import resource
@@ -35,15 +36,18 @@ def main() -> None:
         build_passages(documents(count), Path(folder))
         built = time.monotonic() - start - generated
         print(
-            f"{made} passages, store built in {built:.1f} s (and {generated:.1f} s to generate them), {size_on_disk(Path(folder)) / 1e6:.0f} MB on disk, "
+            f"{made} passages, store built in {built:.1f} s (and {generated:.1f} s to generate "
+            f"them), {size_on_disk(Path(folder)) / 1e6:.0f} MB on disk, "
             f"peak memory {peak() / 1e6:.0f} MB (before: {before / 1e6:.0f} MB)"
         )
         store, random = Passages(Path(folder)), np.random.default_rng(0)
         docids = [store.docid(int(r)) for r in random.integers(made, size=20000)]
         start = time.monotonic()
         characters = sum(len(store.text(d)) for d in docids)
+        texts_a_second = len(docids) / (time.monotonic() - start)
         print(
-            f"{len(docids) / (time.monotonic() - start):.0f} texts a second by docid, one at a time ({characters / len(docids):.0f} characters each)"
+            f"{texts_a_second:.0f} texts a second by docid, one at a time "
+            f"({characters / len(docids):.0f} characters each)"
         )
         start = time.monotonic()
         store.rows(docids)

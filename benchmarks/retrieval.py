@@ -1,9 +1,12 @@
-"""The first stage beside what people use, in one run on a collection in MIRACL's format; ratios, not seconds, are to be compared.
+"""The first stage beside what people use, in one run on a collection in MIRACL's format.
+
+Ratios, not seconds, are to be compared.
 
     python -m benchmarks.retrieval COLLECTION [QUERIES a language] [PASSAGES to encode]
 
-BM25: our one process for all languages, Pyserini's own modules with a process a language (its usual way), and bm25s. Dense: our encoder and
-``SentenceTransformer.encode`` with the same weights and texts. Search: our blocks over memory-mapped fp16 vectors, and FAISS flat in memory.
+BM25: our one process for all languages, Pyserini's own modules with a process a language (its usual
+way), and bm25s. Dense: our encoder and ``SentenceTransformer.encode`` with the same weights and
+texts. Search: our blocks over memory-mapped fp16 vectors, and FAISS flat in memory.
 """
 
 import json
@@ -116,8 +119,10 @@ def bm25_part(
         (scratch / la / "topics.tsv").write_text(
             "".join(f"{q.qid}\t{q.text}\n" for q in queries[la]), "utf-8"
         )
+    passages = sum(len(stores[la]) for la in languages)
     print(
-        f"BM25: {len(languages)} languages, {sum(len(stores[la]) for la in languages)} passages, {sum(map(len, queries.values()))} queries, 1000 hits"
+        f"BM25: {len(languages)} languages, {passages} passages, "
+        f"{sum(map(len, queries.values()))} queries, 1000 hits"
     )
     bm25.tokens("en", "start", HEAP)
 
@@ -168,11 +173,11 @@ def bm25_part(
         pyserini=timed(lambda: [pyserini([search_command(la, scratch / la)]) for la in languages]),
         bm25s=timed(bm25s_search),
     )
-    one = timed(
-        lambda: pyserini([["core.evaluate", "--help"]])
-    )  # what starting Python and Java alone costs
+    # what starting Python and Java alone costs
+    one = timed(lambda: pyserini([["core.evaluate", "--help"]]))
     print(
-        f"  of Pyserini's times, {one * len(languages):.1f} s are for starting {len(languages)} processes; bm25s splits at white space and punctuation, without each language's analyser"
+        f"  of Pyserini's times, {one * len(languages):.1f} s are for starting {len(languages)} "
+        "processes; bm25s splits at white space and punctuation, without each language's analyser"
     )
 
 
@@ -190,9 +195,8 @@ def dense_part(stores: dict[str, Passages], count: int, scratch: Path) -> None:
         for la in stores
         for r in random.permutation(len(stores[la]))[: count // len(stores)]
     ]
-    texts += [
-        t[: int(random.integers(20, 60))] for t in texts[::2]
-    ]  # mixed lengths: titles and short passages beside long ones
+    # mixed lengths: titles and short passages beside long ones
+    texts += [t[: int(random.integers(20, 60))] for t in texts[::2]]
     theirs = SentenceTransformer(
         modules=[Transformer(str(folder), max_seq_length=256), Pooling(384, "mean"), Normalize()]
     )
@@ -200,18 +204,17 @@ def dense_part(stores: dict[str, Passages], count: int, scratch: Path) -> None:
     for backend in dense.BACKENDS:
         ours = dense.Encoder("embedded", models, None, 256, 8192, "fp32", backend=backend)
         ours.encode_passages(texts[:8])
-        made: dict[str, np.ndarray] = {}
-        first = timed(lambda: made.update(ours=ours.encode_passages(texts)))
-        other = timed(
-            lambda: made.update(
-                theirs=theirs.encode(
-                    ["passage: " + t for t in texts], batch_size=32, convert_to_numpy=True
-                )
-            )
-        )
+        start = time.perf_counter()
+        our_vectors = ours.encode_passages(texts)
+        first = time.perf_counter() - start
+        start = time.perf_counter()
+        prefixed = ["passage: " + text for text in texts]
+        their_vectors = theirs.encode(prefixed, batch_size=32, convert_to_numpy=True)
+        other = time.perf_counter() - start
         report(f"encode {len(texts)} texts, {backend}", first, sentence_transformers=other)
         print(
-            f"  largest difference of an output {np.abs(made['ours'] - made['theirs']).max():.1e}; {len(texts) / first:.0f} and {len(texts) / other:.0f} texts a second"
+            f"  largest difference of an output {np.abs(our_vectors - their_vectors).max():.1e}; "
+            f"{len(texts) / first:.0f} and {len(texts) / other:.0f} texts a second"
         )
 
 

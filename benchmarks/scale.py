@@ -1,9 +1,12 @@
-"""The first stage as the collection grows: time and peak memory of each step on the atlas with city passages, and a search at a million.
+"""The first stage as the collection grows.
+
+Time and peak memory of each step on the atlas with city passages, and a search at a million.
 
     python -m benchmarks.scale [PASSAGES …] [--layers 1] [--vectors 1000000] [--plot FILE.svg]
 
-Each size is a retrieval run in a work folder of its own. Vectors come from the first layers of the embedded model (time goes with layers).
-The last part searches random memory-mapped vectors, in a process of its own, for what it needs of memory. Plotting needs matplotlib.
+Each size is a retrieval run in a work folder of its own. Vectors come from the first layers of the
+embedded model (time goes with layers). The last part searches random memory-mapped vectors, in a
+process of its own, for what it needs of memory. Plotting needs matplotlib.
 """
 
 import argparse
@@ -32,7 +35,8 @@ class Names:
 queries = np.random.default_rng(1).normal(size=(100, vectors.shape[1])).astype(np.float32)
 start = time.perf_counter()
 dense.search(vectors, Names(), [Query(str(i), "") for i in range(100)], queries, 1000)
-print(f"{time.perf_counter() - start:.1f} s for 100 queries, peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+print(f"{time.perf_counter() - start:.1f} s for 100 queries, peak memory {peak:.2f} GB")
 """
 
 
@@ -60,7 +64,10 @@ def steps(passages: int, layers: int) -> dict[str, tuple[float, float]]:
 
 
 def plot(found: dict[int, dict[str, tuple[float, float]]], target: Path) -> None:
-    """Seconds and peak memory of each kind of step by passages, with a dotted line of time in proportion to them."""
+    """Seconds and peak memory of each kind of step by passages.
+
+    A dotted line is time in proportion to them.
+    """
     import matplotlib
 
     matplotlib.use("svg")
