@@ -3,55 +3,76 @@
 #
 #   ./run_all.sh [CONFIG] [key=value …] [--plan] [--from STAGE] [--until STAGE] [--force STAGE]
 #
-# CONFIG is configs/demo.yaml without it: the embedded collection and model, eight or nine minutes on two cores. STAGE is one of retrieval,
-# data_aug, ranking, ensemble. Run again, finished work is found; a stopped run goes on where it was.
+# CONFIG is configs/demo.yaml without it: the embedded collection and model, eight or nine minutes
+# on two cores. STAGE is one of retrieval, data_aug, ranking, ensemble. Run again, finished work is
+# found; a stopped run goes on where it was.
 . "$(dirname "$0")/core/environment.sh"
 
 STAGES=(retrieval data_aug ranking ensemble)
-CONFIG=configs/demo.yaml SETTINGS=() PLAN= FIRST=retrieval LAST=ensemble FORCE=
+CONFIG=configs/demo.yaml
+SETTINGS=()
+PLAN=
+FIRST=retrieval
+LAST=ensemble
+FORCE=
 
 stage() {                     # VALUE OPTION: a stage's name, or an error
-    [[ " ${STAGES[*]} " == *" ${1:-} "* ]] || { echo "error: $2: found '${1:-}', expected one of ${STAGES[*]}" >&2; exit 2; }
+    if [[ " ${STAGES[*]} " != *" $1 "* ]]; then
+        echo "error: $2: found '$1', expected one of ${STAGES[*]}" >&2
+        exit 2
+    fi
     echo "$1"
 }
+
 while [ $# -gt 0 ]; do
     case "$1" in
-        --plan)  PLAN=yes; shift ;;
-        --from)  FIRST=$(stage "${2:-}" --from); shift 2 ;;
-        --until) LAST=$(stage "${2:-}" --until); shift 2 ;;
-        --force) FORCE=$(stage "${2:-}" --force); shift 2 ;;
+        --plan)    PLAN=yes; shift ;;
+        --from)    FIRST=$(stage "${2:-}" --from); shift 2 ;;
+        --until)   LAST=$(stage "${2:-}" --until); shift 2 ;;
+        --force)   FORCE=$(stage "${2:-}" --force); shift 2 ;;
         --help|-h) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit ;;
-        -*)      echo "error: unknown option $1; see --help" >&2; exit 2 ;;
-        *=*)     SETTINGS+=("$1"); shift ;;
-        *)       CONFIG="$1"; shift ;;
+        -*)        echo "error: unknown option $1; see --help" >&2; exit 2 ;;
+        *=*)       SETTINGS+=("$1"); shift ;;
+        *)         CONFIG="$1"; shift ;;
     esac
 done
-SELECTED=" " on=
-for s in "${STAGES[@]}"; do
-    if [ "$s" = "$FIRST" ]; then on=yes; fi
-    if [ "$on" ]; then SELECTED+="$s "; fi
-    if [ "$s" = "$LAST" ]; then on=; fi
+
+SELECTED=()                   # the stages from FIRST to LAST
+selecting=
+for name in "${STAGES[@]}"; do
+    if [ "$name" = "$FIRST" ]; then selecting=yes; fi
+    if [ "$selecting" ]; then SELECTED+=("$name"); fi
+    if [ "$name" = "$LAST" ]; then selecting=; fi
 done
-run() { if [[ "$SELECTED" == *" $1 "* ]]; then "./$1/run.sh" "$CONFIG" "${SETTINGS[@]}"; fi; }
 
-GIVEN=("${SETTINGS[@]}")
+run() {                       # STAGE: runs it if it is selected
+    if [[ " ${SELECTED[*]} " == *" $1 "* ]]; then "./$1/run.sh" "$CONFIG" "${SETTINGS[@]}"; fi
+}
 
-# 0. What there is to do: done, stale and why, what the rest will take. Seconds.
-if [ "$PLAN" ]; then exec python -m ensemble.plan "$CONFIG" "${SETTINGS[@]}" --from "$FIRST" --until "$LAST"; fi
+# 0. What there is to do: done, stale and why, what the rest will take here. Seconds.
+if [ "$PLAN" ]; then
+    exec python -m ensemble.plan "$CONFIG" "${SETTINGS[@]}" --from "$FIRST" --until "$LAST"
+fi
 if [ "$FORCE" ]; then python -m ensemble.plan "$CONFIG" "${SETTINGS[@]}" --force "$FORCE"; fi
 
-# 1. Retrieval: BM25 and dense runs of depth 1000, hybrid with one weight chosen on dev. Encoding takes the time: 25 passages/s on two cores.
+# 1. Retrieval: BM25 and dense runs of depth 1000, hybrid with one weight chosen on dev.
+#    Encoding takes the time: 25 passages/s on two cores.
 run retrieval
 
-# With rounds of pseudo-labels, 2 to 4 once a round: each learns from the systems of the round before, and the last makes the submission.
+# With rounds of pseudo-labels, 2 to 4 once a round: each learns from the systems of the round
+# before, and the last makes the submission.
+GIVEN=("${SETTINGS[@]}")
 LAST_ROUND=$(python -m core.config "$CONFIG" "${SETTINGS[@]}" --last-round)
 for ((round = 0; round <= LAST_ROUND; round++)); do
-    if [ "$round" -lt "$LAST_ROUND" ]; then SETTINGS+=("round=$round"); else SETTINGS=("${GIVEN[@]}"); fi
+    SETTINGS=("${GIVEN[@]}")
+    if [ "$round" -lt "$LAST_ROUND" ]; then SETTINGS+=("round=$round"); fi
 
-    # 2. Training groups: judged pairs, negatives drawn from the candidates, Q2Q2D, pseudo-labels. Seconds.
+    # 2. Training groups: judged pairs, negatives drawn from the candidates, Q2Q2D, pseudo-labels.
+    #    Seconds.
     run data_aug
 
-    # 3. Ranking: cross-encoders are trained, then score the candidates. Most of the time; the plan says how much.
+    # 3. Ranking: cross-encoders are trained, then score the candidates. Most of the time; the plan
+    #    says how much.
     run ranking
 
     # 4. Ensemble: weights, fused runs, submission and its check, results, report. Seconds.
