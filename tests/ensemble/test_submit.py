@@ -279,7 +279,7 @@ def test_a_file_is_checked_where_only_passages_are_made(config, small_runs, tmp_
             step.path.mkdir(parents=True)
             step.build(step.path)
     given = tmp_path / "zip.zip"
-    texts = {la: "".join((small_runs / f"{la}-testA.trec").open()) for la in ("de", "en", "sw")}
+    texts = {la: (small_runs / f"{la}-testA.trec").read_text() for la in ("de", "en", "sw")}
     with zipfile.ZipFile(given, "w") as archive:
         for la, text in texts.items():
             track = "surprise" if la == "de" else "known"

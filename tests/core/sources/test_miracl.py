@@ -104,6 +104,7 @@ def hub():
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
+    server.server_close()
 
 
 def download(hub, out, *more, token=None):
