@@ -21,8 +21,9 @@ def document_text(document: Document) -> str:
 class Passages:
     """Passages of one language by row (corpus order) or docid, memory-mapped.
 
-    On disk a passage costs its text, its docid padded to the longest, and 16 bytes (offset, sort order). A process pays for the
-    pages that it touches: opening costs nothing, a look-up a binary search. Figures for a million passages: docs/RESULTS.md.
+    On disk a passage costs its text, its docid padded to the longest, and 16 bytes (offset, sort
+    order). A process pays for the pages that it touches: opening costs nothing, a look-up a binary
+    search. Figures for a million passages: docs/RESULTS.md.
     """
 
     def __init__(self, folder: Path):
@@ -33,45 +34,53 @@ class Passages:
 
     @cached_property
     def texts(self) -> np.ndarray:
+        """All titles and texts as bytes, mapped on first use."""
         return np.memmap(self.folder / "texts.bin", np.uint8, "r")
 
     def __len__(self) -> int:
         return len(self.docids)
 
     def docid(self, row: int) -> str:
+        """The docid of a row."""
         return self.docids[row].decode("utf-8")
 
     def rows(self, docids: Sequence[str], strict: bool = True) -> np.ndarray:
         """Rows of ``docids``; an unknown one is an InputError, or -1 where not strict."""
-        keys = np.array([d.encode("utf-8") for d in docids], dtype=np.bytes_)
+        keys = np.array([docid.encode("utf-8") for docid in docids], dtype=np.bytes_)
         if not len(keys):
             return np.zeros(0, np.int64)
-        places = np.minimum(np.searchsorted(self.docids, keys, sorter=self.order), len(self) - 1)
+        places = np.searchsorted(self.docids, keys, sorter=self.order)
+        places = np.minimum(places, len(self) - 1)
         rows = np.asarray(self.order[places])
         rows = np.where(self.docids[rows] == keys, rows, -1)
         if strict and (rows < 0).any():
+            unknown = docids[int(np.argmax(rows < 0))]
             raise InputError(
-                f"{self.folder}: no passage {docids[int(np.argmax(rows < 0))]}; the docid is of another collection"
+                f"{self.folder}: no passage {unknown}; the docid is of another collection"
             )
         return rows
 
     def document(self, row: int) -> Document:
-        title, text = (
-            bytes(self.texts[self.offsets[row] : self.offsets[row + 1]])
-            .decode("utf-8")
-            .split("\0", 1)
-        )
+        """The passage of a row."""
+        content = bytes(self.texts[self.offsets[row] : self.offsets[row + 1]])
+        title, text = content.decode("utf-8").split("\0", 1)
         return Document(self.docid(row), title, text)
 
     def text(self, docid: str) -> str:
+        """Title and text of a docid. Raises InputError for an unknown one."""
         return document_text(self.document(int(self.rows([docid])[0])))
 
     def documents(self) -> Iterator[Document]:
+        """All passages in the corpus's order."""
         return map(self.document, range(len(self)))
 
 
 def build_passages(documents: Iterable[Document], folder: Path) -> int:
-    """Writes a Passages folder from a stream; raises InputError for a docid given twice. Memory: 32 bytes and a docid a passage."""
+    """Writes a Passages folder from a stream; gives the number of passages.
+
+    Memory: 32 bytes and a docid a passage. Raises InputError for a docid given twice, and for a
+    corpus without passages.
+    """
     offsets, lengths, width = array("q", [0]), array("i"), 1
     with (folder / "texts.bin").open("wb") as texts, (folder / "docids.bin").open("wb") as names:
         for document in progress(documents, what="passages", unit="passage"):
@@ -87,17 +96,20 @@ def build_passages(documents: Iterable[Document], folder: Path) -> int:
             docids[row] = names.read(length)
     (folder / "docids.bin").unlink()
     order = np.argsort(docids, kind="stable")
-    same = np.flatnonzero(docids[order[1:]] == docids[order[:-1]])
-    if len(same):
-        first = [docids[order[i]].decode() for i in same[:5]]
-        raise InputError(
-            f"passages {folder.name}: docids given twice: {len(same)}, first {', '.join(first)}; a docid names one passage of a language"
-        )
-    for name, values in (
-        ("docids", docids),
-        ("order", order),
-        ("offsets", np.array(offsets, np.int64)),
-    ):
-        np.save(folder / f"{name}.npy", values)
+    refuse_doubles(docids, order, folder.name)
+    np.save(folder / "docids.npy", docids)
+    np.save(folder / "order.npy", order)
+    np.save(folder / "offsets.npy", np.array(offsets, np.int64))
     write_json(folder / "count.json", {"passages": len(lengths), "text_bytes": offsets[-1]})
     return len(lengths)
+
+
+def refuse_doubles(docids: np.ndarray, order: np.ndarray, name: str) -> None:
+    """Raises InputError for docids that stand twice; ``order`` sorts them."""
+    doubles = np.flatnonzero(docids[order[1:]] == docids[order[:-1]])
+    if len(doubles):
+        first = [docids[order[place]].decode() for place in doubles[:5]]
+        raise InputError(
+            f"passages {name}: docids given twice: {len(doubles)}, first {', '.join(first)}; "
+            "a docid names one passage of a language"
+        )

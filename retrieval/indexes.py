@@ -1,7 +1,8 @@
-"""FAISS indexes over a language's vectors: INDEXES, trained, saved, memory-mapped, and what each loses against exact search."""
+"""FAISS indexes over a language's vectors: INDEXES, trained, saved, memory-mapped, measured."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,11 +13,17 @@ from core.settings import Index
 
 BLOCK = 65536  # vectors in fp32 at a time while adding
 SAMPLE = 256  # training vectors a list or centroid; FAISS uses no more
+CENTROIDS = 256  # of each part of a product-quantised vector: what its one byte can name
+VECTORS_A_LIST = 39  # at least, as FAISS asks for
 
 
 def lists_of(s: Index, count: int) -> int:
-    """The lists of an inverted file: as set, or four times the square root of the number of vectors, at most one a 39 vectors."""
-    return max(1, min(s.lists or round(4 * count**0.5), count // 39))
+    """The lists of an inverted file over ``count`` vectors.
+
+    As set, or four times the square root of their number; at most one list for every 39 vectors.
+    """
+    wanted = s.lists or round(4 * count**0.5)
+    return max(1, min(wanted, count // VECTORS_A_LIST))
 
 
 # kind -> FAISS factory string of (settings, number of vectors)
@@ -30,54 +37,71 @@ INDEXES: dict[str, Callable[[Index, int], str]] = {
 
 
 def build(vectors: np.ndarray, s: Index, folder: Path, what: str, seed: int) -> None:
-    """Writes ``index.faiss``. Vectors are read in blocks; what the index itself holds must fit in memory while it is made."""
+    """Writes ``index.faiss`` over ``vectors``, fp16 [passages, dimension].
+
+    They are read in blocks; what the index itself holds must fit in memory while it is made.
+    Raises InputError for settings that do not fit the vectors.
+    """
     import faiss
 
     count, dimension = vectors.shape
     if s.kind == "ivfpq" and dimension % s.code_bytes:
         raise InputError(
-            f"retrieval.dense.index.code_bytes: found {s.code_bytes}, expected a divisor of the {dimension} dimensions"
+            f"retrieval.dense.index.code_bytes: found {s.code_bytes}, "
+            f"expected a divisor of the {dimension} dimensions"
         )
-    if s.kind == "ivfpq" and count < 256:
+    if s.kind == "ivfpq" and count < CENTROIDS:
         raise InputError(
-            f"{what}: product quantisation needs at least 256 passages to learn from, found {count}; set retrieval.dense.index.kind=exact"
+            f"{what}: product quantisation needs at least {CENTROIDS} passages to learn from, "
+            f"found {count}; set retrieval.dense.index.kind=exact"
         )
-    index = faiss.index_factory(dimension, INDEXES[s.kind](s, count), faiss.METRIC_INNER_PRODUCT)
+    recipe = INDEXES[s.kind](s, count)
+    index: Any = faiss.index_factory(dimension, recipe, faiss.METRIC_INNER_PRODUCT)
     if s.kind == "ivfpq":
-        index.do_polysemous_training = (
-            False  # an order of codes that nothing here uses, and most of the training time
-        )
+        # an order of codes that nothing here uses, and most of the training time
+        index.do_polysemous_training = False
     if not index.is_trained:
-        wanted = min(count, SAMPLE * max(lists_of(s, count), 256))
-        rows = np.sort(np.random.Generator(np.random.PCG64(seed)).permutation(count)[:wanted])
-        index.train(vectors[rows].astype(np.float32))
+        index.train(training_vectors(vectors, s, seed))
     for start in progress(range(0, count, BLOCK), what=f"index {what}", unit="block"):
         index.add(vectors[start : start + BLOCK].astype(np.float32))
     faiss.write_index(index, str(folder / "index.faiss"))
 
 
-def load(folder: Path, s: Index):
+def training_vectors(vectors: np.ndarray, s: Index, seed: int) -> np.ndarray:
+    """A sample that the seed fixes, in fp32 and in the order of the corpus."""
+    count = len(vectors)
+    wanted = min(count, SAMPLE * max(lists_of(s, count), CENTROIDS))
+    shuffled = np.random.Generator(np.random.PCG64(seed)).permutation(count)
+    return vectors[np.sort(shuffled[:wanted])].astype(np.float32)
+
+
+def load(folder: Path, s: Index) -> Any:
     """Memory-mapped where FAISS can; on GPUs where faiss-gpu finds some."""
     import faiss
 
-    index = faiss.read_index(
-        str(folder / "index.faiss"), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
-    )
+    flags = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
+    index: Any = faiss.read_index(str(folder / "index.faiss"), flags)
     if s.kind in ("ivf", "ivfpq"):
         index.nprobe = s.probes
     if s.kind == "hnsw":
         index.hnsw.efSearch = s.ef
-    return faiss.index_cpu_to_all_gpus(index) if getattr(faiss, "get_num_gpus", int)() else index
+    gpus = getattr(faiss, "get_num_gpus", int)()  # faiss-cpu of old has no such function
+    return faiss.index_cpu_to_all_gpus(index) if gpus else index
 
 
-def recall(exact: list[set[str]], found: list[set[str]]) -> float:
+def recall(exact: Sequence[set[str]], of_index: Sequence[set[str]]) -> float:
     """Share of the exact hits that the index has, too; mean over queries."""
-    return float(np.mean([len(a & b) / max(len(a), 1) for a, b in zip(exact, found)]))
+    shares = []
+    for expected, got in zip(exact, of_index, strict=True):
+        shares.append(len(expected & got) / max(len(expected), 1))
+    return float(np.mean(shares))
 
 
 def report(folder: Path, s: Index, what: str, share: float, depth: int, queries: int) -> str:
-    write_json(
-        folder / "recall.json",
-        {"kind": s.kind, "depth": depth, "queries": queries, "recall": share},
+    """A line about ``share``, the recall at ``depth``, which is also kept in ``recall.json``."""
+    note = {"kind": s.kind, "depth": depth, "queries": queries, "recall": share}
+    write_json(folder / "recall.json", note)
+    return (
+        f"  index {what} ({s.kind}): recall@{depth} against exact search {share:.4f} "
+        f"over {queries} queries"
     )
-    return f"  index {what} ({s.kind}): recall@{depth} against exact search {share:.4f} over {queries} queries"
