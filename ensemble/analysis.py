@@ -197,18 +197,18 @@ def story(
     """The right passage that ``final`` places best, and those at its top that are not relevant."""
     ranks = {system: places(run.get(qid, {})) for system, run in runs.items()}
     in_final = ranks[final]
-    relevant = [docid for docid, gain in judged.items() if gain > 0]
-    right = min(relevant, key=lambda docid: (in_final.get(docid, NOWHERE), docid))
-    right_place = in_final.get(right, NOWHERE)
-    above = [
-        docid
-        for docid, place in in_final.items()
-        if place < right_place and judged.get(docid, 0) == 0
-    ]
-    right_shown, *wrong_shown = [
-        shown(passages, docid, ranks, right) for docid in [right, *above[:WRONG]]
-    ]
-    return right_shown, wrong_shown
+
+    def place(docid: str) -> tuple[int, str]:
+        return in_final.get(docid, NOWHERE), docid
+
+    right = min((docid for docid, gain in judged.items() if gain > 0), key=place)
+    wrong: list[Shown] = []
+    for docid in in_final:
+        if docid == right or len(wrong) == WRONG:
+            break
+        if judged.get(docid, 0) == 0:
+            wrong.append(shown(passages, docid, ranks, right))
+    return shown(passages, right, ranks, right), wrong
 
 
 def shown(

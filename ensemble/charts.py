@@ -33,7 +33,7 @@ POINT = Markup(
 )
 BIN = Markup('<rect class="c{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>')
 ROW_LABEL = Markup('<text x="{}" y="{:.1f}" text-anchor="end">{}</text>')
-BAR = Markup(
+PART = Markup(
     '<rect class="c{} whole" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}">'
     "<title>{}, {}: {:.1%}</title></rect>"
 )
@@ -45,23 +45,50 @@ Points = Mapping[Any, float]  # x -> y; x is a whole number or not
 def scale(low: float, high: float, start: float, end: float) -> Scale:
     """Maps ``low`` to ``start`` and ``high`` to ``end``; all to ``start`` where they are equal."""
     width = (high - low) or 1.0
-    return lambda value: start + (value - low) / width * (end - start)
+
+    def place(value: float) -> float:
+        return start + (value - low) / width * (end - start)
+
+    return place
 
 
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     """Round numbers between the two."""
-    step = 10 ** floor(log10((high - low) / wanted)) if high > low else 1.0
-    step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= wanted)
+    step = tick_step(low, high, wanted)
     first = -floor(-low / step)
-    numbers = [round((first + i) * step, 10) for i in range(wanted + 2)]
-    return [number for i, number in enumerate(numbers) if (first + i) * step <= high + 1e-9]
+    numbers = []
+    for place in range(first, first + wanted + 2):
+        if place * step <= high + 1e-9:
+            numbers.append(round(place * step, 10))
+    return numbers
+
+
+def tick_step(low: float, high: float, wanted: int) -> float:
+    """The least of 1, 2, 5, 10 times a power of ten that parts the two into ``wanted`` at most."""
+    if high <= low:
+        return 1.0
+    power = 10 ** floor(log10((high - low) / wanted))
+    for factor in (1, 2, 5):
+        if (high - low) / (power * factor) <= wanted:
+            return power * factor
+    return power * 10
+
+
+def labelled(numbers: Sequence[float]) -> dict[float, str]:
+    """Numbers of an axis with their texts."""
+    return {number: f"{number:g}" for number in numbers}
+
+
+def colour(place: int) -> int:
+    """The number of the class of the series, sample or part at ``place``."""
+    return place % COLOURS
 
 
 def figure(title: str, body: Markup, names: Sequence[str]) -> Markup:
     """A drawing with its title and the key of its colours."""
     key = Markup("")
-    for i, name in enumerate(names):
-        key += KEY.format(i % COLOURS, name)
+    for place, name in enumerate(names):
+        key += KEY.format(colour(place), name)
     return FIGURE.format(title, title, WIDTH, HEIGHT, body, key)
 
 
@@ -90,32 +117,50 @@ def lines(title: str, x_label: str, series: Mapping[str, Points], even: bool = F
     series = {name: points for name, points in series.items() if points}
     if not series:
         return Markup("")
-    xs: set[float] = set()
-    ys: list[float] = []
+    every_x: set[float] = set()
+    every_y: list[float] = []
     for points in series.values():
-        xs.update(points)
-        ys += points.values()
-    in_order = sorted(xs)
-    place = {value: value for value in in_order}
-    if even:
-        place = {value: i for i, value in enumerate(in_order)}
-    pad = (max(ys) - min(ys)) * 0.08 or 0.05
-    low, high = min(ys) - pad, max(ys) + pad
-    x = scale(place[in_order[0]], place[in_order[-1]], LEFT + 8, WIDTH - 14)
+        every_x.update(points)
+        every_y += points.values()
+    in_order = sorted(every_x)
+
+    lowest, highest = min(every_y), max(every_y)
+    margin = (highest - lowest) * 0.08 or 0.05
+    low, high = lowest - margin, highest + margin
     y = scale(low, high, FLOOR, TOP)
-    if even:
-        labels = {place[value]: f"{value:g}" for value in in_order}
-    else:
-        labels = {tick: f"{tick:g}" for tick in ticks(in_order[0], in_order[-1])}
+
+    place: dict[float, float] = {}
+    labels: dict[float, str] = {}
+    for number, value in enumerate(in_order):
+        place[value] = number if even else value
+        labels[number] = f"{value:g}"
+    if not even:
+        labels = labelled(ticks(in_order[0], in_order[-1]))
+    x = scale(place[in_order[0]], place[in_order[-1]], LEFT + 8, WIDTH - 14)
+
     body = axes(x, y, labels, ticks(low, high), x_label)
-    for i, (name, points) in enumerate(series.items()):
-        at = {value: (x(place[value]), y(points[value])) for value in sorted(points)}
-        path = " ".join(f"{across:.1f},{down:.1f}" for across, down in at.values())
-        body += LINE.format(i % COLOURS, path)
-        if len(points) <= MARKED_POINTS:
-            for value, (across, down) in at.items():
-                body += POINT.format(i % COLOURS, across, down, name, value, points[value])
+    for number, (name, points) in enumerate(series.items()):
+        body += line(name, points, colour(number), place, x, y)
     return figure(title, body, list(series))
+
+
+def line(
+    name: str,
+    points: Points,
+    class_number: int,
+    place: Mapping[float, float],
+    x: Scale,
+    y: Scale,
+) -> Markup:
+    """One series, with marks at its points where they are few; ``place``: of each x value."""
+    corners = []
+    marks = Markup("")
+    for value in sorted(points):
+        across, down = x(place[value]), y(points[value])
+        corners.append(f"{across:.1f},{down:.1f}")
+        marks += POINT.format(class_number, across, down, name, value, points[value])
+    drawn = LINE.format(class_number, " ".join(corners))
+    return drawn + marks if len(points) <= MARKED_POINTS else drawn
 
 
 def histogram(title: str, samples: Mapping[str, Sequence[float]], bins: int = 30) -> Markup:
@@ -129,18 +174,21 @@ def histogram(title: str, samples: Mapping[str, Sequence[float]], bins: int = 30
     for sample in samples.values():
         counts, _ = np.histogram(sample, bins, (low, low + bins * width))
         shares.append(counts / max(len(sample), 1))
-    top = max(max(of_sample) for of_sample in shares) * 1.05
+
+    top = np.max(shares) * 1.05
     x = scale(low, high, LEFT, WIDTH - 8)
     y = scale(0, top, FLOOR, TOP)
     bar_width = max(x(low + width) - x(low) - 0.5, 0.5)
-    labels = {tick: f"{tick:g}" for tick in ticks(low, high)}
-    body = axes(x, y, labels, ticks(0, top), "score")
-    for i, of_sample in enumerate(shares):
+    body = axes(x, y, labelled(ticks(low, high)), ticks(0, top), "score")
+    for number, of_sample in enumerate(shares):
         for place, share in enumerate(of_sample):
-            if share:
-                left, height = x(low + place * width), max(FLOOR - y(share), 0)
-                body += BIN.format(i % COLOURS, left, y(share), bar_width, height)
-    return figure(title, body, [f"{name} ({len(sample)})" for name, sample in samples.items()])
+            if not share:
+                continue
+            left = x(low + place * width)
+            height = max(FLOOR - y(share), 0)
+            body += BIN.format(colour(number), left, y(share), bar_width, height)
+    names = [f"{name} ({len(sample)})" for name, sample in samples.items()]
+    return figure(title, body, names)
 
 
 def stacked(title: str, rows: Mapping[str, Mapping[str, float]]) -> Markup:
@@ -148,15 +196,24 @@ def stacked(title: str, rows: Mapping[str, Mapping[str, float]]) -> Markup:
     tall = (FLOOR - TOP) / max(len(rows), 1)
     x = scale(0, 1, LEFT + 20, WIDTH - 20)
     body = Markup("")
-    for place, (name, parts) in enumerate(rows.items()):
+    parts: Sequence[str] = []
+    for place, (name, shares) in enumerate(rows.items()):
         top = TOP + place * tall
         body += ROW_LABEL.format(LEFT + 14, top + tall / 2 + 3, name)
-        start = 0.0
-        for i, (part, share) in enumerate(parts.items()):
-            left, width = x(start), max(x(start + share) - x(start), 0)
-            height = max(tall - 2, 1)
-            body += BAR.format(i % COLOURS, left, top + 1, width, height, name, part, share)
-            start += share
+        body += bar(name, shares, x, top=top + 1, height=max(tall - 2, 1))
+        parts = parts or list(shares)
     for share in (0, 0.25, 0.5, 0.75, 1):
         body += BELOW_AXIS.format(x(share), FLOOR + 14, f"{share:.0%}")
-    return figure(title, body, list(next(iter(rows.values()), {})))
+    return figure(title, body, parts)
+
+
+def bar(name: str, shares: Mapping[str, float], x: Scale, top: float, height: float) -> Markup:
+    """The parts of one row, from left to right."""
+    drawn = Markup("")
+    start = 0.0
+    for number, (part, share) in enumerate(shares.items()):
+        left = x(start)
+        width = max(x(start + share) - left, 0)
+        drawn += PART.format(colour(number), left, top, width, height, name, part, share)
+        start += share
+    return drawn

@@ -176,13 +176,21 @@ def training_curves(task: Task) -> list[Markup]:
     for name in task.config.ranking.trained:
         log = training_log(task, name)
         for kind in ("clean", "adversarial"):
-            losses[f"{name} {kind}"] = thinned({e["step"]: e[kind] for e in log if kind in e})
-        measured = [entry for entry in log if entry.get("nDCG@10") is not None]
-        dev[name] = {entry["step"]: entry["nDCG@10"] for entry in measured}
+            losses[f"{name} {kind}"] = thinned(points_of(log, kind))
+        dev[name] = points_of(log, "nDCG@10")
     return [
         charts.lines("Training loss", "step", losses),
         charts.lines("Dev nDCG@10 while training (a sample)", "step", dev),
     ]
+
+
+def points_of(log: Sequence[Mapping], what: str) -> dict[int, float]:
+    """Step -> value, of the entries of a training's log that have one."""
+    points = {}
+    for entry in log:
+        if entry.get(what) is not None:
+            points[entry["step"]] = entry[what]
+    return points
 
 
 def training_log(task: Task, ranker: str) -> list[dict]:
