@@ -20,7 +20,7 @@ Table = Mapping[str, Mapping[str, float]]  # member -> other member -> correlati
 Value = Callable[[np.ndarray], float]  # of a weight for each member: what they are worth together
 GRID = np.linspace(0.0, 1.0, 21)  # that coordinate ascent tries for one member's weight
 ROUNDS = 30  # of greedy selection
-HALVED_BY = 0.02  # of dev nDCG@10 behind the best member, which halve a weight by the paper's rule
+HALVED_BY = 0.02  # of dev nDCG@10 behind the best member: half its weight by the paper's rule
 
 
 def aligned_members(
@@ -177,18 +177,19 @@ def paper(scores: Mapping[str, float], table: Table) -> dict[str, float]:
     """The paper's rule (4.5): by score above all, less for members that resemble the others.
 
         w_i = a_i * c_i, scaled to sum 1
-        a_i = 2 ** -((s_max - s_i) / 0.02)
+        a_i = 1 / (1 + (s_max - s_i) / 0.02)
         c_i = 1 - 1/2 * max(0, mean_{j != i} r_ij)
 
     s (``scores``): dev nDCG@10; r (``table``): mean per-query correlation.
 
     The paper has words and no formula; each part is one of its sentences.
 
-    - "Primarily determined by their scores": every .02 of nDCG@10 behind the best halve a member's
-      weight. Weights in proportion to the scores would be all but equal for its .802, .792 and
-      .785. On some hundred dev queries the standard error of a difference is about .006: what
-      may be chance costs little, what is certain costs half. The distance to the worst plays no
-      part, so another bad member changes nothing between the good ones.
+    - "Primarily determined by their scores": a member that is .02 of nDCG@10 behind the best
+      counts half, one that is .04 behind a third, .18 a tenth. Weights in proportion to the scores
+      would be all but equal for its .802, .792 and .785. On some hundred dev queries the standard
+      error of a difference is about .006: what may be chance costs little, what is certain costs
+      half. The distance to the worst plays no part, so that another bad member leaves a of the
+      others as it is.
     - "We decrease the weights of models with high correlation coefficients": c falls from 1, for
       a member that resembles no other, to 1/2. As it is never below that, a member that is .02 or
       more behind never outweighs the best.
@@ -197,7 +198,7 @@ def paper(scores: Mapping[str, float], table: Table) -> dict[str, float]:
     best = max(scores.values())
     raw = {}
     for name, score in scores.items():
-        of_score = 2.0 ** -((best - score) / HALVED_BY)
+        of_score = 1.0 / (1.0 + (best - score) / HALVED_BY)
         others = [table[name][other] for other in scores if other != name]
         resemblance = max(0.0, float(np.mean(others))) if others else 0.0
         raw[name] = of_score * (1.0 - 0.5 * resemblance)
