@@ -167,7 +167,8 @@ class Loop:
         self.engine.eval()
         measured = self.learner.measure(self.engine, step)
         value = measured.value if measured else None
-        if value is None or value > self.state["best"]:
+        first = self.state["best_step"] == 0  # the metric may be of any size
+        if value is None or first or value > self.state["best"]:
             self.state |= {"best": -1.0 if value is None else value, "best_step": step}
             self.checkpoints.save_best(step, self.engine.module, self.learner.save)
         self.state["history"].append([step, value])
