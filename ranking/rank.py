@@ -27,6 +27,7 @@ from ranking import gates, given, rankers, trainings
 from ranking.rankers import depth, dev_languages, own_depth, task_of
 from ranking.rerank import Scorer, candidate_pairs, reranked, score_pairs
 from retrieval import search
+from training import engine
 
 # Tokens x layers a second that two cores score; training takes three times as long
 TOKEN_LAYERS = 24000
@@ -387,13 +388,14 @@ def run(config: Config) -> None:
     """Builds what is not done yet, with all processes of the launcher."""
     task = Task(config)
     trainings.check_division(task)
-    if distributed.world_size() > 1:
-        from training import engine
-
+    several = distributed.world_size() > 1
+    if several:
         engine.start()
     run_steps(plan(task).values(), config.folder)
     if distributed.rank() == 0:
         report(task)
+    if several:
+        engine.stop()
 
 
 def main() -> None:

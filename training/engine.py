@@ -55,6 +55,17 @@ def start() -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
 
 
+def stop() -> None:
+    """Leaves the process group, when all processes are done.
+
+    One that exits without may be aborted by its communication threads, after all its work.
+    """
+    import torch
+
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
 def free_port() -> int:
     """A port of this machine that nobody listens on."""
     with socket.socket() as listener:

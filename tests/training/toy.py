@@ -117,3 +117,4 @@ if __name__ == "__main__":
     every, gradients = gathered_gradients()
     if distributed.rank() == 0:
         Path(sys.argv[1]).write_text(json.dumps([distributed.world_size(), every, gradients]))
+    engine.stop()
