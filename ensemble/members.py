@@ -4,7 +4,7 @@ They are compared on the block of candidates that was reranked. Stacking sees th
 hybrid, too.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from core.artefacts import ENSEMBLES, RankedRun
@@ -170,32 +170,40 @@ def remarks(language: str, split: str, runs: Mapping[str, Run]) -> list[str]:
 
     A line each, nothing where all is even.
     """
-    block, lines = runs["hybrid"], []
+    lines = []
     for name, run in runs.items():
-        where = f"{name} {language}-{split}"
-        unanswered = [qid for qid in block if not run.get(qid)]
-        if unanswered:
-            others = [other for n, other in runs.items() if n not in (name, "hybrid")]
-            by_hybrid = [qid for qid in unanswered if not any(o.get(qid) for o in others)]
-            alone = f" ({len(by_hybrid)} by the hybrid alone)" if by_hybrid else ""
-            lines.append(
-                f"{where}: {len(unanswered)} of {len(block)} queries unanswered, "
-                f"first {', '.join(unanswered[:3])}; the others fuse them{alone}"
-            )
-        answered = [qid for qid in block if run.get(qid)]
-        gaps = sum(len(block[qid]) - len(run[qid]) for qid in answered)
-        if gaps:
-            lines.append(
-                f"{where}: lacks {gaps} of the {sum(map(len, block.values()))} passages of the "
-                "block; they count as ensemble.missing says"
-            )
-        constant = [qid for qid, scores in run.items() if says_nothing(scores)]
-        if constant:
-            lines.append(
-                f"{where}: all scores equal in {len(constant)} queries, "
-                f"first {', '.join(constant[:3])}; it says nothing there"
-            )
+        others = [other for n, other in runs.items() if n not in (name, "hybrid")]
+        for remark in remarks_on(run, runs["hybrid"], others):
+            lines.append(f"{name} {language}-{split}: {remark}")
     return lines
+
+
+def remarks_on(run: Run, block: Run, others: Sequence[Run]) -> Iterator[str]:
+    """Of one member's ``run``; ``others``: of the members beside it, without the hybrid."""
+    unanswered = [qid for qid in block if not run.get(qid)]
+    if unanswered:
+        by_hybrid = [qid for qid in unanswered if not any(other.get(qid) for other in others)]
+        alone = f" ({len(by_hybrid)} by the hybrid alone)" if by_hybrid else ""
+        yield (
+            f"{len(unanswered)} of {len(block)} queries unanswered, "
+            f"first {', '.join(unanswered[:3])}; the others fuse them{alone}"
+        )
+    gaps = 0  # in queries that it answers
+    for qid, scores in block.items():
+        if run.get(qid):
+            gaps += len(scores) - len(run[qid])
+    if gaps:
+        passages = sum(map(len, block.values()))
+        yield (
+            f"lacks {gaps} of the {passages} passages of the block; "
+            "they count as ensemble.missing says"
+        )
+    constant = [qid for qid, scores in run.items() if says_nothing(scores)]
+    if constant:
+        yield (
+            f"all scores equal in {len(constant)} queries, first {', '.join(constant[:3])}; "
+            "it says nothing there"
+        )
 
 
 def says_nothing(scores: Mapping[str, float]) -> bool:

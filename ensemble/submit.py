@@ -55,6 +55,7 @@ def add_submission(task: Task, steps: Plan) -> Step:
     known = [*config.retrieval.systems, *config.ranking.rankers, *fuse.systems(task)]
     if system not in known:
         raise InputError(f"submission.system: found {system!r}, expected one of {', '.join(known)}")
+    # The whole configuration stands in the manifest, so that any setting makes another submission
     settings = {
         **config.submission.model_dump(),
         "split": split,
