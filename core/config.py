@@ -367,6 +367,7 @@ def from_layers(layers: Sequence[Layer], path: str | Path, name: str) -> Config:
     check_splits(config, layers)
     check_retrieval(config, layers)
     check_recipes(config, path)
+    _ = config.block  # a depth below the candidates is an error
     return until_round(config, config.round, path)
 
 

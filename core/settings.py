@@ -8,8 +8,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from core.errors import InputError
 from core.parts import Count, EachOnce, Names, Part, Positive, Share, Whole
 from core.recipes import Recipe
+
+DEFAULT_BLOCK = 200  # candidates that are reranked, where nothing else is said
 
 
 class Atlas(Part):
@@ -223,8 +226,7 @@ class Ranker(Training):
 class Rerank(Part):
     """How the rankers score."""
 
-    # of the block that the ensemble fuses; a ranker may score fewer. Without it 200, or all
-    # candidates where they are fewer
+    # of the block that the ensemble fuses; a ranker may score fewer. Without it Config.block
     depth: Count | None = None
     batch_tokens: Count = 16384
     # the last two on a CPU; openvino in fp32, or bf16 for a ranker with that precision
@@ -322,6 +324,24 @@ class Config(Part):
     ranking: Ranking = Ranking()
     ensemble: Ensemble = Ensemble()
     submission: Submission = Submission()
+
+    @property
+    def block(self) -> int:
+        """How many candidates of a query are reranked and fused.
+
+        Without ``ranking.rerank.depth`` 200, or all where they are fewer. Raises InputError for a
+        depth of more than the candidates.
+        """
+        depth = self.ranking.rerank.depth
+        if depth is None:
+            return min(DEFAULT_BLOCK, self.candidates)
+        if depth > self.candidates:
+            raise InputError(
+                f"ranking.rerank.depth: found {depth}, but the rankers are handed "
+                f"candidates={self.candidates} passages a query; raise candidates, lower "
+                "ranking.rerank.depth, or set it to null: then it follows the candidates"
+            )
+        return depth
 
     @property
     def collection_name(self) -> str:

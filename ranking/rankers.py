@@ -27,7 +27,6 @@ from ranking.reranker import LENGTHS
 from ranking.scores import Scores
 
 TAUGHT = ("margin_mse", "kl_divergence")  # losses that follow a teacher's scores
-DEFAULT_DEPTH = 200  # of the reranked block, where there are as many candidates
 
 
 # ---- Data and chain
@@ -147,20 +146,8 @@ def check_name(
 
 
 def depth(task: Task) -> int:
-    """Of the block of candidates that is reranked and fused.
-
-    Raises InputError for a setting that is deeper than the candidates.
-    """
-    candidates, wanted = task.config.candidates, task.config.ranking.rerank.depth
-    if wanted is None:
-        return min(DEFAULT_DEPTH, candidates)
-    if wanted > candidates:
-        raise InputError(
-            f"ranking.rerank.depth: found {wanted}, but the rankers are handed "
-            f"candidates={candidates} passages a query; raise candidates, lower "
-            "ranking.rerank.depth, or set it to null: then it follows the candidates"
-        )
-    return wanted
+    """Of the block of candidates that is reranked and fused."""
+    return task.config.block
 
 
 def own_depth(task: Task, ranker: Ranker) -> int:

@@ -15,7 +15,6 @@ from core.runs import ranked
 from core.settings import Config, Ranker
 from core.task import Task
 from ranking import rank, rankers, trainings
-from retrieval import search
 
 
 @pytest.fixture
@@ -67,7 +66,7 @@ def test_a_chain_has_its_own_collection(trained):
 def test_a_cascade_scores_the_best_of_the_ranker_before(trained):
     task, said = trained
     steps = rank.plan(task)
-    small, large = (search.run_of(steps[f"{name}/en-testA"]) for name in ("small", "large"))
+    small, large = (task.run(name, "en", "testA") for name in ("small", "large"))
     for qid, scores in large.items():
         best = {d for d, _ in ranked(small[qid])[:2]}
         assert {d for d, _ in ranked(scores)[:2]} == best, "its own block is on top"
@@ -262,15 +261,21 @@ def test_the_depth_that_is_reranked(config, candidates, rerank, depth):
     assert rank.plan(task)["base/en-testA"].recipe["settings"]["depth"] == depth
 
 
-def test_a_depth_below_the_candidates(config):
+def test_a_depth_below_the_candidates(config, folder, tmp_path):
     """It became 100 in silence."""
-    task = Task(config(candidates=100, ranking={"rerank": {"depth": 200}}))
-    with pytest.raises(
-        InputError,
-        match=r"ranking.rerank.depth: found 200, but the rankers are handed candidates=100 "
-        "passages a query; raise candidates, lower ranking.rerank.depth, or set it to null",
-    ):
-        rank.plan(task)
+    message = (
+        r"ranking.rerank.depth: found 200, but the rankers are handed candidates=100 passages a "
+        "query; raise candidates, lower ranking.rerank.depth, or set it to null"
+    )
+    with pytest.raises(InputError, match=message):
+        rank.plan(Task(config(candidates=100, ranking={"rerank": {"depth": 200}})))
+    (tmp_path / "one.yaml").write_text(
+        f"collection: {{path: {folder}}}\nranking: {{rerank: {{depth: 200}}}}\n"
+    )
+    with pytest.raises(InputError, match=message):
+        load_config(tmp_path / "one.yaml", ["candidates=100"])
+    follows = load_config(tmp_path / "one.yaml", ["candidates=100", "ranking.rerank.depth=null"])
+    assert follows.block == 100
 
 
 @pytest.mark.parametrize(
