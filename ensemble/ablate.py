@@ -243,7 +243,7 @@ def check_system(task: Task, system: str, where: str) -> None:
 
 def measured(task: Task, split: str, languages: Sequence[str]) -> list[str]:
     """``languages``, or all judged ones. Raises InputError for a language without judgments."""
-    judged = [language for language, _ in results.judged_pairs(task, split)]
+    judged = results.judged_languages(task, split)
     unjudged = [language for language in languages if language not in judged]
     if unjudged:
         raise InputError(

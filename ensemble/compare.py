@@ -24,7 +24,7 @@ from core.records import Qrels, Run
 from core.runs import read_run
 from core.settings import Config
 from core.task import Task
-from ensemble.results import Key, judged_pairs, text_table
+from ensemble.results import Key, judged_languages, text_table
 
 METRICS = ("nDCG@10", "R@100")
 EXAMPLES = 3  # of queries that a remark names
@@ -63,7 +63,7 @@ def from_results(paths: Sequence[Path], split: str | None) -> Compared:
     tasks = {path: task_of(path) for path in paths}
     first = tasks[paths[0]]
     split = split or first.config.splits.test
-    languages = [language for language, _ in judged_pairs(first, split)]
+    languages = judged_languages(first, split)
     if not languages:
         raise InputError(
             f"{paths[0]}: no language has judgments for {split}; choose another with --split"

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 
 from core.artefacts import RankedRun
 from core.evaluate import (
@@ -41,25 +40,27 @@ def run_step(task: Task, system: str, language: str, split: str) -> Step:
     return task.step(RankedRun(system, language, split))
 
 
-def judged_pairs(task: Task, split: str) -> list[tuple[str, str]]:
-    """(language, split) of each language that has judgments there."""
-    return [pair for pair in task.pairs(split) if pair in task.collection.qrels]
+def judged_languages(task: Task, split: str) -> list[str]:
+    """Languages that have judgments of a split."""
+    return [la for la, _ in task.pairs(split) if (la, split) in task.collection.qrels]
 
 
 def report_split(task: Task) -> str | None:
     """What the report is about: the test split if it is judged, else dev, else nothing."""
     for split in (task.config.splits.test, task.config.splits.dev):
-        if judged_pairs(task, split):
+        if judged_languages(task, split):
             return split
     return None
 
 
 def by_kind(task: Task, languages: Sequence[str]) -> dict[str, list[str]]:
     """The ``known`` and the ``surprise`` ones of ``languages``, as far as there are any."""
-    kinds: dict[str, list[str]] = {kind: [] for kind in KINDS}
-    for language in languages:
-        kinds["surprise" if task.surprise(language) else "known"].append(language)
-    return {kind: chosen for kind, chosen in kinds.items() if chosen}
+    kinds = {}
+    for kind in KINDS:
+        chosen = [la for la in languages if task.surprise(la) == (kind == "surprise")]
+        if chosen:
+            kinds[kind] = chosen
+    return kinds
 
 
 def collect(task: Task) -> tuple[Results, PerQuery, analysis.Looks]:
@@ -72,7 +73,7 @@ def collect(task: Task) -> tuple[Results, PerQuery, analysis.Looks]:
     single: PerQuery = {}
     looks: analysis.Looks = {}
     for split in (task.config.splits.dev, task.config.splits.test):
-        languages = [language for language, _ in judged_pairs(task, split)]
+        languages = judged_languages(task, split)
         for language in languages:
             qrels = split_judgments(task, language, split)
             runs = {system: task.run(system, language, split) for system in systems(task)}
@@ -114,21 +115,17 @@ def measured(task: Task) -> dict[str, dict[str, float]]:
     estimates or judgments of the test split.
     """
     split = task.config.splits.test
-    languages = [language for language, _ in judged_pairs(task, split)]
+    languages = judged_languages(task, split)
     if not languages or not estimates(task):
         return {}
     fitted = fitted_weights(task)
     best = best_single(task)
-    by_method: dict[str, dict[str, float]] = {}
+    by_language = {}
     for language in languages:
-        for method, value in measured_in(task, language, split, fitted, best).items():
-            by_method.setdefault(method, {})[language] = value
+        by_language[language] = measured_in(task, language, split, fitted, best)
     columns = {}
     for kind, chosen in by_kind(task, languages).items():
-        columns[f"{split} {kind}"] = {
-            method: fmean(by_language[language] for language in chosen)
-            for method, by_language in by_method.items()
-        }
+        columns[f"{split} {kind}"] = macro(by_language, chosen)
     return columns
 
 
@@ -168,16 +165,19 @@ def measured_in(
         return weights.aligned_members(chosen, list(qrels))
 
     block = weights.Judged(aligned(members.members(task)), qrels)
-    values = {"best single": block.members.scores[best]}
+    fused = {"best single": block.members.scores[best]}
     for method, chosen in fitted.items():
-        values[method] = weights.apply(block.members, chosen, settings)
+        fused[method] = weights.apply(block.members, chosen, settings)
     if "stacking" in systems(task):
-        values["stacking"] = stacking.apply(
+        fused["stacking"] = stacking.apply(
             fuse.plan(task)["stacking-model"].path,
             aligned(members.members(task, "stacking")),
             fuse.texts(task, split),
         )
-    return {method: block.macro(block.per_query(fused)) for method, fused in values.items()}
+    means = {}
+    for method, values in fused.items():
+        means[method] = block.macro(block.per_query(values))
+    return means
 
 
 def bases(task: Task, results: Results) -> dict[str, str]:
@@ -215,8 +215,8 @@ def significance(task: Task, results: Results, single: PerQuery) -> dict:
     compared: dict = {}
     for split, by_system in single.items():
         queries = next(iter(by_system.values()))
-        languages = list(dict.fromkeys(language for language, _ in queries))
-        columns = {language: [language] for language in languages} | by_kind(task, languages)
+        columns = {language: [language] for language, _ in queries}
+        columns |= by_kind(task, list(columns))
         rows = compared[split] = {}
         for system, base in bases(task, results).items():
             rows[system] = {"against": base, "columns": {}}
@@ -243,9 +243,13 @@ def paired(
     With the number of queries, those won and lost, and p of a randomisation test of that very
     difference.
     """
-    keys = [key for key in after if key[0] in languages]
-    differences = [after[key] - before[key] for key in keys]
-    language_of_each = [language for language, _ in keys]
+    differences: list[float] = []
+    language_of_each: list[str] = []
+    for key, value in after.items():
+        language, _ = key
+        if language in languages:
+            differences.append(value - before[key])
+            language_of_each.append(language)
     return {
         "difference": mean_over_languages(differences, language_of_each),
         "queries": len(differences),
@@ -262,22 +266,21 @@ def comparison_rows(compared: Mapping, split: str) -> list[list[str]]:
     for system, note in compared[split].items():
         for kind in KINDS:
             cell = note["columns"].get(kind)
-            if cell is None:
-                continue
-            rows.append(
-                [
-                    system,
-                    note["against"],
-                    kind,
-                    str(cell["queries"]),
-                    f"{cell['difference']:+.4f}",
-                    str(cell["wins"]),
-                    str(cell["losses"]),
-                    f"{cell['p']:.4f}",
-                    f"{cell['holm']:.4f}",
-                ]
-            )
+            if cell is not None:
+                rows.append([system, note["against"], kind, *comparison_cells(cell)])
     return rows
+
+
+def comparison_cells(cell: Mapping) -> list[str]:
+    """Figures of ``paired`` as text: queries, difference, wins, losses, p and Holm's."""
+    return [
+        str(cell["queries"]),
+        f"{cell['difference']:+.4f}",
+        str(cell["wins"]),
+        str(cell["losses"]),
+        f"{cell['p']:.4f}",
+        f"{cell['holm']:.4f}",
+    ]
 
 
 def table(results: Mapping, split: str, metric: str = "nDCG@10") -> list[list[str]]:
@@ -307,14 +310,17 @@ def transductive(task: Task) -> list[str]:
 
     Such rankers, and what fuses them.
     """
-    marked = [name for name in task.config.ranking.rankers if rankers.transductive(task, name)]
+    names = task.config.ranking.rankers
+    marked = [name for name in names if rankers.transductive(task, name)]
     return [*marked, *fuse.systems(task)] if marked else []
 
 
 def target_splits(task: Task) -> list[str]:
     """Splits whose unlabelled queries the recipes in use learn from."""
-    trainings = task.config.ranking.trained.values()
-    recipes = {training.recipe for training in trainings if training.data is None}
+    recipes = set()
+    for training in task.config.ranking.trained.values():
+        if training.data is None:
+            recipes.add(training.recipe)
     splits: dict[str, None] = {}
     for recipe in sorted(recipes):
         splits |= dict.fromkeys(task.config.data_aug[recipe].targets)
