@@ -94,7 +94,9 @@ def learner(task: Task, name: str, steps: Any, folder: Path) -> "RankerLearner":
     torch.manual_seed(distributed.seed_of(r.seed, 0, "head"))
     body, where = body_of(task, name, steps)
     if r.gradient_checkpointing:
-        body.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        body.activation_checkpointing_enable(
+            activation_checkpointing_kwargs={"use_reentrant": False}
+        )
     data = training_data(source, r, folder)
     tokenize = tokenizer_of(task, name, where)
     batch_tokens = task.config.ranking.rerank.batch_tokens

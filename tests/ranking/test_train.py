@@ -126,8 +126,8 @@ def test_offloading_and_checkpointing_change_no_loss(tmp_path):
             )
             t = learner(s, dropout=0.0)
             if checkpointing:
-                t.model.body.gradient_checkpointing_enable(
-                    gradient_checkpointing_kwargs={"use_reentrant": False}
+                t.model.body.activation_checkpointing_enable(
+                    activation_checkpointing_kwargs={"use_reentrant": False}
                 )
             made = Loop(t, s, tmp_path)
             found[path.stem, checkpointing] = [
