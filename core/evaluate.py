@@ -37,12 +37,18 @@ def evaluate(run: Run, qrels: Qrels, metrics: Sequence[str] = METRICS) -> PerQue
 
     if not qrels:
         raise InputError("no judgments to evaluate with")
-    measures = [ir_measures.parse_measure(metric) for metric in metrics]
-    values = {metric: dict.fromkeys(qrels, 0.0) for metric in metrics}
+    measures = []
+    values: PerQuery = {}
+    for metric in metrics:
+        measures.append(ir_measures.parse_measure(metric))
+        values[metric] = dict.fromkeys(qrels, 0.0)
     answered = [qid for qid in qrels if run.get(qid)]
     for qids in in_parts(answered, QUERIES_AT_ONCE):
-        part_of_qrels = {qid: qrels[qid] for qid in qids}
-        part_of_run = {qid: by_depth(run[qid]) for qid in qids}
+        part_of_qrels: Qrels = {}
+        part_of_run: Run = {}
+        for qid in qids:
+            part_of_qrels[qid] = qrels[qid]
+            part_of_run[qid] = by_depth(run[qid])
         for value in ir_measures.iter_calc(measures, part_of_qrels, part_of_run):
             values[str(value.measure)][value.query_id] = float(value.value)
     return values
@@ -132,21 +138,26 @@ def macro(
     """Metric -> mean over ``languages``, each weighing the same; empty without any."""
     if not languages:
         return {}
-    metrics = by_language[languages[0]]
-    return {
-        metric: fmean(by_language[language][metric] for language in languages) for metric in metrics
-    }
+    mean_of = {}
+    for metric in by_language[languages[0]]:
+        mean_of[metric] = fmean(by_language[language][metric] for language in languages)
+    return mean_of
 
 
 def of_each_language(values: Sequence[float], languages: Sequence[str]) -> dict[str, np.ndarray]:
     """Language -> its queries' values. ``languages`` names each value's."""
-    array, names = np.asarray(values, float), np.asarray(languages)
-    return {language: array[names == language] for language in dict.fromkeys(languages)}
+    array = np.asarray(values, float)
+    names = np.asarray(languages)
+    own = {}
+    for language in dict.fromkeys(languages):
+        own[language] = array[names == language]
+    return own
 
 
 def mean_over_languages(values: Sequence[float], languages: Sequence[str]) -> float:
     """The mean over languages of the mean over each language's queries, as all tables show it."""
-    return fmean(fmean(own) for own in of_each_language(values, languages).values())
+    by_language = of_each_language(values, languages)
+    return fmean(fmean(own) for own in by_language.values())
 
 
 def randomisation_test(
@@ -187,8 +198,9 @@ def weights_of_queries(languages: Sequence[str]) -> np.ndarray:
     Of n queries and L languages, a query of a language with m has n / (L m): exactly 1 where all
     languages have as many.
     """
-    _, place, counts = np.unique(np.asarray(languages), return_inverse=True, return_counts=True)
-    return len(place) / (len(counts) * counts[place])
+    names = np.asarray(languages)
+    _, language, queries = np.unique(names, return_inverse=True, return_counts=True)
+    return len(names) / (len(queries) * queries[language])
 
 
 def t_test(differences: Sequence[float], languages: Sequence[str]) -> float:
@@ -205,22 +217,26 @@ def t_test(differences: Sequence[float], languages: Sequence[str]) -> float:
 
     if not np.any(differences):
         return 1.0
-    samples = of_each_language(differences, languages)
-    for language, sample in samples.items():
+    means: list[float] = []
+    squared_errors: list[float] = []
+    freedom: list[int] = []
+    for language, sample in of_each_language(differences, languages).items():
         if len(sample) < 2:
             where = f"{language}: " if language else ""
             raise InputError(
                 f"{where}found 1 judged query, expected 2 or more of each language for a t-test; "
                 "take the randomisation test"
             )
-    squared_errors = np.array([sample.var(ddof=1) / len(sample) for sample in samples.values()])
-    freedom = np.array([len(sample) - 1 for sample in samples.values()])
-    difference = fmean(sample.mean() for sample in samples.values())
-    if not squared_errors.any():
+        means.append(sample.mean())
+        squared_errors.append(sample.var(ddof=1) / len(sample))
+        freedom.append(len(sample) - 1)
+    difference = fmean(means)
+    error_squared = sum(squared_errors)
+    if not error_squared:
         return 0.0 if difference else 1.0
-    statistic = difference / (np.sqrt(squared_errors.sum()) / len(samples))
-    all_freedom = squared_errors.sum() ** 2 / (squared_errors**2 / freedom).sum()
-    return float(2 * student.sf(abs(statistic), all_freedom))
+    statistic = difference / (np.sqrt(error_squared) / len(means))
+    parts = np.square(squared_errors) / freedom
+    return float(2 * student.sf(abs(statistic), error_squared**2 / parts.sum()))
 
 
 TESTS: dict[str, Callable[[Sequence[float], Sequence[str]], float]] = {

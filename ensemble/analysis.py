@@ -78,22 +78,27 @@ def look(
     values: Mapping[str, Mapping[str, float]],
 ) -> Look:
     """``runs`` and ``values`` (query id -> nDCG@10) are of every system."""
-    config, depth = task.config, rank.depth(task)
-    final, hybrid = config.submission.system, runs["hybrid"]
+    config = task.config
+    block = rank.depth(task)
     ks = [k for k in RECALL_AT if k <= config.retrieval.depth]
-    depths = sorted({d for d in DEPTHS if d < depth} | {depth})
-    order = {qid: [hit.docid for hit in ranked(scores)] for qid, scores in hybrid.items()}
-    recall = {system: recall_curve(runs[system], qrels, ks) for system in config.retrieval.systems}
-    by_depth: dict[str, dict[int, float]] = {}
+    recall = {}
+    for system in config.retrieval.systems:
+        recall[system] = recall_curve(runs[system], qrels, ks)
+    order = {qid: list(places(scores)) for qid, scores in runs["hybrid"].items()}
+    by_depth = {}
     scores = {}
     for ranker in config.ranking.rankers:
-        run = runs[ranker]
-        by_depth[ranker] = {d: score(reranked_to(order, run, d), qrels) for d in depths}
-        scores[ranker] = scores_of(run, order, qrels, depth)
+        by_depth[ranker] = depth_curve(runs[ranker], order, qrels, block)
+        scores[ranker] = scores_of(runs[ranker], order, qrels, block)
     return Look(
         recall=recall,
         depth=by_depth,
-        fates=fates(hybrid, runs[final], qrels, config.candidates),
+        fates=fates(
+            hybrid=runs["hybrid"],
+            final=runs[config.submission.system],
+            qrels=qrels,
+            candidates=config.candidates,
+        ),
         scores=scores,
         worst=worst(task, language, split, runs=runs, qrels=qrels, values=values),
     )
@@ -101,8 +106,19 @@ def look(
 
 def recall_curve(run: Run, qrels: Qrels, ks: Sequence[int]) -> dict[int, float]:
     """Mean recall of the best k passages, by k."""
-    recall = means(evaluate(run, qrels, [f"R@{k}" for k in ks]))
+    metrics = [f"R@{k}" for k in ks]
+    recall = means(evaluate(run, qrels, metrics))
     return {k: recall[f"R@{k}"] for k in ks}
+
+
+def depth_curve(run: Run, order: Order, qrels: Qrels, block: int) -> dict[int, float]:
+    """nDCG@10 by how many of the ``block`` candidates are reranked."""
+    curve = {}
+    for depth in DEPTHS:
+        if depth < block:
+            curve[depth] = score(reranked_to(order, run, depth), qrels)
+    curve[block] = score(reranked_to(order, run, block), qrels)
+    return curve
 
 
 def reranked_to(order: Order, run: Run, depth: int) -> Run:
@@ -117,7 +133,10 @@ def reranked_to(order: Order, run: Run, depth: int) -> Run:
 
 def places(scores: Mapping[str, float]) -> dict[str, int]:
     """The rank of each passage, from 1, by docid, in the order of the ranks."""
-    return {hit.docid: rank for rank, hit in enumerate(ranked(scores), 1)}
+    rank_of = {}
+    for place, hit in enumerate(ranked(scores), 1):
+        rank_of[hit.docid] = place
+    return rank_of
 
 
 def fates(hybrid: Run, final: Run, qrels: Qrels, candidates: int) -> dict[str, float]:
@@ -170,10 +189,11 @@ def worst(
     """
     final = task.config.submission.system
     texts = {query.qid: query.text for query in task.queries(language, split)}
-    answerable = [qid for qid, judged in qrels.items() if any(g > 0 for g in judged.values())]
+    answerable = [qid for qid, judged in qrels.items() if max(judged.values(), default=0) > 0]
 
     def badness(qid: str) -> tuple[float, float, str]:
-        return values[final][qid], -max(of_system[qid] for of_system in values.values()), qid
+        best = max(of_system[qid] for of_system in values.values())
+        return values[final][qid], -best, qid
 
     chosen = []
     for qid in sorted(answerable, key=badness)[:WORST]:

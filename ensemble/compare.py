@@ -10,15 +10,18 @@ python -m ensemble.compare work/COLLECTION/NAME/runs/hybrid work/COLLECTION/NAME
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
+
 from core.collection import read_qrels
 from core.errors import InputError, exit_with_message
-from core.evaluate import TESTS, evaluate, holm, mean_over_languages
+from core.evaluate import TESTS, evaluate, holm, mean_over_languages, of_each_language
 from core.judgments import split_judgments
 from core.records import Qrels, Run
 from core.runs import read_run
@@ -203,13 +206,18 @@ def mean_rows(values: Values, languages: Sequence[str]) -> list[list[str]]:
     rows = [["metric", "run", *named, "mean"]]
     for metric in METRICS:
         for name in values:
-            by_query = values[name][metric]
-            means = []
-            for language in languages:
-                means.append(fmean(value for key, value in by_query.items() if key[0] == language))
-            each = [f"{mean:.4f}" for mean in means] if named else []
-            rows.append([metric, name, *each, f"{fmean(means):.4f}"])
+            means = language_means(values[name][metric])
+            row = [metric, name]
+            row += [f"{means[language]:.4f}" for language in named]
+            row.append(f"{fmean(means[language] for language in languages):.4f}")
+            rows.append(row)
     return rows
+
+
+def language_means(by_query: Mapping[Key, float]) -> dict[str, float]:
+    """Language -> mean over its queries."""
+    own = of_each_language(list(by_query.values()), languages_of(by_query))
+    return {language: fmean(values) for language, values in own.items()}
 
 
 def differences(values: Values, a: str, b: str) -> dict[Key, float]:
@@ -223,27 +231,20 @@ def test_rows(values: Values, test: str) -> list[list[str]]:
 
     The means are those over languages, and ``test``, one of TESTS, is of their difference.
     """
-    compared = list(combinations(values, 2))
-    by_query = [differences(values, a, b) for a, b in compared]
+    rows = []
     ps = []
-    for of_pair in by_query:
-        ps.append(TESTS[test](list(of_pair.values()), languages_of(of_pair)))
-    rows = [["better?", "than", "difference", "wins", "ties", "losses", "p", "p (Holm)"]]
-    for (a, b), of_pair, p, corrected in zip(compared, by_query, ps, holm(ps), strict=True):
-        gains = list(of_pair.values())
-        rows.append(
-            [
-                b,
-                a,
-                f"{mean_over_languages(gains, languages_of(of_pair)):+.4f}",
-                str(sum(gain > 0 for gain in gains)),
-                str(sum(gain == 0 for gain in gains)),
-                str(sum(gain < 0 for gain in gains)),
-                f"{p:.4f}",
-                f"{corrected:.4f}",
-            ]
-        )
-    return rows
+    for a, b in combinations(values, 2):
+        by_query = differences(values, a, b)
+        gains, languages = list(by_query.values()), languages_of(by_query)
+        p = TESTS[test](gains, languages)
+        signs = Counter(np.sign(gains).tolist())
+        difference = f"{mean_over_languages(gains, languages):+.4f}"
+        counts = [str(signs[1.0]), str(signs[0.0]), str(signs[-1.0])]
+        rows.append([b, a, difference, *counts, f"{p:.4f}"])
+        ps.append(p)
+    for row, corrected in zip(rows, holm(ps), strict=True):
+        row.append(f"{corrected:.4f}")
+    return [["better?", "than", "difference", "wins", "ties", "losses", "p", "p (Holm)"], *rows]
 
 
 def languages_of(by_query: Mapping[Key, float]) -> list[str]:

@@ -161,12 +161,18 @@ Curve = Mapping[int, float]
 
 def averaged_series(by_language: Sequence[Mapping[str, Curve]]) -> dict[str, dict[int, float]]:
     """Name -> curve: of each name the mean over languages."""
-    return {name: averaged([curves[name] for curves in by_language]) for name in by_language[0]}
+    series = {}
+    for name in by_language[0]:
+        series[name] = averaged([curves[name] for curves in by_language])
+    return series
 
 
 def averaged(curves: Sequence[Curve]) -> dict[int, float]:
     """The mean of curves over the same points."""
-    return {x: sum(curve[x] for curve in curves) / len(curves) for x in curves[0]}
+    mean = {}
+    for x in curves[0]:
+        mean[x] = sum(curve[x] for curve in curves) / len(curves)
+    return mean
 
 
 def training_curves(task: Task) -> list[Markup]:
@@ -330,8 +336,11 @@ def trainings(task: Task) -> dict[str, Any]:
 
 def given_rankers(task: Task) -> list[str]:
     """Rankers that score as they are, each with its model."""
-    models = {name: ranker.model for name, ranker in task.config.ranking.rankers.items()}
-    return [f"{name} ({model})" for name, model in models.items() if model is not None]
+    given = []
+    for name, ranker in task.config.ranking.rankers.items():
+        if ranker.model is not None:
+            given.append(f"{name} ({ranker.model})")
+    return given
 
 
 def times(task: Task) -> list[list[str]]:
