@@ -1,8 +1,8 @@
 """How long fusion takes: random runs of many queries, each step timed.
 
-A tenth of the queries are fused beside ranx, too (min-max and sum, compiled).
-
     python -m benchmarks.fusion [QUERIES] [PASSAGES] [RUNS]
+
+On a tenth of the queries beside ranx (min-max and sum, compiled).
 """
 
 import sys
@@ -14,9 +14,12 @@ import numpy as np
 from core.evaluate import ndcg, relevant
 from core.fusion import FUSIONS, NORMALISERS, align, fuse, normalised
 
+DEFAULTS = (20000, 200, 10)
+
 
 @contextmanager
 def timed(what: str):
+    """Prints how long the block took."""
     start = time.perf_counter()
     yield
     print(f"{what:32} {time.perf_counter() - start:7.2f} s", flush=True)
@@ -26,44 +29,45 @@ def random_runs(queries: int, passages: int, count: int) -> dict:
     """Every run scores the same candidates of a query, as rankers do."""
     random = np.random.default_rng(0)
     names = [f"d{i}" for i in range(10 * passages)]
-    candidates = [
-        [names[i] for i in random.choice(len(names), passages, replace=False)]
-        for _ in range(queries)
-    ]
-    return {
-        f"r{r}": {
-            f"q{q}": dict(zip(docs, random.normal(size=passages).tolist(), strict=True))
-            for q, docs in enumerate(candidates)
-        }
-        for r in range(count)
-    }
+    candidates = []
+    for _ in range(queries):
+        chosen = random.choice(len(names), passages, replace=False)
+        candidates.append([names[i] for i in chosen])
+    runs: dict = {}
+    for number in range(count):
+        run = runs[f"r{number}"] = {}
+        for query, docids in enumerate(candidates):
+            scores = random.normal(size=passages).tolist()
+            run[f"q{query}"] = dict(zip(docids, scores, strict=True))
+    return runs
 
 
 def beside_ranx(runs: dict) -> None:
+    """Fuses a tenth of the queries in both ways and prints the times."""
     import ranx
 
-    few = {n: dict(list(run.items())[: max(1, len(run) // 10)]) for n, run in runs.items()}
+    few = {}
+    for name, run in runs.items():
+        few[name] = dict(list(run.items())[: max(1, len(run) // 10)])
     theirs = [ranx.Run(run) for run in few.values()]
-    # compiled before it is timed
-    ranx.fuse([ranx.Run({"q": {"a": 1.0, "b": 2.0}})] * 2, norm="min-max", method="sum")
-    times = {}
-    for name, work in (
-        ("ranx", lambda: ranx.fuse(theirs, norm="min-max", method="sum")),
-        ("fuse", lambda: fuse(few, dict.fromkeys(few, 1.0), "minmax", "zero")),
-    ):
-        start = time.perf_counter()
-        work()
-        times[name] = time.perf_counter() - start
+    tiny = ranx.Run({"q": {"a": 1.0, "b": 2.0}})
+    ranx.fuse([tiny] * 2, norm="min-max", method="sum")  # compiled before it is timed
+
+    start = time.perf_counter()
+    ranx.fuse(theirs, norm="min-max", method="sum")
+    of_ranx = time.perf_counter() - start
+    start = time.perf_counter()
+    fuse(few, dict.fromkeys(few, 1.0), "minmax", "zero")
+    ours = time.perf_counter() - start
     print(
-        f"a tenth of the queries, dictionaries to a run: fuse {times['fuse']:.2f} s, "
-        f"ranx {times['ranx']:.2f} s, ratio {times['ranx'] / times['fuse']:.1f}"
+        f"a tenth of the queries, dictionaries to a run: fuse {ours:.2f} s, "
+        f"ranx {of_ranx:.2f} s, ratio {of_ranx / ours:.1f}"
     )
 
 
 def main() -> None:
-    queries, passages, count = (
-        int(a) for a in (*sys.argv[1:], *("20000", "200", "10")[len(sys.argv) - 1 :])
-    )
+    given = [int(argument) for argument in sys.argv[1:]]
+    queries, passages, count = (*given, *DEFAULTS[len(given) :])
     print(f"{queries} queries, {passages} candidates, {count} runs")
     runs = random_runs(queries, passages, count)
     with timed("dictionaries to an array"):
@@ -77,13 +81,11 @@ def main() -> None:
             values = fusion(parts, [1.0] * count, "zero")
     with timed("array to a run"):
         aligned.run(values)
-    judged = relevant(
-        aligned,
-        {
-            q: {aligned.docids[i][0]: 1, aligned.docids[i][1]: 1}
-            for i, q in enumerate(aligned.queries)
-        },
-    )
+    qrels = {}
+    for row, qid in enumerate(aligned.queries):
+        first, second = aligned.docids[row][:2]
+        qrels[qid] = {first: 1, second: 1}
+    judged = relevant(aligned, qrels)
     with timed("nDCG@10 of all queries"):
         ndcg(values, judged)
     beside_ranx(runs)

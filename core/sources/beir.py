@@ -1,4 +1,6 @@
-"""A folder in BEIR's format: ``corpus.jsonl``, ``queries.jsonl`` (also gzipped), ``qrels/SPLIT.tsv``; NoMIRACL's and others' are alike.
+"""A folder in BEIR's format: ``corpus.jsonl``, ``queries.jsonl`` (or gzipped), ``qrels/SPLIT.tsv``.
+
+NoMIRACL's and others' are alike.
 
     python -m core.sources.beir OUT LANGUAGE FOLDER
 
@@ -18,6 +20,10 @@ from core.sources.writing import Split, plain_id, write_language
 
 
 def records(folder: Path, name: str) -> Iterator[dict]:
+    """The JSON objects of ``name``'s file, each with ``_id`` and ``text``.
+
+    Raises InputError for a missing file and for lines of another kind.
+    """
     path = next(
         (p for p in (folder / f"{name}.jsonl", folder / f"{name}.jsonl.gz") if p.is_file()), None
     )
@@ -28,53 +34,57 @@ def records(folder: Path, name: str) -> Iterator[dict]:
             record = json.loads(line)
         except ValueError:
             raise at_line(path, number, repr(line[:60]), "a JSON object") from None
-        if (
-            not isinstance(record, dict)
-            or not isinstance(record.get("text"), str)
-            or not str(record.get("_id", "")).strip()
-        ):
+        is_object = isinstance(record, dict)
+        has_text = is_object and isinstance(record.get("text"), str)
+        if not has_text or not str(record.get("_id", "")).strip():
             raise at_line(path, number, repr(line[:60]), '"_id" and "text"')
         yield record
 
 
 def qrels(path: Path) -> Qrels:
-    found: Qrels = {}
+    """Three columns, with or without their head; negative relevance counts as 0.
+
+    Raises InputError with file and line for others.
+    """
+    judgments: Qrels = {}
     for number, line in enumerate(text_lines(path), 1):
         columns = line.split("\t")
         if number == 1 and columns[0] == "query-id":
             continue
         if len(columns) != 3 or not columns[2].strip().lstrip("-").isdigit():
             raise at_line(path, number, repr(line[:60]), "query-id TAB corpus-id TAB score")
-        found.setdefault(plain_id(columns[0]), {})[plain_id(columns[1])] = max(0, int(columns[2]))
-    return found
+        qid, docid, gain = columns
+        judgments.setdefault(plain_id(qid), {})[plain_id(docid)] = max(0, int(gain))
+    return judgments
 
 
 def splits(folder: Path) -> dict[str, Split]:
-    """Each split has the queries that its judgments name."""
+    """Each split has the queries that its judgments name; a missing one is an InputError."""
     files = sorted((folder / "qrels").glob("*.tsv"))
     if not files:
         raise InputError(f"{folder}: no qrels/SPLIT.tsv")
-    queries = {plain_id(r["_id"]): r["text"] for r in records(folder, "queries")}
-    found = {}
+    texts = {plain_id(record["_id"]): record["text"] for record in records(folder, "queries")}
+    by_name: dict[str, Split] = {}
     for path in files:
         judged = qrels(path)
-        strangers = [q for q in judged if q not in queries]
+        strangers = [qid for qid in judged if qid not in texts]
         if strangers:
             raise InputError(
-                f"{path}: judged queries that queries.jsonl lacks: {len(strangers)}, first {', '.join(strangers[:5])}"
+                f"{path}: judged queries that queries.jsonl lacks: {len(strangers)}, "
+                f"first {', '.join(strangers[:5])}"
             )
-        found[path.stem] = ([Query(q, queries[q]) for q in judged], judged)
-    return found
+        by_name[path.stem] = ([Query(qid, texts[qid]) for qid in judged], judged)
+    return by_name
 
 
 def documents(folder: Path) -> Iterator[Document]:
-    return (
-        Document(plain_id(r["_id"]), r.get("title") or "", r["text"])
-        for r in records(folder, "corpus")
-    )
+    """The passages; those without a title have none."""
+    for record in records(folder, "corpus"):
+        yield Document(plain_id(record["_id"]), record.get("title") or "", record["text"])
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m core.sources.beir", description="a BEIR folder into MIRACL's format"
     )
@@ -82,14 +92,13 @@ def main() -> None:
     parser.add_argument("language")
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
-    print(
-        write_language(
-            options.out,
-            options.language,
-            lambda: documents(options.folder),
-            lambda: splits(options.folder),
-        )
+    line = write_language(
+        options.out,
+        options.language,
+        documents=lambda: documents(options.folder),
+        splits=lambda: splits(options.folder),
     )
+    print(line)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Whatever ``ir_datasets`` names, and the collections of pre-fine-tuning among it: Mr. TyDi, MS MARCO, mMARCO.
+"""Whatever ``ir_datasets`` names, with Mr. TyDi, MS MARCO and mMARCO for pre-fine-tuning.
 
-    python -m core.sources.irds OUT LANGUAGE train=msmarco-passage/train/judged dev=msmarco-passage/dev/small
+    python -m core.sources.irds OUT LANGUAGE dev=msmarco-passage/dev/small [SPLIT=ID …]
     python -m core.sources.irds OUT --known mr-tydi [--languages ar bn …]
 
 Passages are those of the first data set named; ir_datasets downloads, checks and keeps the files.
@@ -9,6 +9,7 @@ Passages are those of the first data set named; ir_datasets downloads, checks an
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from core.errors import InputError, exit_with_message
 from core.records import Document, Qrels, Query
@@ -31,7 +32,8 @@ KNOWN = {
 }
 
 
-def load(name: str):
+def load(name: str) -> Any:
+    """A data set of ir_datasets. Raises InputError for a name that it has not."""
     import ir_datasets
 
     try:
@@ -42,42 +44,57 @@ def load(name: str):
         ) from None
 
 
-def documents(data) -> Iterator[Document]:
+def documents(data: Any) -> Iterator[Document]:
     """Title and text where a document has them, otherwise its default text."""
-    for found in data.docs_iter():
-        title, text = getattr(found, "title", ""), getattr(found, "text", None)
-        yield Document(
-            plain_id(found.doc_id), title or "", found.default_text() if text is None else text
-        )
+    for document in data.docs_iter():
+        title = getattr(document, "title", "") or ""
+        text = getattr(document, "text", None)
+        if text is None:
+            text = document.default_text()
+        yield Document(plain_id(document.doc_id), title, text)
 
 
-def split_of(data) -> Split:
-    queries = [
-        Query(plain_id(q.query_id), q.text if hasattr(q, "text") else q.default_text())
-        for q in data.queries_iter()
-    ]
+def split_of(data: Any) -> Split:
+    """The judged queries and their judgments, or all queries where none is judged."""
     qrels: Qrels = {}
-    for found in data.qrels_iter() if data.has_qrels() else ():
-        qrels.setdefault(plain_id(found.query_id), {})[plain_id(found.doc_id)] = max(
-            0, int(found.relevance)
-        )
-    judged = [q for q in queries if q.qid in qrels]
-    return (
-        judged or queries
-    ), qrels  # MS MARCO's train has hundreds of thousands of unjudged queries
+    if data.has_qrels():
+        for judgment in data.qrels_iter():
+            gains = qrels.setdefault(plain_id(judgment.query_id), {})
+            gains[plain_id(judgment.doc_id)] = max(0, int(judgment.relevance))
+    queries = []
+    for query in data.queries_iter():
+        text = query.text if hasattr(query, "text") else query.default_text()
+        queries.append(Query(plain_id(query.query_id), text))
+    # MS MARCO's train has hundreds of thousands of unjudged queries
+    judged = [query for query in queries if query.qid in qrels]
+    return judged or queries, qrels
 
 
 def write(out: Path, language: str, names: dict[str, str]) -> str:
+    """A language of the data sets ``names``, id by split; a line about it."""
     data = {split: load(name) for split, name in names.items()}
+    first = next(iter(data.values()))
     return write_language(
         out,
         language,
-        lambda: documents(next(iter(data.values()))),
-        lambda: {split: split_of(found) for split, found in data.items()},
+        documents=lambda: documents(first),
+        splits=lambda: {split: split_of(part) for split, part in data.items()},
     )
 
 
+def write_known(out: Path, known: str, only: list[str]) -> None:
+    """All languages of a collection of KNOWN, or some; a line about each."""
+    languages, names = KNOWN[known]
+    unknown = [language for language in only if language not in languages]
+    if unknown:
+        raise InputError(f"{known} has no {', '.join(unknown)}; it has {', '.join(languages)}")
+    for language in only or languages:
+        ids = {split: name.format(language) for split, name in names.items()}
+        print(write(out, language, ids), flush=True)
+
+
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m core.sources.irds",
         description="data sets of ir_datasets into MIRACL's format",
@@ -89,28 +106,15 @@ def main() -> None:
     parser.add_argument("--languages", nargs="*", default=[])
     options = parser.parse_args()
     if options.known:
-        languages, names = KNOWN[options.known]
-        unknown = [la for la in options.languages if la not in languages]
-        if unknown:
-            raise InputError(
-                f"{options.known} has no {', '.join(unknown)}; it has {', '.join(languages)}"
-            )
-        for language in options.languages or languages:
-            print(
-                write(
-                    options.out,
-                    language,
-                    {split: name.format(language) for split, name in names.items()},
-                ),
-                flush=True,
-            )
+        write_known(options.out, options.known, options.languages)
         return
-    pairs = dict(text.partition("=")[::2] for text in options.splits)
-    if not options.language or not pairs or not all(pairs.values()):
+    names = dict(text.partition("=")[::2] for text in options.splits)
+    if not options.language or not names or not all(names.values()):
         raise InputError(
-            "expected OUT LANGUAGE SPLIT=ID …, for example en dev=msmarco-passage/dev/small, or OUT --known NAME"
+            "expected OUT LANGUAGE SPLIT=ID …, for example en dev=msmarco-passage/dev/small, "
+            "or OUT --known NAME"
         )
-    print(write(options.out, options.language, pairs))
+    print(write(options.out, options.language, names))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""MIRACL from the model hub: topics and judgments of ``miracl/miracl``, corpora of ``miracl/miracl-corpus``, under the hub's own file names.
+"""MIRACL from the model hub, under the hub's own file names.
 
     python -m core.sources.miracl OUT [--languages ar bn …] [--allow counts]
 
-Finished files are kept, so a broken download is started again with the same command. The data set asks for an account that has accepted its
-terms: HF_TOKEN, or a token that ``hf auth login`` stored. HF_ENDPOINT names another hub.
+Topics and judgments are those of ``miracl/miracl``, corpora of ``miracl/miracl-corpus``. Finished
+files are kept, so a broken download is started again with the same command. The data set asks for
+an account that has accepted its terms: HF_TOKEN, or a token that ``hf auth login`` stored.
+HF_ENDPOINT names another hub.
 """
 
 import argparse
@@ -22,75 +24,83 @@ TABLE = Path(__file__).with_name("miracl.tsv")  # the paper's Table 1; de and yo
 def counts() -> dict[str, dict[str, int]]:
     """Language -> what -> how many there are; test splits have no public judgments."""
     head, *rows = (line.split("\t") for line in TABLE.read_text("utf-8").splitlines())
-    return {
-        row[0]: {name: int(value) for name, value in zip(head[1:], row[1:]) if value != "-"}
-        for row in rows
-    }
+    table = {}
+    for language, *cells in rows:
+        known = {}
+        for name, cell in zip(head[1:], cells, strict=True):
+            if cell != "-":
+                known[name] = int(cell)
+        table[language] = known
+    return table
 
 
 def fetch(repository: str, wanted: Callable[[str], bool], out: Path) -> list[str]:
-    """Files of a data set into ``out``; raises InputError that says what to do where the hub wants a token or does not answer."""
+    """Files of a data set into ``out``; their names.
+
+    Raises InputError that says what to do where the hub wants a token or does not answer.
+    """
     from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
     try:
-        names = sorted(
-            name
-            for name in HfApi().list_repo_files(repository, repo_type="dataset")
-            if wanted(name)
-        )
+        listed = HfApi().list_repo_files(repository, repo_type="dataset")
+        names = sorted(filter(wanted, listed))
         for name in progress(names, what=repository, unit="file"):
             hf_hub_download(repository, name, repo_type="dataset", local_dir=out)
     except (GatedRepoError, RepositoryNotFoundError) as error:
         status = error.response.status_code if error.response is not None else "no"
         raise InputError(
-            f"{repository}: the hub answers {status}: accept the data set's terms on its page, make a token there, and set HF_TOKEN to it"
+            f"{repository}: the hub answers {status}: accept the data set's terms on its page, "
+            "make a token there, and set HF_TOKEN to it"
         ) from None
     except (HfHubHTTPError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{repository}: the download broke off ({type(error).__name__}: {' '.join(str(error).split())[:200]}); finished files are kept, start again to go on"
+            f"{repository}: the download broke off ({type(error).__name__}: {reason}); "
+            "finished files are kept, start again to go on"
         ) from None
     return names
 
 
 def language_of(name: str) -> str | None:
-    found = re.match(r"miracl(?:-corpus)?-v[\d.]+-([a-z]{2,3})/", name)
-    return found[1] if found else None
+    """The language of a file in the hub's repositories; None for others."""
+    match = re.match(r"miracl(?:-corpus)?-v[\d.]+-([a-z]{2,3})/", name)
+    return match[1] if match else None
 
 
-def found_counts(collection: Collection, language: str) -> dict[str, int]:
+def read_counts(collection: Collection, language: str) -> dict[str, int]:
     """As ``counts`` has them, read from the files."""
-    found = {
-        "passages": sum(1 for path in collection.corpus_files(language) for _ in corpus_lines(path))
-    }
+    files = collection.corpus_files(language)
+    read = {"passages": sum(1 for path in files for _ in corpus_lines(path))}
     for split in ("train", "dev", "testA", "testB"):
-        if collection.has(language, split):
-            found[f"{split} queries"] = len(collection.queries(language, split))
-            if (language, split) in collection.qrels and not split.startswith("test"):
-                found[f"{split} judgments"] = sum(
-                    map(len, read_qrels(collection.qrels_file(language, split)).values())
-                )
-    return found
+        if not collection.has(language, split):
+            continue
+        read[f"{split} queries"] = len(collection.queries(language, split))
+        if (language, split) in collection.qrels and not split.startswith("test"):
+            qrels = read_qrels(collection.qrels_file(language, split))
+            read[f"{split} judgments"] = sum(map(len, qrels.values()))
+    return read
 
 
 def check_counts(collection: Collection, language: str, allowed: bool) -> None:
-    known, found = counts().get(language, {}), found_counts(collection, language)
-    wrong = [
-        f"{name}: found {found.get(name, 'none')}, expected {known[name]}"
-        for name in known
-        if found.get(name) != known[name]
-    ]
+    """Prints what a language has. Raises InputError for other counts than known, unless allowed."""
+    known, read = counts().get(language, {}), read_counts(collection, language)
+    wrong = []
+    for name, expected in known.items():
+        if read.get(name) != expected:
+            wrong.append(f"{name}: found {read.get(name, 'none')}, expected {expected}")
     if wrong and not allowed:
         raise InputError(
-            f"{collection.root}: {language}: {'; '.join(wrong)}; download again, or go on with --allow counts"
+            f"{collection.root}: {language}: {'; '.join(wrong)}; "
+            "download again, or go on with --allow counts"
         )
-    print(
-        f"{language}: {', '.join(f'{value} {name}' for name, value in found.items())}{' (allowed: ' + '; '.join(wrong) + ')' if wrong else ''}",
-        flush=True,
-    )
+    listed = ", ".join(f"{value} {name}" for name, value in read.items())
+    note = f" (allowed: {'; '.join(wrong)})" if wrong else ""
+    print(f"{language}: {listed}{note}", flush=True)
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m core.sources.miracl", description="MIRACL into a folder"
     )
@@ -101,14 +111,15 @@ def main() -> None:
     parser.add_argument("--allow", nargs="*", default=[], choices=["counts"])
     options = parser.parse_args()
     languages = options.languages or sorted(counts())
+
+    def wanted(name: str) -> bool:
+        return language_of(name) in languages and name.endswith((".tsv", ".jsonl.gz"))
+
     for repository in (TOPICS, CORPUS):
-        if not fetch(
-            repository,
-            lambda name: language_of(name) in languages and name.endswith((".tsv", ".jsonl.gz")),
-            options.out,
-        ):
+        if not fetch(repository, wanted, options.out):
             raise InputError(
-                f"{repository}: holds no file of {', '.join(languages)} under the names miracl-v…-LANG/ and miracl-corpus-v…-LANG/"
+                f"{repository}: holds no file of {', '.join(languages)} "
+                "under the names miracl-v…-LANG/ and miracl-corpus-v…-LANG/"
             )
     collection = Collection(options.out, languages)
     for language in languages:

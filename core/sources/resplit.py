@@ -1,9 +1,12 @@
-"""A collection split by query: random training queries become the other splits. MIRACL is split so; others are split by article, and what
-carries over from a training query to a similar one (Q2Q2D) cannot be seen on them.
+"""A collection split by query: random training queries become the other splits.
+
+MIRACL is split so. Others are split by article, and what carries over from a training query to a
+similar one (Q2Q2D) cannot be seen on them.
 
     python -m core.sources.resplit COLLECTION OUT dev=100 testA=200 [--seed 0]
 
-Counts are training queries a language that move to a split. Languages without training queries keep theirs; the corpora are copied.
+Counts are training queries a language that move to a split. Languages without training queries keep
+theirs; the corpora are copied.
 """
 
 import argparse
@@ -14,11 +17,15 @@ from core.collection import Collection
 from core.distributed import generator
 from core.errors import InputError, exit_with_message
 from core.files import finished_folder
+from core.records import Qrels, Query
 from core.sources.writing import write_split
 
 
 def resplit(source: Collection, out: Path, counts: dict[str, int], seed: int) -> list[str]:
-    """OUT/LANGUAGE for each language, and a line about it. Raises InputError for a language with too few judged training queries."""
+    """OUT/LANGUAGE for each language, and a line about it.
+
+    Raises InputError for a language with too few judged training queries.
+    """
     lines = []
     for language in source.languages:
         if (out / language).exists():
@@ -26,22 +33,23 @@ def resplit(source: Collection, out: Path, counts: dict[str, int], seed: int) ->
             continue
         out.mkdir(parents=True, exist_ok=True)
         with finished_folder(out / language) as part:
-            (part / "corpus").mkdir(exist_ok=True)
-            for path in source.corpus_files(language):
-                shutil.copy(path, part / "corpus" / path.name)
-            if source.has(language, "train"):
-                lines.append(
-                    f"{language}: "
-                    + "; ".join(
-                        write_split(part, language, split, *found)
-                        for split, found in splits(source, language, counts, seed).items()
-                    )
-                )
-            else:
-                lines.append(
-                    f"{language}: no training queries; {keep(source, language, list(counts), part)} as they are"
-                )
+            lines.append(f"{language}: {write_language(source, language, part, counts, seed)}")
     return lines
+
+
+def write_language(
+    source: Collection, language: str, part: Path, counts: dict[str, int], seed: int
+) -> str:
+    """One language into the folder ``part``; what it has now."""
+    (part / "corpus").mkdir(exist_ok=True)
+    for path in source.corpus_files(language):
+        shutil.copy(path, part / "corpus" / path.name)
+    if not source.has(language, "train"):
+        return f"no training queries; {keep(source, language, list(counts), part)} as they are"
+    lines = []
+    for split, (queries, qrels) in splits(source, language, counts, seed).items():
+        lines.append(write_split(part, language, split, queries, qrels))
+    return "; ".join(lines)
 
 
 def keep(source: Collection, language: str, wanted: list[str], part: Path) -> str:
@@ -54,22 +62,45 @@ def keep(source: Collection, language: str, wanted: list[str], part: Path) -> st
     return ", ".join(split for split in wanted if source.has(language, split))
 
 
-def splits(source: Collection, language: str, counts: dict[str, int], seed: int) -> dict:
-    """Split -> queries and judgments."""
+def splits(
+    source: Collection, language: str, counts: dict[str, int], seed: int
+) -> dict[str, tuple[list[Query], Qrels]]:
+    """Split -> its queries, in the order of the training queries, and all judgments of those.
+
+    What no count takes stays ``train``. Raises InputError where nothing would stay.
+    """
     qrels = source.judgments(language, "train")
-    queries = [q for q in source.queries(language, "train") if q.qid in qrels]
-    if sum(counts.values()) >= len(queries):
+    judged = [query for query in source.queries(language, "train") if query.qid in qrels]
+    if sum(counts.values()) >= len(judged):
         raise InputError(
-            f"{source.root}: {language} has {len(queries)} judged training queries, {sum(counts.values())} are to be moved and some must stay"
+            f"{source.root}: {language} has {len(judged)} judged training queries, "
+            f"{sum(counts.values())} are to be moved and some must stay"
         )
-    order, found = generator(seed, 0, "resplit", language).permutation(len(queries)).tolist(), {}
+    waiting = generator(seed, 0, "resplit", language).permutation(len(judged)).tolist()
+    parts: dict[str, tuple[list[Query], Qrels]] = {}
     for split, count in counts.items():
-        found[split], order = sorted(order[:count]), order[count:]
-    found["train"] = sorted(order)
-    return {split: ([queries[i] for i in rows], qrels) for split, rows in found.items()}
+        parts[split] = ([judged[row] for row in sorted(waiting[:count])], qrels)
+        waiting = waiting[count:]
+    parts["train"] = ([judged[row] for row in sorted(waiting)], qrels)
+    return parts
+
+
+def read_counts(texts: list[str]) -> dict[str, int]:
+    """Arguments SPLIT=COUNT; raises InputError for others."""
+    counts = {}
+    for text in texts:
+        split, _, count = text.partition("=")
+        if not split or split == "train" or not count.isdigit():
+            raise InputError(
+                f"found {' '.join(texts)}, expected SPLIT=COUNT for splits other than train, "
+                "for example dev=100 testA=200"
+            )
+        counts[split] = int(count)
+    return counts
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m core.sources.resplit", description="a collection split by query"
     )
@@ -78,21 +109,9 @@ def main() -> None:
     parser.add_argument("counts", nargs="+", metavar="SPLIT=COUNT")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    pairs = [text.partition("=") for text in options.counts]
-    if not all(split and split != "train" and count.isdigit() for split, _, count in pairs):
-        raise InputError(
-            f"found {' '.join(options.counts)}, expected SPLIT=COUNT for splits other than train, for example dev=100 testA=200"
-        )
-    print(
-        "\n".join(
-            resplit(
-                Collection(options.collection),
-                options.out,
-                {split: int(count) for split, _, count in pairs},
-                options.seed,
-            )
-        )
-    )
+    counts = read_counts(options.counts)
+    lines = resplit(Collection(options.collection), options.out, counts, options.seed)
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

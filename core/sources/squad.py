@@ -1,8 +1,9 @@
-"""SQuAD-format JSON: each paragraph a passage, each answerable question a topic, the paragraph with the answer relevant.
+"""SQuAD-format JSON: each paragraph a passage, each answerable question a topic.
 
     python -m core.sources.squad OUT LANGUAGE SPLIT=FILE [SPLIT=FILE …]
 
-A paragraph that several files hold is one passage. Unanswerable questions (``is_impossible``, or without answers) are left out and counted.
+Relevant is the paragraph with the answer. A paragraph that several files hold is one passage.
+Unanswerable questions (``is_impossible``, or without answers) are left out and counted.
 """
 
 import argparse
@@ -18,66 +19,82 @@ from core.sources.writing import Split, by_split, write_language
 
 
 def articles(path: Path) -> list[dict]:
+    """The articles of a file, each with ``paragraphs``; raises InputError for other files."""
     try:
         data: Any = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not JSON in UTF-8 ({error})") from None
-    found = data.get("data") if isinstance(data, dict) else None
-    if not isinstance(found, list) or not all(
-        isinstance(a, dict) and isinstance(a.get("paragraphs"), list) for a in found
-    ):
+    listed = data.get("data") if isinstance(data, dict) else None
+    if not isinstance(listed, list) or not all(map(is_article, listed)):
         raise InputError(
-            f'{path}: expected {{"data": [{{"title": …, "paragraphs": [{{"context": …, "qas": […]}}]}}]}}'
+            f'{path}: expected {{"data": [{{"title": …, '
+            f'"paragraphs": [{{"context": …, "qas": […]}}]}}]}}'
         )
-    return found
+    return listed
+
+
+def is_article(value: object) -> bool:
+    """Whether it has paragraphs."""
+    return isinstance(value, dict) and isinstance(value.get("paragraphs"), list)
 
 
 class Squad:
-    """Passages over all files, and topics by split. Docids are ARTICLE#PARAGRAPH, numbered in the order of the files."""
+    """Passages over all files, and topics by split.
+
+    Docids are ARTICLE#PARAGRAPH, numbered in the order of the files; articles are one by title.
+    """
 
     def __init__(self, files: dict[str, Path]):
-        self.docids: dict[tuple[str, str], str] = {}
+        self.docids: dict[tuple[str, str], str] = {}  # of (title, paragraph)
         self.splits: dict[str, Split] = {}
         self.left_out = 0
-        titles: dict[str, int] = {}
-        self.paragraphs: Counter = Counter()
+        self.articles: dict[str, int] = {}  # numbers by title
+        self.paragraphs: Counter = Counter()  # of an article so far
         for split, path in files.items():
             queries: list[Query] = []
             qrels: Qrels = {}
             for article in articles(path):
                 title = article.get("title", "")
-                number = titles.setdefault(title, len(titles))
                 for paragraph in article["paragraphs"]:
-                    if (title, paragraph["context"]) not in self.docids:
-                        self.docids[title, paragraph["context"]] = (
-                            f"{number}#{self.paragraphs[number]}"
-                        )
-                        self.paragraphs[number] += 1
-                    self.add(
-                        split, paragraph, self.docids[title, paragraph["context"]], queries, qrels
-                    )
+                    docid = self.docid(title, paragraph["context"])
+                    self.add_questions(split, paragraph["qas"], docid, queries, qrels)
             self.splits[split] = (queries, qrels)
 
-    def add(
-        self, split: str, paragraph: dict, docid: str, queries: list[Query], qrels: Qrels
+    def docid(self, title: str, text: str) -> str:
+        """Of a paragraph, a new one if it was not seen before."""
+        number = self.articles.setdefault(title, len(self.articles))
+        if (title, text) not in self.docids:
+            self.docids[title, text] = f"{number}#{self.paragraphs[number]}"
+            self.paragraphs[number] += 1
+        return self.docids[title, text]
+
+    def add_questions(
+        self, split: str, questions: list[dict], docid: str, queries: list[Query], qrels: Qrels
     ) -> None:
-        for qa in paragraph["qas"]:
-            if qa.get("is_impossible") or not qa.get("answers"):
+        """Adds a paragraph's questions to ``queries`` and ``qrels``.
+
+        Raises InputError for an id that the split has already.
+        """
+        for question in questions:
+            if question.get("is_impossible") or not question.get("answers"):
                 self.left_out += 1
                 continue
-            qid = "".join(str(qa["id"]).split())
+            qid = "".join(str(question["id"]).split())
             if qid in qrels:
                 raise InputError(f"{split}: question id {qid} a second time")
-            queries.append(Query(qid, qa["question"]))
+            queries.append(Query(qid, question["question"]))
             qrels[qid] = {docid: 1}
 
     def documents(self) -> Iterator[Document]:
-        return (Document(docid, title, text) for (title, text), docid in self.docids.items())
+        """The passages in the order of their first appearance."""
+        for (title, text), docid in self.docids.items():
+            yield Document(docid, title, text)
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m core.sources.squad", description="SQuAD-format JSON into MIRACL's format"
     )
@@ -85,11 +102,9 @@ def main() -> None:
     parser.add_argument("language")
     parser.add_argument("files", nargs="+", metavar="SPLIT=FILE")
     options = parser.parse_args()
-    found = Squad(by_split(options.files, "files"))
-    print(
-        write_language(options.out, options.language, found.documents, lambda: found.splits),
-        f"({found.left_out} questions without an answer left out)",
-    )
+    squad = Squad(by_split(options.files, "files"))
+    line = write_language(options.out, options.language, squad.documents, lambda: squad.splits)
+    print(line, f"({squad.left_out} questions without an answer left out)")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""Any TREC collection on disk: documents as ``<DOC>`` files or JSON lines, topics as ``<top>`` blocks or TSV, TREC judgments.
+"""Any TREC collection on disk.
 
-    python -m core.sources.trec OUT LANGUAGE --documents FILE … --topics SPLIT=FILE … [--qrels SPLIT=FILE …]
+    python -m core.sources.trec OUT LANGUAGE --documents FILE … --topics SPLIT=FILE … [--qrels …]
 
-In ``<DOC>`` files DOCNO, TITLE or HEADLINE, and TEXT are read, tags within the text removed; in JSON lines docid (or id), title, text (or contents).
+Documents are ``<DOC>`` files or JSON lines, topics ``<top>`` blocks or TSV, judgments TREC's. In
+``<DOC>`` files DOCNO, TITLE or HEADLINE, and TEXT are read, tags within the text removed; in JSON
+lines docid (or id), title, text (or contents).
 """
 
 import argparse
@@ -16,12 +18,15 @@ from core.collection import corpus_lines, read_qrels
 from core.errors import InputError, at_line, exit_with_message
 from core.records import Document, Query
 from core.runs import text_lines
-from core.sources.writing import by_split, plain_id, write_language
+from core.sources.writing import Split, by_split, plain_id, write_language
 
 TAG = re.compile(r"<[^>]*>")
+NUMBER = re.compile(r"<num>\s*(?:Number:)?\s*([^\s<]+)", re.IGNORECASE)
+TITLE = re.compile(r"<title>\s*(?:Topic:)?\s*(.*?)\s*(?=<|$)", re.IGNORECASE | re.DOTALL)
 
 
 def documents(paths: Sequence[Path]) -> Iterator[Document]:
+    """The passages of all files; raises InputError for a missing one and for wrong lines."""
     for path in paths:
         if not path.is_file():
             raise InputError(f"{path}: no such file")
@@ -29,18 +34,18 @@ def documents(paths: Sequence[Path]) -> Iterator[Document]:
 
 
 def json_documents(path: Path) -> Iterator[Document]:
+    """One a line."""
     for number, line in corpus_lines(path):
         try:
-            found = json.loads(line)
-            docid, text = (
-                found.get("docid", found.get("id")),
-                found.get("text", found.get("contents")),
-            )
+            record = json.loads(line)
+            docid = record.get("docid", record.get("id"))
+            text = record.get("text", record.get("contents"))
         except (ValueError, AttributeError):
             raise at_line(path, number, repr(line[:60]), "a JSON object") from None
         if not isinstance(docid, str) or not isinstance(text, str):
-            raise at_line(path, number, f"{sorted(found)}", "docid (or id) and text (or contents)")
-        yield Document(docid, found.get("title") or "", text)
+            expected = "docid (or id) and text (or contents)"
+            raise at_line(path, number, f"{sorted(record)}", expected)
+        yield Document(docid, record.get("title") or "", text)
 
 
 def tagged_documents(path: Path) -> Iterator[Document]:
@@ -49,23 +54,22 @@ def tagged_documents(path: Path) -> Iterator[Document]:
     start = 0
     for number, raw in corpus_lines(path):
         line = decoded(path, number, raw)
-        if line.strip().upper() == "<DOC>":
+        tag = line.strip().upper()
+        if tag == "<DOC>":
             lines, start = [], number
-        elif line.strip().upper() == "</DOC>":
+        elif tag == "</DOC>":
             text = "".join(lines)
             docid = field(text, "DOCNO")
             if not docid:
                 raise at_line(path, start, "a <DOC> without <DOCNO>", "<DOCNO>id</DOCNO>")
-            yield Document(
-                plain_id(docid),
-                field(text, "TITLE") or field(text, "HEADLINE"),
-                field(text, "TEXT"),
-            )
+            title = field(text, "TITLE") or field(text, "HEADLINE")
+            yield Document(plain_id(docid), title, field(text, "TEXT"))
         else:
             lines.append(line)
 
 
 def decoded(path: Path, number: int, raw: bytes) -> str:
+    """A line of UTF-8; raises InputError for other bytes."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -80,35 +84,49 @@ def decoded(path: Path, number: int, raw: bytes) -> str:
 def field(text: str, name: str) -> str:
     """The content of all fields of a name, without tags and entities, white space made even."""
     parts = re.findall(rf"<{name}>(.*?)</{name}>", text, re.IGNORECASE | re.DOTALL)
-    return " ".join(html.unescape(TAG.sub(" ", " ".join(parts))).split())
+    without_tags = TAG.sub(" ", " ".join(parts))
+    return " ".join(html.unescape(without_tags).split())
 
 
 def topics(path: Path) -> list[Query]:
-    """``qid TAB query`` lines, or <top> blocks: the number and the title."""
+    """``qid TAB query`` lines, or <top> blocks: the number and the title.
+
+    Raises InputError for others.
+    """
     lines = list(text_lines(path))
-    if not any("<top>" in line.lower() for line in lines):
-        found = [line.split("\t", 1) for line in lines if line.strip()]
-        wrong = next((number for number, columns in enumerate(found, 1) if len(columns) != 2), None)
-        if wrong:
-            raise at_line(
-                path, wrong, repr(lines[wrong - 1][:60]), "query-id TAB query, or <top> blocks"
-            )
-        return [Query(qid.strip(), text.strip()) for qid, text in found]
-    found = []
-    for block in re.split(r"<top>", "\n".join(lines), flags=re.IGNORECASE)[1:]:
-        number = re.search(r"<num>\s*(?:Number:)?\s*([^\s<]+)", block, re.IGNORECASE)
-        title = re.search(
-            r"<title>\s*(?:Topic:)?\s*(.*?)\s*(?=<|$)", block, re.IGNORECASE | re.DOTALL
-        )
+    if any("<top>" in line.lower() for line in lines):
+        return tagged_topics(path, "\n".join(lines))
+    return tabbed_topics(path, lines)
+
+
+def tabbed_topics(path: Path, lines: Sequence[str]) -> list[Query]:
+    """Two columns a line; empty lines are skipped. Raises InputError with the line for others."""
+    queries = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        qid, tab, text = line.partition("\t")
+        if not tab:
+            expected = "query-id TAB query, or <top> blocks"
+            raise at_line(path, number, repr(line[:60]), expected)
+        queries.append(Query(qid.strip(), text.strip()))
+    return queries
+
+
+def tagged_topics(path: Path, text: str) -> list[Query]:
+    """The blocks of a text, in their order."""
+    queries = []
+    for block in re.split(r"<top>", text, flags=re.IGNORECASE)[1:]:
+        number, title = NUMBER.search(block), TITLE.search(block)
         if not number or not title or not title[1].strip():
-            raise InputError(
-                f"{path}: a <top> without <num> or <title>: {' '.join(block.split())[:80]!r}"
-            )
-        found.append(Query(number[1], " ".join(title[1].split())))
-    return found
+            start = " ".join(block.split())[:80]
+            raise InputError(f"{path}: a <top> without <num> or <title>: {start!r}")
+        queries.append(Query(number[1], " ".join(title[1].split())))
+    return queries
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m core.sources.trec", description="a TREC collection into MIRACL's format"
     )
@@ -118,19 +136,22 @@ def main() -> None:
     parser.add_argument("--topics", nargs="+", required=True, metavar="SPLIT=FILE")
     parser.add_argument("--qrels", nargs="*", default=[], metavar="SPLIT=FILE")
     options = parser.parse_args()
-    asked, judged = by_split(options.topics, "--topics"), by_split(options.qrels, "--qrels")
+    asked = by_split(options.topics, "--topics")
+    judged = by_split(options.qrels, "--qrels")
     unknown = [split for split in judged if split not in asked]
     if unknown:
         raise InputError(f"--qrels: the split {unknown[0]} has no --topics")
-    splits = {
-        split: (topics(path), read_qrels(judged[split]) if split in judged else {})
-        for split, path in asked.items()
-    }
-    print(
-        write_language(
-            options.out, options.language, lambda: documents(options.documents), lambda: splits
-        )
+    splits: dict[str, Split] = {}
+    for split, path in asked.items():
+        qrels = read_qrels(judged[split]) if split in judged else {}
+        splits[split] = (topics(path), qrels)
+    line = write_language(
+        options.out,
+        options.language,
+        documents=lambda: documents(options.documents),
+        splits=lambda: splits,
     )
+    print(line)
 
 
 if __name__ == "__main__":

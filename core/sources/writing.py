@@ -1,4 +1,7 @@
-"""The one writer of collections in MIRACL's format: a language is whole or absent, and a second start keeps what is whole."""
+"""The one writer of collections in MIRACL's format.
+
+A language is whole or absent, and a second start keeps what is whole.
+"""
 
 import gzip
 import json
@@ -13,17 +16,20 @@ from core.records import Document, Qrels, Query
 Split = tuple[Iterable[Query], Qrels]
 
 
-def plain_id(text) -> str:
+def plain_id(text: object) -> str:
     """An id that TREC's columns can hold: each run of white space becomes an underscore."""
     return "_".join(str(text).split())
 
 
 def by_split(texts: Sequence[str], what: str) -> dict[str, Path]:
     """Arguments SPLIT=FILE; raises InputError for others."""
-    pairs = [text.partition("=") for text in texts]
-    if not all(split and path for split, _, path in pairs):
-        raise InputError(f"{what}: found {' '.join(texts)}, expected SPLIT=FILE")
-    return {split: Path(path) for split, _, path in pairs}
+    files = {}
+    for text in texts:
+        split, _, path = text.partition("=")
+        if not split or not path:
+            raise InputError(f"{what}: found {' '.join(texts)}, expected SPLIT=FILE")
+        files[split] = Path(path)
+    return files
 
 
 def write_language(
@@ -32,21 +38,24 @@ def write_language(
     documents: Callable[[], Iterable[Document]],
     splits: Callable[[], Mapping[str, Split]],
 ) -> str:
-    """OUT/LANGUAGE with corpus, topics and qrels; a line about it. Raises InputError for a query without text, or with white space in its id,
-    and for a split whose judgments are about none of its queries."""
+    """OUT/LANGUAGE with corpus, topics and qrels; a line about it.
+
+    Raises InputError for a query without text, or with white space in its id, and for a split
+    whose judgments are about none of its queries.
+    """
     if (out / language).exists():
         return f"{language}: is there already"
     out.mkdir(parents=True, exist_ok=True)
     with finished_folder(out / language) as part:
         count = write_corpus(part / "corpus" / "docs-0.jsonl.gz", documents(), language)
-        lines = [
-            write_split(part, language, split, list(queries), qrels)
-            for split, (queries, qrels) in splits().items()
-        ]
+        lines = []
+        for split, (queries, qrels) in splits().items():
+            lines.append(write_split(part, language, split, list(queries), qrels))
     return f"{language}: {count} passages; {'; '.join(lines)}"
 
 
 def write_corpus(path: Path, documents: Iterable[Document], language: str) -> int:
+    """JSON lines, gzipped without a name and a time: the same passages give the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
     with (
@@ -60,28 +69,39 @@ def write_corpus(path: Path, documents: Iterable[Document], language: str) -> in
 
 
 def write_split(folder: Path, language: str, split: str, queries: list[Query], qrels: Qrels) -> str:
+    """A split's topics and, if there are any, the judgments of its queries; a line about it.
+
+    Raises InputError as ``write_language`` does.
+    """
     for kind in ("topics", "qrels"):
         (folder / kind).mkdir(exist_ok=True)
+    check_split(f"{language}-{split}", queries, qrels)
+    topics = folder / "topics" / f"topics.{language}-{split}.tsv"
+    with topics.open("w", encoding="utf-8", newline="\n") as file:
+        for query in queries:
+            file.write(f"{query.qid}\t{' '.join(query.text.split())}\n")
+    known = {query.qid for query in queries}
+    judged = {qid: gains for qid, gains in qrels.items() if qid in known}
+    if judged:
+        judgments = folder / "qrels" / f"qrels.{language}-{split}.tsv"
+        with judgments.open("w", encoding="utf-8", newline="\n") as file:
+            for qid, gains in judged.items():
+                for docid, gain in gains.items():
+                    file.write(f"{qid} Q0 {docid} {gain}\n")
+    return f"{split} {len(queries)} queries, {sum(map(len, judged.values()))} judgments"
+
+
+def check_split(name: str, queries: list[Query], qrels: Qrels) -> None:
+    """Raises InputError for queries that topics cannot hold and judgments of other queries."""
     for query in queries:
         if not query.text.strip() or not query.qid or len(query.qid.split()) != 1:
             raise InputError(
-                f"{language}-{split}: query {query.qid!r} with the text {query.text!r}, expected an id without white space and some text"
+                f"{name}: query {query.qid!r} with the text {query.text!r}, "
+                "expected an id without white space and some text"
             )
-    known = {q.qid for q in queries}
+    known = {query.qid for query in queries}
     if qrels and not known & qrels.keys():
         raise InputError(
-            f"{language}-{split}: none of the {len(qrels)} judged queries is among the {len(queries)} topics (the first: {next(iter(qrels))})"
+            f"{name}: none of the {len(qrels)} judged queries is among the {len(queries)} topics "
+            f"(the first: {next(iter(qrels))})"
         )
-    with (folder / "topics" / f"topics.{language}-{split}.tsv").open(
-        "w", encoding="utf-8", newline="\n"
-    ) as file:
-        file.writelines(f"{q.qid}\t{' '.join(q.text.split())}\n" for q in queries)
-    judged = {q: found for q, found in qrels.items() if q in known}
-    if judged:
-        with (folder / "qrels" / f"qrels.{language}-{split}.tsv").open(
-            "w", encoding="utf-8", newline="\n"
-        ) as file:
-            file.writelines(
-                f"{q} Q0 {d} {gain}\n" for q, found in judged.items() for d, gain in found.items()
-            )
-    return f"{split} {len(queries)} queries, {sum(map(len, judged.values()))} judgments"

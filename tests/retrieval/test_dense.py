@@ -16,7 +16,8 @@ def passages(folder, count=30):
 
 
 class Lengths:
-    """Stands for an encoder: [length, 1], and notes what it was asked; the code under test is the streaming around it."""
+    """Stands for an encoder: [length, 1], and notes what it was asked; the code under test is the
+    streaming around it."""
 
     dimension = 2
 
@@ -87,12 +88,9 @@ def test_shards_of_the_stage(config, models, embedded_folder):
         languages=["sw"],
         retrieval={"sources": ["dense"], "dense": {"layers": 1, "max_length": 24}},
     )
-    with pytest.raises(InputError, match="--shard: passages/sw is not made; run retrieval/run.sh"):
-        search.encode_shard(made, (0, 2))
+    search.encode_shards([made], (0, 2))
     plan = search.plan(Task(made))
-    plan["passages/sw"].path.mkdir(parents=True)
-    plan["passages/sw"].build(plan["passages/sw"].path)
-    search.encode_shard(made, (0, 2))
+    assert plan["passages/sw"].done, "a shard makes the passages that it needs"
     part = plan["vectors/sw"].path.with_name(plan["vectors/sw"].path.name + ".part")
     assert [p.name for p in part.iterdir()] == ["chunk-0.npy"]
     chunk = np.load(part / "chunk-0.npy")
@@ -284,7 +282,8 @@ def test_gpus_share_the_blocks(tmp_path, monkeypatch):
 
 
 def test_encoder_by_hand(models, embedded_folder):
-    """Mean over the tokens, unit length, with the prefixes of E5; batching and padding change nothing."""
+    """Mean over the tokens, unit length, with the prefixes of E5; batching and padding change
+    nothing."""
     import torch
     from transformers import AutoModel, AutoTokenizer
 
@@ -302,7 +301,7 @@ def test_encoder_by_hand(models, embedded_folder):
         (encoder.encode_passages, "passage: "),
         (encoder.encode_queries, "query: "),
     ):
-        for text, vector in zip(texts, encode(texts)):
+        for text, vector in zip(texts, encode(texts), strict=True):
             inputs = tokenizer(prefix + text, truncation=True, max_length=32, return_tensors="pt")
             with torch.inference_mode():
                 mean = model(**inputs).last_hidden_state[0].mean(0)
@@ -310,8 +309,8 @@ def test_encoder_by_hand(models, embedded_folder):
 
 
 def test_texts_of_odd_shapes(models, embedded_folder):
-    """A text of 100,000 words is its first tokens; control characters and marks of direction are read as the tokenizer reads them; an empty
-    text has a vector, too."""
+    """A text of 100,000 words is its first tokens; control characters and marks of direction are
+    read as the tokenizer reads them; an empty text has a vector, too."""
     encoder = dense.Encoder("embedded", models, 1, 16, 64, "fp32")
     long, start, odd, empty = encoder.encode_passages(
         ["tea " * 100_000, "tea " * 20, "\u202etea\u202c\x07", ""]

@@ -60,7 +60,8 @@ def test_a_fact_and_its_questions():
     text = {d.docid: d.text for d in atlas.country_documents("en", 250)}
     assert (
         text["404#0"]
-        == "Kenya lies on the continent of Africa. By land it borders Ethiopia, Tanzania, South Sudan, Somalia and Uganda."
+        == "Kenya lies on the continent of Africa. By land it borders Ethiopia, Tanzania, "
+        "South Sudan, Somalia and Uganda."
     )
     assert text["404#2"].startswith("The capital of Kenya is Nairobi.") and "KES" in text["404#3"]
     assert text["840#1"].startswith("The United States has a population of")

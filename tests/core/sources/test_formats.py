@@ -54,8 +54,8 @@ def test_squad(tmp_path, monkeypatch, capsys):
     )
     run(squad, monkeypatch, tmp_path / "out", "en", f"train={train}", f"dev={dev}")
     assert (
-        "en: 3 passages; train 1 queries, 1 judgments; dev 1 queries, 1 judgments (2 questions without an answer left out)"
-        in capsys.readouterr().out
+        "en: 3 passages; train 1 queries, 1 judgments; dev 1 queries, 1 judgments "
+        "(2 questions without an answer left out)" in capsys.readouterr().out
     )
     collection = Collection(tmp_path / "out")
     assert list(collection.documents("en")) == [
@@ -130,8 +130,27 @@ def test_bad_beir(tmp_path, qrels, message):
         list(beir.documents(tmp_path / "none"))
 
 
-DOCS = "<DOC>\n<DOCNO> A-1 </DOCNO>\n<HEADLINE>Tea &amp; milk</HEADLINE>\n<TEXT>\n<P>Tea grows\nin Kenya.</P>\n</TEXT>\n</DOC>\n<DOC>\n<DOCNO>A-2</DOCNO>\n<TEXT>Oslo</TEXT>\n</DOC>\n"
-TOPS = "<top>\n<num> Number: 301\n<title> Topic: where tea\n grows\n<desc> x\n</top>\n<top><num>302</num><title>Oslo</title></top>\n"
+DOCS = """<DOC>
+<DOCNO> A-1 </DOCNO>
+<HEADLINE>Tea &amp; milk</HEADLINE>
+<TEXT>
+<P>Tea grows
+in Kenya.</P>
+</TEXT>
+</DOC>
+<DOC>
+<DOCNO>A-2</DOCNO>
+<TEXT>Oslo</TEXT>
+</DOC>
+"""
+TOPS = """<top>
+<num> Number: 301
+<title> Topic: where tea
+ grows
+<desc> x
+</top>
+<top><num>302</num><title>Oslo</title></top>
+"""
 
 
 def test_trec(tmp_path, monkeypatch):
@@ -178,6 +197,8 @@ def test_bad_trec(tmp_path, monkeypatch):
         trec.topics(written(tmp_path / "t", "<top><num>1</num></top>"))
     with pytest.raises(InputError, match="line 1: found 'no tab', expected query-id TAB query"):
         trec.topics(written(tmp_path / "t", "no tab\n"))
+    with pytest.raises(InputError, match="line 3: found 'no tab', expected query-id TAB query"):
+        trec.topics(written(tmp_path / "t", "1\ta\n\nno tab\n"))
     with pytest.raises(InputError, match="--qrels: the split dev has no --topics"):
         run(
             trec,

@@ -22,7 +22,8 @@ FILES = {
         "README.md": b"card",
         "miracl-v1.0-yo/topics/topics.miracl-v1.0-yo-dev.tsv": b"1\tKenya?\n2\tOslo?\n",
         "miracl-v1.0-yo/topics/topics.miracl-v1.0-yo-test-b.tsv": b"9\tx\n",
-        "miracl-v1.0-yo/qrels/qrels.miracl-v1.0-yo-dev.tsv": b"1\tQ0\ta#0\t1\n2\tQ0\tb#0\t1\n2\tQ0\ta#0\t0\n",
+        "miracl-v1.0-yo/qrels/qrels.miracl-v1.0-yo-dev.tsv": b"1\tQ0\ta#0\t1\n"
+        b"2\tQ0\tb#0\t1\n2\tQ0\ta#0\t0\n",
         "miracl-v1.0-ar/topics/topics.miracl-v1.0-ar-dev.tsv": b"1\tx\n",
     },
     "miracl/miracl-corpus": {
@@ -35,7 +36,8 @@ FILES = {
 
 
 class Hub(BaseHTTPRequestHandler):
-    """``server.broken``: names whose transfer breaks off; ``server.token``: what it wants; ``server.served``: names of whole transfers."""
+    """``server.broken``: names whose transfer breaks off; ``server.token``: what it wants;
+    ``server.served``: names of whole transfers."""
 
     protocol_version = "HTTP/1.1"
 
@@ -130,7 +132,9 @@ def test_download_under_the_hubs_names_and_counts(hub, tmp_path):
     done = download(hub, tmp_path / "m")
     assert (
         done.returncode == 2
-        and "yo: dev queries: found 2, expected 119; dev judgments: found 3, expected 1188; testB queries: found 1, expected 288; passages: found 3, expected 49043; download again, or go on with --allow counts"
+        and "yo: dev queries: found 2, expected 119; dev judgments: found 3, expected 1188; "
+        "testB queries: found 1, expected 288; passages: found 3, expected 49043; "
+        "download again, or go on with --allow counts"
         in done.stderr
     )
     assert set(hub.served) == {n for files in FILES.values() for n in files if "-yo/" in n}
@@ -171,7 +175,8 @@ def test_a_hub_that_wants_a_token(hub, tmp_path):
     hub.token = "secret"
     done = download(hub, tmp_path / "m")
     assert done.returncode == 2 and done.stderr.splitlines()[-1] == (
-        "error: miracl/miracl: the hub answers 401: accept the data set's terms on its page, make a token there, and set HF_TOKEN to it"
+        "error: miracl/miracl: the hub answers 401: accept the data set's terms on its page, "
+        "make a token there, and set HF_TOKEN to it"
     )
     assert download(hub, tmp_path / "m", "--allow", "counts", token="secret").returncode == 0
 
