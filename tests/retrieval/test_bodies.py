@@ -12,6 +12,7 @@ import torch
 from core.backbones import fingerprint
 from core.errors import InputError
 from retrieval import bodies, dense
+from tests.core import hub
 
 WORDS = ("tea grows in kenya and norway has fjords ask text oslo nairobi : . the of a is").split()
 TEXTS = [
@@ -315,6 +316,24 @@ def test_a_body_that_is_not_whole(saved):
         "encoder.layer.1.output",
     ):
         encoder_of(folder)
+
+
+def test_a_model_of_the_hub(saved, tmp_path):
+    """By its name, and offline from what was fetched."""
+    folder, model = saved(pooling("weightedmean"), projection(), normalisation, prompts=PROMPTS)
+    code = (
+        "import numpy; from pathlib import Path; from retrieval import dense\n"
+        "encoder = dense.Encoder('them/st', Path('x'), None, 512, 64, 'fp32')\n"
+        f"numpy.save({str(tmp_path / 'vectors.npy')!r}, encoder.encode_queries({TEXTS!r}))\n"
+    )
+    server = hub.serve({"them/st": folder})
+    for more in ({}, {"HF_HUB_OFFLINE": "1"}):
+        done = hub.run(server, tmp_path / "hf", code, **more)
+        assert done.returncode == 0, done.stderr
+        same(np.load(tmp_path / "vectors.npy"), model.encode_query(TEXTS))
+        (tmp_path / "vectors.npy").unlink()
+    server.shutdown()
+    server.server_close()
 
 
 def test_query_vectors_of_q2q2d(saved, config):

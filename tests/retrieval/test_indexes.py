@@ -12,8 +12,8 @@ from retrieval import dense, indexes, search
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
-    """4,000 unit vectors of 32 dimensions in 40 clusters, fp16, and passages of their names; queries
-    near some of them."""
+    """4,000 unit vectors of 32 dimensions in 40 clusters, fp16, and passages of their names;
+    queries near some of them."""
     random = np.random.default_rng(0)
     centres = random.normal(size=(40, 32))
     vectors = centres[random.integers(40, size=4000)] + 0.3 * random.normal(size=(4000, 32))
