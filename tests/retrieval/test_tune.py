@@ -21,7 +21,7 @@ def test_the_best_point_and_the_default_where_nothing_is_better():
 
 
 def test_the_gain_is_measured_on_the_other_half():
-    """What is best for 1 and 2 costs 3 and 4 .2 each, what is best for 3 and 4 costs 1 and 2 .4 each."""
+    """The best for 1 and 2 costs 3 and 4 .2 each; the best for 3 and 4 costs 1 and 2 .4 each."""
     assert held_out_gain(VALUES, (["1", "2"], ["3", "4"]), D) == pytest.approx(
         (-0.2 * 2 - 0.4 * 2) / 4
     )
