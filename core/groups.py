@@ -32,9 +32,13 @@ ENCODED = [name for name, kind in COLUMNS.items() if kind == "string"]
 
 def write_groups(path: Path, pairs: Iterable[TrainingPair]) -> None:
     """One parquet file. Raises InputError for a label outside [0, 1]."""
+    write_table(path, as_table(pairs))
+
+
+def write_table(path: Path, table: "pyarrow.Table") -> None:
+    """As ``write_groups``, of Arrow columns."""
     import pyarrow.parquet
 
-    table = as_table(pairs)
     check_labels(path, table)
     pyarrow.parquet.write_table(table, path)
 
@@ -55,8 +59,19 @@ def read_groups(path: Path) -> list[TrainingPair]:
     Raises InputError for other columns, an empty file and a label outside [0, 1], which is not
     written either.
     """
-    table = read_table(path)
+    return pairs_of(read_table(path))
+
+
+def pairs_of(table: "pyarrow.Table | pyarrow.RecordBatch") -> list[TrainingPair]:
+    """Rows as Python objects."""
     return [TrainingPair(*row.values()) for row in table.to_pylist()]
+
+
+def joined(tables: Sequence["pyarrow.Table"]) -> "pyarrow.Table":
+    """The rows of several tables, one after another."""
+    import pyarrow
+
+    return pyarrow.concat_tables(tables).combine_chunks()
 
 
 def read_table(path: Path, encoded: bool = False) -> "pyarrow.Table":
@@ -121,7 +136,7 @@ class PairTable:
         import pyarrow
 
         chosen = self.batch.take(pyarrow.array(rows, pyarrow.int64()))
-        return [TrainingPair(*row.values()) for row in chosen.to_pylist()]
+        return pairs_of(chosen)
 
 
 def pair_tables(draws: Sequence["pyarrow.Table"]) -> list[PairTable]:

@@ -1,11 +1,12 @@
-"""AUGMENTATIONS: each reads what a method needs and gives its pairs of one language; and the mixer that puts them together.
+"""AUGMENTATIONS: each reads what a method needs and gives its pairs of one language.
 
-No method reads judgments of any split but train. Unlabelled queries of other splits are used by q2q2d and pseudo_label alone, which name
-the split in the recipe.
+And the mixer that puts them together. No method reads judgments of any split but train. Unlabelled
+queries of other splits are used by q2q2d and pseudo_label alone, which name the split in the
+recipe.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,14 +19,17 @@ from core.runs import run_file
 from core.settings import Config
 from core.task import Task, once
 from data_aug import corpus_negatives, filters, judged, pseudo_label, q2q2d, top_negatives
-from retrieval import dense, search
+from retrieval import dense
 from retrieval.retrievers import given_run
 
 
 @dataclass
 class Mix:
-    """The pairs of one language and draw as they come together, each (query, passage) once: of two that differ in their label the earlier
-    stands, in the order of AUGMENTATIONS, so that judgments come before guesses."""
+    """The pairs of one language and draw as they come together, each (query, passage) once.
+
+    Of two that differ in their label the earlier stands, in the order of AUGMENTATIONS, so that
+    judgments come before guesses.
+    """
 
     task: Task
     recipe: Recipe
@@ -36,48 +40,51 @@ class Mix:
     counts: Counter = field(default_factory=Counter)
 
     def add(self, pairs: Iterable[TrainingPair]) -> None:
+        """Takes in pairs that are new, and counts the others."""
         for pair in pairs:
             key = pair.qid, pair.passage_language, pair.docid
             if key not in self.pairs:
                 self.pairs[key] = pair
+            elif self.pairs[key].label != pair.label:
+                self.counts["conflicts"] += 1
             else:
-                self.counts[
-                    "conflicts" if self.pairs[key].label != pair.label else "duplicates"
-                ] += 1
+                self.counts["duplicates"] += 1
 
-    def random(self, what: str):
+    def random(self, what: str) -> np.random.Generator:
+        """The random numbers of a method, for this language and draw."""
         return generator(self.task.config.seed, self.draw, what, self.language)
 
     @property
     def train(self) -> str:
+        """The split whose judgments teach."""
         return self.task.config.splits.train
 
     @property
-    def qrels(self):
+    def known(self) -> bool:
+        """Whether the language has training queries."""
+        return (self.language, self.train) in self.task.pairs(self.train)
+
+    @property
+    def qrels(self) -> Qrels:
         """Judgments of the train queries."""
         return train_judgments(self.task, self.language) if self.known else {}
 
-    @property
-    def known(self) -> bool:
-        return (self.language, self.train) in self.task.pairs(self.train)
-
     def taken(self) -> dict[str, set[str]]:
-        found: dict[str, set[str]] = {}
+        """Query id -> passages that it has already."""
+        docids: dict[str, set[str]] = {}
         for qid, _, docid in self.pairs:
-            found.setdefault(qid, set()).add(docid)
-        return found
+            docids.setdefault(qid, set()).add(docid)
+        return docids
 
-    def keep(self):
-        """The recipe's filters for negatives."""
-        s = self.recipe.filters
-        teacher = (
-            self.taught(teacher_file(s.teacher, self.language, self.train), self.train)
-            if s.teacher
-            else {}
-        )
-        return filters.keeper(
-            s, self.qrels, self.task.passages(self.language).text, teacher, self.counts
-        )
+    def keep(self) -> Callable[[str, str], bool]:
+        """The recipe's filters for negatives; see ``filters.keeper``."""
+        settings = self.recipe.filters
+        teacher: Run = {}
+        if settings.teacher:
+            file = teacher_file(settings.teacher, self.language, self.train)
+            teacher = self.taught(file, self.train)
+        text = self.task.passages(self.language).text
+        return filters.keeper(settings, self.qrels, text, teacher, self.counts)
 
     def taught(self, path: Path, split: str) -> Run:
         """A teacher's run, checked like any that is given."""
@@ -85,82 +92,95 @@ class Mix:
 
 
 def add_judged(mix: Mix) -> Iterator[TrainingPair]:
+    """The judged pairs."""
     yield from judged.judged(
         mix.language, mix.qrels, mix.recipe.judged_negatives, mix.random("judged")
     )
 
 
 def add_q2q2d(mix: Mix) -> Iterator[TrainingPair]:
-    task, s = mix.task, mix.recipe.q2q2d
-    if s is None or (mix.language, s.split) not in task.pairs(s.split):
+    """Judged passages of similar training queries, of the same language or of any."""
+    task, settings = mix.task, mix.recipe.q2q2d
+    if settings is None or (mix.language, settings.split) not in task.pairs(settings.split):
         return
-    languages = [
-        la for la, _ in task.pairs(mix.train) if s.languages == "any" or la == mix.language
-    ]
+    languages = [language for language, _ in task.pairs(mix.train)]
+    if settings.languages == "same":
+        languages = [language for language in languages if language == mix.language]
     if not languages:
         return
-    judgments = {
-        (la, q): found for la in languages for q, found in train_judgments(task, la).items()
-    }
-    known, vectors = [], []
-    for la in languages:
-        queries, encoded = query_vectors(task, s.backbone, la, mix.train)
-        rows = [i for i, q in enumerate(queries) if (la, q.qid) in judgments]
-        known += [(la, queries[i].qid) for i in rows]
+    keys: list[tuple[str, str]] = []  # of the judged training queries
+    vectors: list[np.ndarray] = []
+    judgments: dict[tuple[str, str], dict[str, int]] = {}
+    for language in languages:
+        qrels = train_judgments(task, language)
+        queries, encoded = query_vectors(task, settings.backbone, language, mix.train)
+        rows = [row for row, query in enumerate(queries) if query.qid in qrels]
+        keys += [(language, queries[row].qid) for row in rows]
         vectors.append(encoded[rows])
-    targets, encoded = query_vectors(task, s.backbone, mix.language, s.split)
+        for qid, gains in qrels.items():
+            judgments[language, qid] = gains
+    targets, target_vectors = query_vectors(task, settings.backbone, mix.language, settings.split)
     yield from q2q2d.q2q2d(
-        mix.language, targets, encoded, known, np.concatenate(vectors), judgments, s
+        language=mix.language,
+        targets=targets,
+        vectors=target_vectors,
+        known=keys,
+        known_vectors=np.concatenate(vectors),
+        judged=judgments,
+        s=settings,
     )
 
 
 def add_pseudo_label(mix: Mix) -> Iterator[TrainingPair]:
-    s = mix.recipe.pseudo_label
-    if s and (mix.language, s.split) in mix.task.pairs(s.split):
-        wanted = {q.qid for q in mix.task.queries(mix.language, s.split)}
-        found = mix.taught(
-            teacher_run(mix.task, s.teacher, mix.language, s.split, mix.round), s.split
-        )
-        run: Run = {
-            q: scores for q, scores in found.items() if q in wanted
-        }  # a folder's run may be of all queries
-        yield from pseudo_label.pseudo_label(
-            mix.language, run, s, mix.round, mix.random("pseudo_label")
-        )
+    """A teacher's scores as labels of unlabelled queries."""
+    settings = mix.recipe.pseudo_label
+    if settings is None or (mix.language, settings.split) not in mix.task.pairs(settings.split):
+        return
+    split = settings.split
+    path = teacher_run(mix.task, settings.teacher, mix.language, split, mix.round)
+    taught = mix.taught(path, split)
+    wanted = {query.qid for query in mix.task.queries(mix.language, split)}
+    run = {qid: scores for qid, scores in taught.items() if qid in wanted}  # it may be of all
+    yield from pseudo_label.pseudo_label(
+        mix.language, run, settings, mix.round, mix.random("pseudo_label")
+    )
 
 
 def add_top_negatives(mix: Mix) -> Iterator[TrainingPair]:
-    if mix.known and mix.recipe.negatives:
-        select, plan = mix.recipe.select, search.plan(mix.task)
-        run, scores = (
-            search.run_of(plan[f"{system}/{mix.language}-{mix.train}"])
-            for system in ("hybrid", select.scores)
-        )
-        yield from top_negatives.top_negatives(
-            mix.language,
-            run,
-            mix.qrels,
-            mix.taken(),
-            mix.recipe.negatives,
-            mix.task.config.candidates,
-            mix.random("top_negatives"),
-            select,
-            scores,
-            mix.keep(),
-        )
+    """Negatives from the hybrid's candidates; thresholds are on the scores of ``select.scores``."""
+    if not mix.known or not mix.recipe.negatives:
+        return
+    select = mix.recipe.select
+    hybrid = scores = mix.task.run("hybrid", mix.language, mix.train)
+    if select.scores != "hybrid":
+        scores = mix.task.run(select.scores, mix.language, mix.train)
+    yield from top_negatives.top_negatives(
+        language=mix.language,
+        run=hybrid,
+        qrels=mix.qrels,
+        taken=mix.taken(),
+        k=mix.recipe.negatives,
+        depth=mix.task.config.candidates,
+        random=mix.random("top_negatives"),
+        select=select,
+        scores=scores,
+        keep=mix.keep(),
+    )
 
 
 def add_corpus_negatives(mix: Mix) -> Iterator[TrainingPair]:
-    if mix.known and mix.recipe.corpus_negatives:
-        yield from corpus_negatives.corpus_negatives(
-            mix.language,
-            mix.task.passages(mix.language),
-            mix.qrels,
-            mix.taken(),
-            mix.recipe.corpus_negatives,
-            mix.random("corpus_negatives"),
-            mix.keep(),
-        )
+    """Negatives from the whole corpus."""
+    if not mix.known or not mix.recipe.corpus_negatives:
+        return
+    yield from corpus_negatives.corpus_negatives(
+        language=mix.language,
+        passages=mix.task.passages(mix.language),
+        qrels=mix.qrels,
+        taken=mix.taken(),
+        k=mix.recipe.corpus_negatives,
+        random=mix.random("corpus_negatives"),
+        keep=mix.keep(),
+    )
 
 
 AUGMENTATIONS = {
@@ -173,6 +193,7 @@ AUGMENTATIONS = {
 
 
 def mixed(task: Task, recipe: Recipe, draw: int, language: str, round_: int) -> Mix:
+    """The pairs of a language and draw, by all methods of a recipe."""
     mix = Mix(task, recipe, draw, language, round_)
     for augment in AUGMENTATIONS.values():
         mix.add(augment(mix))
@@ -180,22 +201,28 @@ def mixed(task: Task, recipe: Recipe, draw: int, language: str, round_: int) -> 
 
 
 def capped(
-    pairs: list[TrainingPair], caps: dict[str, int], seed: int, draw: int
-) -> list[TrainingPair]:
-    """At most ``caps`` of each ORIGIN, LANGUAGE, or "LANGUAGE ORIGIN", in their order. Queries are drawn at random and keep their pairs, so
-    that a relevant passage is not left without negatives; the last one may lose some."""
+    keys: Sequence[tuple[str, str, str]], caps: dict[str, int], seed: int, draw: int
+) -> list[int]:
+    """Which pairs stay, so that there are at most ``caps`` of each kind; their rows, in order.
+
+    ``keys``: language, query id and origin of each pair. A kind is an ORIGIN, a LANGUAGE, or
+    "LANGUAGE ORIGIN". Queries are drawn at random and keep their pairs, so that a relevant passage
+    is not left without negatives; the last one may lose some.
+    """
+    kept = list(range(len(keys)))
     for cap, most in caps.items():
-        queries: dict[tuple[str, str], list[int]] = {}
-        for i, p in enumerate(pairs):
-            if cap in (p.origin, p.language, f"{p.language} {p.origin}"):
-                queries.setdefault((p.language, p.qid), []).append(i)
-        rows = list(queries.values())
-        drawn = [
-            i for k in generator(seed, draw, "caps", cap).permutation(len(rows)) for i in rows[k]
-        ]
+        rows_of: dict[tuple[str, str], list[int]] = {}  # of each query, those of this kind
+        for row in kept:
+            language, qid, origin = keys[row]
+            if cap in (origin, language, f"{language} {origin}"):
+                rows_of.setdefault((language, qid), []).append(row)
+        by_query = list(rows_of.values())
+        drawn: list[int] = []
+        for number in generator(seed, draw, "caps", cap).permutation(len(by_query)):
+            drawn += by_query[number]
         out = set(drawn[most:])
-        pairs = [p for i, p in enumerate(pairs) if i not in out]
-    return pairs
+        kept = [row for row in kept if row not in out]
+    return kept
 
 
 @once
@@ -210,15 +237,25 @@ def query_vectors(
 ) -> tuple[list[Query], np.ndarray]:
     """A split's queries and their vectors of length 1."""
     queries = task.queries(language, split)
-    return queries, encoder(task, backbone).encode_queries([q.text for q in queries])
+    return queries, encoder(task, backbone).encode_queries([query.text for query in queries])
 
 
 @once
 def encoder(task: Task, backbone: str) -> dense.Encoder:
-    return dense.Encoder(backbone, task.config.models, None, 128, 8192, "fp32", {"normalise": True})
+    """The sentence encoder of Q2Q2D, whose vectors are of length 1."""
+    return dense.Encoder(
+        name=backbone,
+        models=task.config.models,
+        layers=None,
+        max_length=128,
+        batch_tokens=8192,
+        precision="fp32",
+        overrides={"normalise": True},
+    )
 
 
 def teacher_file(folder: str | Path, language: str, split: str) -> Path:
+    """A teacher's run in a given folder. Raises InputError where it isn't there."""
     return run_file(
         folder, language, split, "a teacher's runs are LANG-SPLIT.trec for each language"
     )

@@ -7,9 +7,10 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core import backbones
-from core.artefacts import FoldFile, TrainingGroups
+from core.artefacts import FoldFile, PassageStore, RankedRun, TrainingGroups
 from core.building import run_steps
 from core.config import from_arguments, with_data
 from core.console import say
@@ -17,259 +18,322 @@ from core.distributed import generator
 from core.errors import InputError, exit_with_message
 from core.files import write_json
 from core.folds import Key, make_folds, read_folds, write_folds
-from core.groups import write_groups
+from core.groups import as_table, joined, pairs_of, write_table
 from core.recipes import Recipe
-from core.records import TrainingPair
 from core.settings import Config
-from core.steps import Plan
+from core.steps import Files, Plan, Step
 from core.task import Task, once
 from data_aug.augment import AUGMENTATIONS, capped, mixed, teacher_file, teacher_run
 from retrieval import search
 
+if TYPE_CHECKING:
+    import pyarrow
+
+SAMPLED = 3  # pairs of each origin and sign that are kept to look at
+
 
 @once
 def plan(task: Task) -> Plan:
+    """The groups of every recipe that a training of this configuration asks for, and the folds."""
+    search.plan(task)
     steps = task.new_plan("data_aug")
-    languages = [la for la, _ in task.pairs(task.config.splits.train)]
-    if not languages and task.config.ranking.trained:
+    train = task.config.splits.train
+    trained = task.config.ranking.trained
+    has_topics = bool(task.pairs(train))
+    if trained and not has_topics:
         raise InputError(
-            f"{task.collection.root}: no language has {task.config.splits.train} topics, so there is nothing to train on"
+            f"{task.collection.root}: no language has {train} topics, "
+            "so there is nothing to train on"
         )
-    recipes = task.config.data_aug if languages else {}  # given rankers learn from nothing
+    recipes = task.config.data_aug if has_topics else {}  # given rankers learn from nothing
     for name, recipe in recipes.items():
-        users = [
-            r.round
-            for r in task.config.ranking.trained.values()
-            if r.recipe == name and r.data is None
-        ]
-        if users or not recipe.pseudo_label:  # what a later round asks for is made then
-            add_groups(task, steps, name, min(users, default=0))
+        rounds = [r.round for r in trained.values() if r.recipe == name and r.data is None]
+        if rounds or not recipe.pseudo_label:  # what a later round asks for is made then
+            add_groups(task, steps, name, min(rounds, default=0))
     add_folds(task, steps)
     return steps
 
 
 def add_groups(task: Task, steps: Plan, name: str, round_: int) -> None:
-    recipe, train, upstream = (
-        task.config.data_aug[name],
-        task.config.splits.train,
-        search.plan(task),
-    )
+    """The step of a recipe's groups; ``round_`` is the one whose rankers learn from them."""
+    recipe = task.config.data_aug[name]
     check(task, name, round_)
-    languages = [la for la, _ in task.pairs(train)]
-    inputs = [
-        x
-        for la in languages
-        for x in (
-            upstream[f"hybrid/{la}-{train}"],
-            task.qrels_input(la, train),
-            upstream[f"passages/{la}"],
-        )
-    ]
-    methods = [m for m in AUGMENTATIONS if m in ("judged", "top_negatives") or getattr(recipe, m)]
+    languages = [language for language, _ in task.pairs(task.config.splits.train)]
     settings = {
         **recipe.recipe_settings,
         "candidates": task.config.candidates,
         "seed": task.config.seed,
-        "methods": methods,
+        "methods": methods_of(recipe),
     }
-    if recipe.select.scores != "hybrid":
-        inputs += [upstream[f"{recipe.select.scores}/{la}-{train}"] for la in languages]
-    if recipe.filters.teacher:
-        inputs += [
-            task.file_input(
-                f"teacher/{la}-{train}", teacher_file(recipe.filters.teacher, la, train)
-            )
-            for la in languages
-        ]
-    if q := recipe.q2q2d:
-        settings["encoder"] = backbones.fingerprint(q.backbone, task.config.models)
-        inputs += [task.topics_input(*pair) for pair in task.pairs(train, q.split)]
-    if p := recipe.pseudo_label:
+    if recipe.q2q2d:
+        settings["encoder"] = backbones.fingerprint(recipe.q2q2d.backbone, task.config.models)
+    if recipe.pseudo_label:
         settings["round"] = round_
-        inputs += [
-            x
-            for la, split in task.pairs(p.split)
-            for x in (
-                task.topics_input(la, split),
-                task.file_input(
-                    f"pseudo/{la}-{split}", teacher_run(task, p.teacher, la, split, round_)
-                ),
-            )
-        ]
-    inputs = list({i.name: i for i in inputs}.values())
-    version = 2 if recipe.caps else 1  # caps keep queries whole since 2
+
+    def make(folder: Path) -> None:
+        build(task, recipe, languages, round_, folder)
+
     steps.add(
         TrainingGroups(name),
-        version,
-        settings,
-        inputs,
-        lambda folder: build(task, recipe, languages, round_, folder),
+        version=2 if recipe.caps else 1,  # caps keep queries whole since 2
+        settings=settings,
+        inputs=inputs_of(task, recipe, languages, round_),
+        build=make,
         seconds=10,
     )
 
 
+def methods_of(recipe: Recipe) -> list[str]:
+    """The augmentations that a recipe uses: those that it has settings for, and the two basic."""
+    always = ("judged", "top_negatives")
+    return [name for name in AUGMENTATIONS if name in always or getattr(recipe, name)]
+
+
+def inputs_of(task: Task, recipe: Recipe, languages: list[str], round_: int) -> list[Step | Files]:
+    """All that a recipe's methods read, each once."""
+    train = task.config.splits.train
+    inputs: list[Step | Files] = []
+    for language in languages:
+        inputs.append(task.step(RankedRun("hybrid", language, train)))
+        inputs.append(task.qrels_input(language, train))
+        inputs.append(task.step(PassageStore(language)))
+    if recipe.select.scores != "hybrid":
+        for language in languages:
+            inputs.append(task.step(RankedRun(recipe.select.scores, language, train)))
+    if recipe.filters.teacher:
+        for language in languages:
+            file = teacher_file(recipe.filters.teacher, language, train)
+            inputs.append(task.file_input(f"teacher/{language}-{train}", file))
+    if recipe.q2q2d:
+        for language, split in task.pairs(train, recipe.q2q2d.split):
+            inputs.append(task.topics_input(language, split))
+    if recipe.pseudo_label:
+        teacher = recipe.pseudo_label.teacher
+        for language, split in task.pairs(recipe.pseudo_label.split):
+            inputs.append(task.topics_input(language, split))
+            file = teacher_run(task, teacher, language, split, round_)
+            inputs.append(task.file_input(f"pseudo/{language}-{split}", file))
+    return list({source.name: source for source in inputs}.values())
+
+
 def check(task: Task, name: str, round_: int) -> None:
-    """A recipe's settings that name nothing, and targets that are not unlabelled."""
-    recipe, train, where = task.config.data_aug[name], task.config.splits.train, f"data_aug.{name}"
+    """Raises InputError for a recipe's settings that name nothing or contradict each other."""
+    recipe, where = task.config.data_aug[name], f"data_aug.{name}"
     systems = task.config.retrieval.systems
     if recipe.select.scores not in systems:
         raise InputError(
-            f"{where}.select.scores: found {recipe.select.scores!r}, expected one of {', '.join(systems)}"
+            f"{where}.select.scores: found {recipe.select.scores!r}, "
+            f"expected one of {', '.join(systems)}"
         )
     for cap in recipe.caps:
         if not all(part in (*AUGMENTATIONS, *task.languages) for part in cap.split(" ", 1)):
             raise InputError(
-                f"{where}.caps: found {cap!r}, expected an origin ({', '.join(AUGMENTATIONS)}), a language, or both with a space between"
+                f"{where}.caps: found {cap!r}, expected an origin ({', '.join(AUGMENTATIONS)}), "
+                "a language, or both with a space between"
             )
     for split in recipe.targets:
-        if split == train or not task.pairs(split):
-            raise InputError(
-                f"{where}: its unlabelled queries are of the split {split!r}, expected one of {task.config.splits.dev}, {task.config.splits.test}, with topics, and not {train}"
-            )
-        for la, _ in task.pairs(split):
-            both = (
-                {q.qid for q in task.queries(la, split)} & {q.qid for q in task.queries(la, train)}
-                if (la, train) in task.pairs(train)
-                else ()
-            )
-            if both:
-                raise InputError(
-                    f"{where}: {la}: {split} and {train} share query ids, {len(both)}, first {', '.join(sorted(both)[:5])}; a pair names its query by its id"
-                )
-    if recipe.pseudo_label and round_ == 0 and not Path(recipe.pseudo_label.teacher).is_dir():
+        check_unlabelled(task, where, split)
+    pseudo = recipe.pseudo_label
+    if pseudo and round_ == 0 and not Path(pseudo.teacher).is_dir():
         raise InputError(
-            f"{where}.pseudo_label.teacher: {recipe.pseudo_label.teacher!r} is no folder, so it is a system of the round before: give the rankers of this recipe round: 1 or more"
+            f"{where}.pseudo_label.teacher: {pseudo.teacher!r} is no folder, so it is a system of "
+            "the round before: give the rankers of this recipe round: 1 or more"
         )
 
 
+def check_unlabelled(task: Task, where: str, split: str) -> None:
+    """Raises InputError where a split can't be what unlabelled queries are taken from."""
+    splits = task.config.splits
+    if split == splits.train or not task.pairs(split):
+        raise InputError(
+            f"{where}: its unlabelled queries are of the split {split!r}, expected one of "
+            f"{splits.dev}, {splits.test}, with topics, and not {splits.train}"
+        )
+    with_training = task.pairs(splits.train)
+    for language, _ in task.pairs(split):
+        if (language, splits.train) not in with_training:
+            continue
+        training = {query.qid for query in task.queries(language, splits.train)}
+        both = sorted(training & {query.qid for query in task.queries(language, split)})
+        if both:
+            raise InputError(
+                f"{where}: {language}: {split} and {splits.train} share query ids, {len(both)}, "
+                f"first {', '.join(both[:5])}; a pair names its query by its id"
+            )
+
+
 def add_folds(task: Task, steps: Plan) -> None:
-    """One fold file over all judged train and dev queries in use, for every stage that tries out what it learns."""
-    f, s = task.config.folds, task.config.splits
-    pairs = [pair for pair in task.pairs(s.train, s.dev) if pair in task.collection.qrels]
-    inputs = [x for pair in pairs for x in (task.topics_input(*pair), task.qrels_input(*pair))]
-    if f.file:
-        inputs.append(task.file_input("folds.file", Path(f.file)))
+    """One fold file over all judged train and dev queries in use.
+
+    It is for every stage that tries out what it learns.
+    """
+    settings, splits = task.config.folds, task.config.splits
+    judged = [
+        (language, split)
+        for language, split in task.pairs(splits.train, splits.dev)
+        if (language, split) in task.collection.qrels
+    ]
+    inputs: list[Step | Files] = []
+    for language, split in judged:
+        inputs.append(task.topics_input(language, split))
+        inputs.append(task.qrels_input(language, split))
+    if settings.file:
+        inputs.append(task.file_input("folds.file", Path(settings.file)))
     steps.add(
         FoldFile(),
-        1,
-        {**f.model_dump(exclude={"file"}), "seed": task.config.seed},
-        inputs,
-        lambda folder: build_folds(task, pairs, folder),
+        version=1,
+        settings={**settings.model_dump(exclude={"file"}), "seed": task.config.seed},
+        inputs=inputs,
+        build=lambda folder: build_folds(task, judged, folder),
         seconds=2,
     )
 
 
-def build_folds(task: Task, pairs: list[tuple[str, str]], folder: Path) -> None:
-    f, queries, articles = task.config.folds, {}, {}
-    for la, split in pairs:
-        qrels, found = (
-            task.judgments(la, split),
-            {(la, q.qid): q.text for q in task.queries(la, split)},
-        )
-        twice = [qid for language, qid in found if (language, qid) in queries]
+def build_folds(task: Task, judged: list[tuple[str, str]], folder: Path) -> None:
+    """``folds.tsv`` of the judged queries of some (language, split)."""
+    settings = task.config.folds
+    queries: dict[Key, str] = {}
+    articles: dict[Key, set[str]] = {}
+    for language, split in judged:
+        qrels = task.judgments(language, split)
+        texts = {query.qid: query.text for query in task.queries(language, split)}
+        twice = [qid for qid in texts if (language, qid) in queries]
         if twice:
             raise InputError(
-                f"{task.collection.root}: {la}: query ids of {split} that another split has: {len(twice)}, first {', '.join(twice[:5])}; folds need ids of one meaning"
+                f"{task.collection.root}: {language}: query ids of {split} that another split "
+                f"has: {len(twice)}, first {', '.join(twice[:5])}; folds need ids of one meaning"
             )
-        queries |= {key: text for key, text in found.items() if key[1] in qrels}
-        if f.by_article:
-            articles |= {
-                (la, q): {d.partition("#")[0] for d, gain in judged.items() if gain > 0}
-                for q, judged in qrels.items()
-            }
-    folds = (
-        read_folds(Path(f.file), queries)
-        if f.file
-        else make_folds(queries, articles, f.count, f.duplicates, task.config.seed)
-    )
+        for qid, text in texts.items():
+            if qid in qrels:
+                queries[language, qid] = text
+        if settings.by_article:
+            for qid, gains in qrels.items():
+                relevant = [docid for docid, gain in gains.items() if gain > 0]
+                articles[language, qid] = {docid.partition("#")[0] for docid in relevant}
+    if settings.file:
+        folds = read_folds(Path(settings.file), queries)
+    else:
+        folds = make_folds(queries, articles, settings.count, settings.duplicates, task.config.seed)
     write_folds(folder / "folds.tsv", folds)
 
 
 def folds(task: Task, keys: Iterable[Key]) -> dict[Key, int]:
-    return read_folds(plan(task)["folds"].path / "folds.tsv", keys)
+    """The fold of each query, as the stage made them."""
+    return read_folds(task.step(FoldFile()).path / "folds.tsv", keys)
 
 
 def build(task: Task, recipe: Recipe, languages: list[str], round_: int, folder: Path) -> None:
-    """``draw-N.parquet`` for each draw; counts by language and origin (``short``: queries with fewer than k negatives to draw), of what
-    the filters dropped and of labels in conflict; and a sample of pairs with their texts."""
-    counts: Counter = Counter()
-    every = languages + [la for la in task.languages if la not in languages]
+    """Writes ``draw-N.parquet`` for each draw, ``counts.json`` and ``sample.json``.
+
+    ``languages`` are those with training topics. Counts are by language and origin (``short``:
+    queries with fewer than k negatives to draw), of what the filters dropped and of labels in
+    conflict; the sample is of pairs with their texts. One language's pairs at a time are Python
+    objects.
+    """
+    counts: Counter[str] = Counter()
+    without_topics = [language for language in task.languages if language not in languages]
     for draw in range(recipe.draws):
-        pairs: list[TrainingPair] = []
-        for language in every:
+        tables = []
+        for language in [*languages, *without_topics]:
             mix = mixed(task, recipe, draw, language, round_)
-            own = list(mix.pairs.values())
-            drawn = Counter(p.qid for p in own if p.origin == "top_negatives")
+            pairs = list(mix.pairs.values())
             if language in languages:
-                queries = {p.qid for p in own if p.origin in ("judged", "top_negatives")}
+                drawn = Counter(p.qid for p in pairs if p.origin == "top_negatives")
+                queries = {p.qid for p in pairs if p.origin in ("judged", "top_negatives")}
                 counts[f"{language} short"] += sum(drawn[q] < recipe.negatives for q in queries)
                 counts[f"{language} queries"] += len(queries)
-            counts.update({f"{language} {what}": n for what, n in mix.counts.items()})
-            pairs += own
-        pairs = capped(pairs, recipe.caps, task.config.seed, draw)
-        counts.update(
-            f"{p.language} {p.origin} {'positive' if p.label > 0 else 'negative'}" for p in pairs
-        )
-        write_groups(folder / f"draw-{draw}.parquet", pairs)
+            for what, number in mix.counts.items():
+                counts[f"{language} {what}"] += number
+            tables.append(as_table(pairs))
+        table = joined(tables)
+        if recipe.caps:
+            table = table.take(capped(keys_of(table), recipe.caps, task.config.seed, draw))
+        count_origins(table, counts)
+        write_table(folder / f"draw-{draw}.parquet", table)
         if draw == 0:
-            write_json(folder / "sample.json", sample(task, pairs))
+            write_json(folder / "sample.json", sample(task, table))
     write_json(
         folder / "counts.json",
         {"draws": recipe.draws, "counts": dict(counts), "transductive": recipe.targets},
     )
 
 
-def sample(task: Task, pairs: list[TrainingPair], of_each: int = 3) -> list[dict]:
-    """A few pairs of each origin and sign, to look at."""
-    kinds: dict[tuple[str, bool], list[TrainingPair]] = {}
-    for pair in pairs:
-        kinds.setdefault((pair.origin, pair.label > 0), []).append(pair)
-    random, found = generator(task.config.seed, 0, "sample"), []
-    for kind in kinds.values():
-        for i in sorted(random.permutation(len(kind))[:of_each]):
-            p = kind[i]
-            query = next(
-                q.text
-                for s in task.splits(p.language)
-                for q in task.queries(p.language, s)
-                if q.qid == p.qid
-            )
-            found.append(
-                {
-                    **p._asdict(),
-                    "query": query,
-                    "passage": task.passages(p.passage_language or p.language).text(p.docid)[:300],
-                }
-            )
-    return found
+def keys_of(table: "pyarrow.Table") -> list[tuple[str, str, str]]:
+    """Language, query id and origin of each pair."""
+    columns = [table.column(name).to_pylist() for name in ("language", "qid", "origin")]
+    return list(zip(*columns, strict=True))
+
+
+def count_origins(table: "pyarrow.Table", counts: Counter[str]) -> None:
+    """Adds how many pairs of each language and origin are positive and negative."""
+    for language, origin, is_positive in kinds_of(table, "language", "origin"):
+        counts[f"{language} {origin} {'positive' if is_positive else 'negative'}"] += 1
+
+
+def kinds_of(table: "pyarrow.Table", *names: str) -> Iterable[tuple]:
+    """Of each pair some columns, and whether its label is above 0."""
+    columns = [table.column(name).to_pylist() for name in names]
+    return zip(*columns, table.column("label").to_numpy() > 0, strict=True)
+
+
+def sample(task: Task, table: "pyarrow.Table") -> list[dict]:
+    """A few pairs of each origin and sign, with their texts, to look at."""
+    rows_of: dict[tuple, list[int]] = {}
+    for row, kind in enumerate(kinds_of(table, "origin")):
+        rows_of.setdefault(kind, []).append(row)
+    random = generator(task.config.seed, 0, "sample")
+    chosen: list[int] = []
+    for rows in rows_of.values():
+        chosen += [rows[i] for i in sorted(random.permutation(len(rows))[:SAMPLED])]
+    entries = []
+    for pair in pairs_of(table.take(chosen)):
+        passages = task.passages(pair.passage_language or pair.language)
+        entry = pair._asdict()
+        entry["query"] = query_text(task, pair.language, pair.qid)
+        entry["passage"] = passages.text(pair.docid)[:300]
+        entries.append(entry)
+    return entries
+
+
+def query_text(task: Task, language: str, qid: str) -> str:
+    """Of the first split that has the query."""
+    for split in task.splits(language):
+        for query in task.queries(language, split):
+            if query.qid == qid:
+                return query.text
+    raise LookupError(f"{language}: no query {qid}")
 
 
 def report(task: Task) -> None:
-    for name in (step.removeprefix("groups/") for step in plan(task) if step.startswith("groups/")):
-        counts = json.loads((plan(task)[f"groups/{name}"].path / "counts.json").read_text())[
-            "counts"
-        ]
-        totals: Counter = Counter()
-        for key, value in counts.items():
-            totals[key.split(" ", 1)[1]] += value
+    """One line a recipe: its counts over all languages, by origin and sign."""
+    steps = plan(task)
+    for name in task.config.data_aug:
+        step = steps.get(TrainingGroups(name).step_name)
+        if step is None:
+            continue
+        counts = json.loads((step.path / "counts.json").read_text("utf-8"))["counts"]
+        totals: Counter[str] = Counter()
+        for key, number in counts.items():
+            _, _, what = key.partition(" ")
+            totals[what] += number
         targets = task.config.data_aug[name].targets
         note = f" (transductive: unlabelled {' and '.join(targets)} queries)" if targets else ""
-        say(
-            f"groups {name}: "
-            + ", ".join(f"{value} {key}" for key, value in sorted(totals.items()))
-            + note
-        )
+        counted = ", ".join(f"{number} {what}" for what, number in sorted(totals.items()))
+        say(f"groups {name}: {counted}{note}")
 
 
 def run(config: Config) -> None:
+    """Makes a configuration's groups and folds, and says what is in them."""
     task = Task(config)
     run_steps(plan(task).values(), config.folder)
     report(task)
 
 
 def main() -> None:
-    for config in with_data(from_arguments("runs and judgments to training groups")[0]):
-        run(config)
+    """The command line."""
+    config, _ = from_arguments("runs and judgments to training groups")
+    for part in with_data(config):
+        run(part)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
 """Negatives from the whole corpus: the paper's weaker variant (4.3 and 5)."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from core.passages import Passages
 from core.records import Qrels, TrainingPair
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
 
 ORIGIN = "corpus_negatives"
 
@@ -14,23 +18,37 @@ def corpus_negatives(
     qrels: Qrels,
     taken: Mapping[str, Collection[str]],
     k: int,
-    random,
+    random: "Generator",
     keep: Callable[[str, str], bool] = lambda qid, docid: True,
 ) -> Iterator[TrainingPair]:
-    """``k`` passages a judged query, each once, neither judged relevant nor ``taken``; fewer where the corpus has no more."""
-    for qid, relevance in qrels.items():
-        out = {d for d, r in relevance.items() if r > 0} | set(taken.get(qid, ()))
+    """``k`` passages a judged query, each once, neither judged relevant nor ``taken``.
+
+    Fewer where the corpus has no more. ``keep`` is asked before a passage is taken.
+    """
+    for qid, gains in qrels.items():
+        excluded = {docid for docid, gain in gains.items() if gain > 0}
+        excluded |= set(taken.get(qid, ()))
         left = k
         for row in distinct(len(passages), random):
             if not left:
                 break
             docid = passages.docid(row)
-            if docid not in out and keep(qid, docid):
-                left -= 1
-                yield TrainingPair(language, qid, docid, 0.0, ORIGIN, 0, "", "random")
+            if docid in excluded or not keep(qid, docid):
+                continue
+            left -= 1
+            yield TrainingPair(
+                language=language,
+                qid=qid,
+                docid=docid,
+                label=0.0,
+                origin=ORIGIN,
+                round=0,
+                teacher="",
+                reason="random",
+            )
 
 
-def distinct(count: int, random) -> Iterator[int]:
+def distinct(count: int, random: "Generator") -> Iterator[int]:
     """All of range(count) in a random order, without laying it out for a large count."""
     seen: set[int] = set()
     while len(seen) < count // 2:
@@ -38,5 +56,6 @@ def distinct(count: int, random) -> Iterator[int]:
         if row not in seen:
             seen.add(row)
             yield row
-    rest = [row for row in range(count) if row not in seen] if len(seen) < count else []
-    yield from (rest[i] for i in random.permutation(len(rest)))
+    rest = [row for row in range(count) if row not in seen]
+    for i in random.permutation(len(rest)):
+        yield rest[i]

@@ -1,4 +1,7 @@
-"""Q2Q2D: an unlabelled query takes over the judged passages of similar training queries (paper, 4.4.1 and figure 3)."""
+"""Q2Q2D: an unlabelled query takes over the judged passages of similar training queries.
+
+Paper, section 4.4.1 and figure 3.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -8,6 +11,7 @@ from core.recipes import Q2Q2D
 from core.records import Query, TrainingPair
 
 ORIGIN = "q2q2d"
+BLOCK = 1024  # targets that are compared with all training queries at once
 
 
 def q2q2d(
@@ -19,27 +23,45 @@ def q2q2d(
     judged: Mapping[tuple[str, str], Mapping[str, int]],
     s: Q2Q2D,
 ) -> Iterator[TrainingPair]:
-    """Label = similarity × judged label × alpha for the passages judged for the ``neighbours`` most similar training queries ``known``,
-    (language, query id), of at least ``threshold``. ``vectors`` [targets, dimension] are of length 1, so similarity is a cosine, cut to
-    [0, 1]. A passage judged for several neighbours is the most similar one's."""
-    for query, similar in zip(targets, vectors @ known_vectors.T):
-        seen: set[tuple[str, str]] = set()
-        for i in np.argsort(-similar, kind="stable")[: s.neighbours]:
-            if similar[i] < s.threshold:
-                break
-            of, qid = known[i]
-            for docid, gain in judged[known[i]].items():
-                if (of, docid) not in seen:
-                    seen.add((of, docid))
-                    label = min(1.0, max(0.0, float(similar[i]))) * float(gain > 0) * s.alpha
-                    yield TrainingPair(
-                        language,
-                        query.qid,
-                        docid,
-                        label,
-                        ORIGIN,
-                        0,
-                        s.backbone,
-                        f"{of} query {qid}, similarity {similar[i]:.3f}",
-                        "" if of == language else of,
-                    )
+    """The passages judged for the ``neighbours`` most similar training queries of each target.
+
+    ``known``: the training queries, (language, query id); those of a similarity below
+    ``threshold`` are no neighbours. ``vectors`` [targets, dimension] and ``known_vectors`` are of
+    length 1, so similarity is a cosine. Label = similarity, cut to [0, 1], × judged label × alpha.
+    A passage judged for several neighbours is the most similar one's.
+    """
+    for start in range(0, len(targets), BLOCK):
+        similarities = vectors[start : start + BLOCK] @ known_vectors.T
+        for target, similarity in zip(targets[start : start + BLOCK], similarities, strict=True):
+            best = np.argsort(-similarity, kind="stable")[: s.neighbours]
+            neighbours = [(known[i], float(similarity[i])) for i in best]
+            near = [neighbour for neighbour in neighbours if neighbour[1] >= s.threshold]
+            yield from of_neighbours(language, target, near, judged, s)
+
+
+def of_neighbours(
+    language: str,
+    target: Query,
+    neighbours: Sequence[tuple[tuple[str, str], float]],
+    judged: Mapping[tuple[str, str], Mapping[str, int]],
+    s: Q2Q2D,
+) -> Iterator[TrainingPair]:
+    """The pairs of one target. ``neighbours``: training queries and their cosine, best first."""
+    seen: set[tuple[str, str]] = set()
+    for (neighbour_language, qid), similarity in neighbours:
+        weight = min(1.0, max(0.0, similarity)) * s.alpha
+        for docid, gain in judged[neighbour_language, qid].items():
+            if (neighbour_language, docid) in seen:
+                continue
+            seen.add((neighbour_language, docid))
+            yield TrainingPair(
+                language=language,
+                qid=target.qid,
+                docid=docid,
+                label=weight * float(gain > 0),
+                origin=ORIGIN,
+                round=0,
+                teacher=s.backbone,
+                reason=f"{neighbour_language} query {qid}, similarity {similarity:.3f}",
+                passage_language="" if neighbour_language == language else neighbour_language,
+            )

@@ -1,12 +1,20 @@
-"""NS-k: negatives drawn at random from a query's candidates (paper, 4.3), and the rules that choose among them by rank and score."""
+"""NS-k: negatives drawn at random from a query's candidates (paper, 4.3).
+
+And the rules that choose among them by rank and score.
+"""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from core.recipes import Select
 from core.records import Qrels, Run, TrainingPair
 from core.runs import ranked
 
+if TYPE_CHECKING:
+    from numpy.random import Generator
+
 ORIGIN = "top_negatives"
+ANY = Select()
 
 
 def top_negatives(
@@ -16,27 +24,30 @@ def top_negatives(
     taken: Mapping[str, Collection[str]],
     k: int,
     depth: int,
-    random,
-    select: Select = Select(),
+    random: "Generator",
+    select: Select = ANY,
     scores: Run | None = None,
     keep: Callable[[str, str], bool] = lambda qid, docid: True,
 ) -> Iterator[TrainingPair]:
-    """``k`` of the ``depth`` best candidates a judged query, without those judged relevant and without pairs already ``taken``; all
-    of them where there are fewer. ``scores``: the run that ``select``'s thresholds are on. ``keep`` is asked before a passage is taken."""
-    for qid, relevance in qrels.items():
-        relevant = {d for d, r in relevance.items() if r > 0}
+    """``k`` of the ``depth`` best candidates a judged query; all of them where there are fewer.
+
+    Without those judged relevant and without pairs already ``taken``. ``scores``: the run that
+    ``select``'s thresholds are on, ``run`` without it. ``keep`` is asked before a passage is taken.
+    """
+    for qid, gains in qrels.items():
+        relevant = {docid for docid, gain in gains.items() if gain > 0}
+        excluded = relevant | set(taken.get(qid, ()))
+        own_scores = (scores or run).get(qid, {})
         limit = upper_bound(
-            select, [score for d, score in (scores or run).get(qid, {}).items() if d in relevant]
+            select, [score for docid, score in own_scores.items() if docid in relevant]
         )
-        own = (scores or run).get(qid, {})
-        pool = [
-            (rank, d)
-            for rank, (d, _) in enumerate(ranked(run.get(qid, {}))[:depth], 1)
-            if rank > select.shift
-            and d not in relevant
-            and d not in taken.get(qid, ())
-            and own.get(d, float("-inf")) <= limit
-        ]
+        pool: list[tuple[int, str]] = []  # (place among the candidates from 1, docid)
+        for place, (docid, _) in enumerate(ranked(run.get(qid, {}))[:depth], 1):
+            if place <= select.shift or docid in excluded:
+                continue
+            if own_scores.get(docid, float("-inf")) <= limit:
+                pool.append((place, docid))
+
         order = range(len(pool)) if select.draw == "top" else random.permutation(len(pool))
         chosen: list[int] = []
         for i in order:
@@ -45,15 +56,26 @@ def top_negatives(
             if keep(qid, pool[i][1]):
                 chosen.append(i)
         for i in sorted(chosen):
+            place, docid = pool[i]
             yield TrainingPair(
-                language, qid, pool[i][1], 0.0, ORIGIN, 0, "hybrid", f"rank {pool[i][0]}"
+                language=language,
+                qid=qid,
+                docid=docid,
+                label=0.0,
+                origin=ORIGIN,
+                round=0,
+                teacher="hybrid",
+                reason=f"rank {place}",
             )
 
 
 def upper_bound(select: Select, relevant: Collection[float]) -> float:
-    """The highest score that a negative may have (Moreira et al. 2024 as in data-utilization-2025, 4): Abs, MarginPos and PercPos, the
-    lowest of those set. PercPos is pos − |pos|·(1 − p), so that a negative score does not flip it. Without a relevant passage among the
-    scores the last two bind nothing."""
+    """The highest score that a negative may have: the lowest of the bounds that are set.
+
+    Abs, MarginPos and PercPos (Moreira et al. 2024 as in data-utilization-2025, 4). PercPos is
+    pos − |pos|·(1 − p), so that a negative score does not flip it. Without a relevant passage
+    among the scores the last two bind nothing.
+    """
     bounds = [float("inf")] if select.below is None else [select.below]
     if relevant and select.margin is not None:
         bounds.append(max(relevant) - select.margin)
