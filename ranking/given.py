@@ -169,9 +169,10 @@ def refuse_modules(where: str) -> None:
     """Raises InputError for what sentence-transformers would do beside running the transformer."""
     for module in read(where, "modules.json") or []:
         kind = module["type"].rsplit(".", 1)[1]
+        place = module["path"] or "its root"
         if kind != "Transformer" or module["path"]:
             raise InputError(
-                f"{where}: its modules.json has the module {kind} in {module['path'] or 'its root'}, "
+                f"{where}: its modules.json has the module {kind} in {place}, "
                 "expected a transformer for sequence classification in its root alone"
             )
     settings = read(where, "sentence_bert_config.json") or {}

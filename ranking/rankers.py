@@ -158,6 +158,11 @@ def own_depth(task: Task, ranker: Ranker) -> int:
 # ---- Languages and dev queries
 
 
+def languages_with(task: Task, *splits: str) -> list[str]:
+    """Those that have topics for any of some splits."""
+    return list(dict.fromkeys(la for la, _ in task.pairs(*splits)))
+
+
 def training_languages(task: Task, ranker: Ranker) -> list[str]:
     """Of a ranker's pairs; ``task`` is that of its data.
 
@@ -165,11 +170,11 @@ def training_languages(task: Task, ranker: Ranker) -> list[str]:
     Raises InputError where the ranker asks for another one.
     """
     config = task.config
-    with_train = [la for la, _ in task.pairs(config.splits.train)]
-    known = list(with_train)
+    with_train = languages_with(task, config.splits.train)
+    known = set(with_train)
     recipe = config.data_aug.get(ranker.recipe)
     if recipe and recipe.targets:
-        known += [la for la, _ in task.pairs(*recipe.targets) if la not in with_train]
+        known.update(languages_with(task, *recipe.targets))
     wrong = [la for la in ranker.languages if la not in known]
     if wrong:
         raise InputError(
@@ -186,7 +191,7 @@ def dev_languages(task: Task, ranker: Ranker) -> list[str]:
     """
     if ranker.model is not None:
         return task.weighing_languages()
-    with_dev = [la for la, _ in task.pairs(task.config.splits.dev)]
+    with_dev = languages_with(task, task.config.splits.dev)
     languages = training_languages(task, ranker)
     return [la for la in languages if la in with_dev and not task.surprise(la)]
 
