@@ -3,9 +3,10 @@
 import json
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from core.console import progress, say
 from core.errors import InputError
@@ -13,39 +14,13 @@ from core.passages import Passages, document_text
 from core.records import Query, Run
 from retrieval import jvm
 
-# Lucene's analyser of the language; "words": letters and digits between breaks, lower case, no stemming; "thai": segmented here;
-# "bigrams": two signs in a row, for scripts that write no spaces between words. A language that is not here has "words".
-ANALYSERS = {
-    language: "lucene"
-    for language in (
-        "ar",
-        "bn",
-        "da",
-        "de",
-        "en",
-        "es",
-        "fa",
-        "fi",
-        "fr",
-        "hi",
-        "hu",
-        "id",
-        "it",
-        "ja",
-        "ko",
-        "nl",
-        "no",
-        "pl",
-        "pt",
-        "ru",
-        "sv",
-        "te",
-        "tr",
-        "uk",
-        "zh",
-    )
-}
-ANALYSERS |= {
+# Those with an analyser in Lucene.
+LUCENE = "ar bn da de en es fa fi fr hi hu id it ja ko nl no pl pt ru sv te tr uk zh".split()
+
+# Lucene's analyser of the language; "words": letters and digits between breaks, lower case, no
+# stemming; "thai": segmented here; "bigrams": two signs in a row, for scripts that write no spaces
+# between words. A language that is not here has "words".
+ANALYSERS = {language: "lucene" for language in LUCENE} | {
     "th": "thai",
     "sw": "words",
     "yo": "words",
@@ -55,115 +30,120 @@ ANALYSERS |= {
     "bo": "bigrams",
 }
 
-MAX_TERMS = 2**20  # of a query; Lucene's own limit of 1024 would end the search of a whole batch
+INDEX_ARGUMENTS = {
+    "lucene": ["-language", "LANGUAGE"],
+    "words": ["-language", "en", "-stemmer", "none", "-keepStopwords"],
+    "thai": ["-pretokenized"],
+    "bigrams": ["-pretokenized"],
+}
+
+# Of a query; Lucene's own limit of 1024 would end the search of a whole batch.
+MAX_TERMS = 2**20
+
+HIT_BYTES = 270  # of heap, measured
+BATCH = 256  # queries that Java searches at a time, if a quarter of the heap holds their hits
 
 
 def analyser(language: str) -> str:
+    """A key of INDEX_ARGUMENTS."""
     return ANALYSERS.get(language, "words")
 
 
 @cache
-def thai_dictionary():
+def thai_dictionary() -> Any:
+    """PyThaiNLP's word segmenter."""
     from pythainlp.tokenize import Tokenizer
 
     return Tokenizer(engine="newmm")
 
 
 def prepare(language: str, text: str) -> str:
-    """What Lucene is given: words or bigrams between spaces where they are made here, other text as it is."""
-    if analyser(language) == "thai":
-        return " ".join(
-            word
-            for word in (w.strip().lower() for w in thai_dictionary().word_tokenize(text))
-            if word
-        )
-    return " ".join(bigrams(text)) if analyser(language) == "bigrams" else text
+    """What Lucene is given: words or bigrams between spaces where they are made here.
+
+    Other text as it is.
+    """
+    kind = analyser(language)
+    if kind == "thai":
+        stripped = [word.strip().lower() for word in thai_dictionary().word_tokenize(text)]
+        return " ".join(word for word in stripped if word)
+    if kind == "bigrams":
+        return " ".join(bigrams(text))
+    return text
 
 
 def bigrams(text: str) -> Iterator[str]:
-    """Two signs in a row of each stretch of letters, marks and digits; a sign alone stands for itself."""
+    """Two signs in a row of each stretch of letters, marks and digits; a sign alone as it is."""
     kept = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text.lower())
     for word in kept.split():
-        yield from (word[i : i + 2] for i in range(max(1, len(word) - 1)))
-
-
-def index_arguments(language: str) -> list[str]:
-    made_here = ["-pretokenized"]
-    return {
-        "lucene": ["-language", language],
-        "words": ["-language", "en", "-stemmer", "none", "-keepStopwords"],
-        "thai": made_here,
-        "bigrams": made_here,
-    }[analyser(language)]
+        for start in range(max(1, len(word) - 1)):
+            yield word[start : start + 2]
 
 
 def build_index(language: str, passages: Passages, folder: Path, heap: str) -> None:
-    """A Lucene index of title + newline + text, in one segment so that the same passages give the same scores and ties."""
+    """A Lucene index of title + newline + text.
+
+    In one segment, so that the same passages give the same scores and ties. Raises InputError if
+    Lucene leaves passages out or its heap is too small.
+    """
     source = folder / "source"
     source.mkdir(exist_ok=True)
     with (source / "passages.jsonl").open("w", encoding="utf-8") as file:
-        for document in progress(
-            passages.documents(), len(passages), f"BM25 {language}", "passage"
-        ):
-            file.write(
-                json.dumps(
-                    {"id": document.docid, "contents": prepare(language, document_text(document))}
-                )
-                + "\n"
-            )
+        documents = passages.documents()
+        for document in progress(documents, len(passages), f"BM25 {language}", "passage"):
+            contents = prepare(language, document_text(document))
+            file.write(json.dumps({"id": document.docid, "contents": contents}) + "\n")
+
     autoclass = jvm.start(heap)
-    autoclass("io.anserini.index.IndexCollection").main(
-        [
-            "-collection",
-            "JsonCollection",
-            "-input",
-            str(source),
-            "-index",
-            str(folder / "index"),
-            "-generator",
-            "DefaultLuceneDocumentGenerator",
-            "-threads",
-            "1",
-            "-optimize",
-            "-quiet",
-            *index_arguments(language),
-        ]
-    )
+    arguments = INDEX_ARGUMENTS[analyser(language)]
+    with jvm.heap_errors(f"to index {language}"):
+        autoclass("io.anserini.index.IndexCollection").main(
+            [
+                *("-collection", "JsonCollection"),
+                *("-input", str(source)),
+                *("-index", str(folder / "index")),
+                *("-generator", "DefaultLuceneDocumentGenerator"),
+                *("-threads", "1"),
+                "-optimize",
+                "-quiet",
+                *(language if argument == "LANGUAGE" else argument for argument in arguments),
+            ]
+        )
     (source / "passages.jsonl").unlink()
     source.rmdir()
-    indexed = (
-        autoclass("io.anserini.index.IndexReaderUtils").getReader(str(folder / "index")).numDocs()
-    )
+
+    reader = autoclass("io.anserini.index.IndexReaderUtils").getReader(str(folder / "index"))
+    indexed = reader.numDocs()
     if indexed != len(passages):
         raise InputError(f"BM25 {language}: Lucene indexed {indexed} of {len(passages)} passages")
 
 
-def lucene_analyser(language: str, heap: str):
+def lucene_analyser(language: str, heap: str) -> Any:
     """The Java analyser of queries, which is that of the index."""
     autoclass = jvm.start(heap)
-    kind, english = analyser(language), autoclass("io.anserini.analysis.DefaultEnglishAnalyzer")
+    kind = analyser(language)
+    english = autoclass("io.anserini.analysis.DefaultEnglishAnalyzer")
     if language == "en":  # Anserini's own, not in its map of languages
         return english.newDefaultInstance()
     if kind == "lucene":
         return autoclass("io.anserini.analysis.AnalyzerMap").getLanguageSpecificAnalyzer(language)
     if kind == "words":
-        return english.newNonStemmingInstance(
-            autoclass("org.apache.lucene.analysis.CharArraySet").EMPTY_SET
-        )
+        no_stopwords = autoclass("org.apache.lucene.analysis.CharArraySet").EMPTY_SET
+        return english.newNonStemmingInstance(no_stopwords)
     return autoclass("org.apache.lucene.analysis.core.WhitespaceAnalyzer")()
 
 
 def tokens(language: str, text: str, heap: str) -> list[str]:
     """The terms that a text is indexed and sought by."""
-    found = jvm.start(heap)("io.anserini.analysis.AnalyzerUtils").analyze(
-        lucene_analyser(language, heap), prepare(language, text)
-    )
-    return [found.get(i) for i in range(found.size())]
+    utilities = jvm.start(heap)("io.anserini.analysis.AnalyzerUtils")
+    terms = utilities.analyze(lucene_analyser(language, heap), prepare(language, text))
+    return [terms.get(place) for place in range(terms.size())]
 
 
-def open_searcher(language: str, folder: Path, k1: float, b: float, heap: str):
-    jvm.start(heap)("org.apache.lucene.search.IndexSearcher").setMaxClauseCount(MAX_TERMS)
-    searcher = jvm.start(heap)("io.anserini.search.SimpleSearcher")(str(folder / "index"))
+def open_searcher(language: str, folder: Path, k1: float, b: float, heap: str) -> Any:
+    """Anserini's searcher of the index that ``build_index`` made in ``folder``."""
+    autoclass = jvm.start(heap)
+    autoclass("org.apache.lucene.search.IndexSearcher").setMaxClauseCount(MAX_TERMS)
+    searcher = autoclass("io.anserini.search.SimpleSearcher")(str(folder / "index"))
     searcher.set_bm25(float(k1), float(b))
     if analyser(language) == "lucene":
         searcher.set_language(language)
@@ -173,26 +153,53 @@ def open_searcher(language: str, folder: Path, k1: float, b: float, heap: str):
 
 
 def search(
-    searcher, language: str, queries: Sequence[Query], depth: int, heap: str, threads: int = 0
+    searcher: Any, language: str, queries: Sequence[Query], depth: int, heap: str, threads: int = 0
 ) -> Run:
-    """All queries of a language on all cores (``threads``: 0). A query that matches no term has an empty ranking.
+    """``search_each`` as a run, whole in memory."""
+    return dict(search_each(searcher, language, queries, depth, heap, threads))
 
-    Anserini rounds scores to four decimals, and its own order among ties decides who is within ``depth``.
+
+def search_each(
+    searcher: Any, language: str, queries: Sequence[Query], depth: int, heap: str, threads: int = 0
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """(query id, docid -> score) for each query, on all cores (``threads``: 0).
+
+    A query that matches no term has an empty ranking. Java gets some queries at a time, since it
+    holds all hits of a batch. Anserini rounds scores to four decimals, and its own order among
+    ties decides who is within ``depth``. Raises InputError for a heap that is too small.
     """
     lists = jvm.start(heap)("java.util.ArrayList")
-    texts, qids = lists(), lists()
-    for query in queries:
-        texts.add(prepare(language, query.text))
-        qids.add(query.qid)
-    hits = searcher.batch_search(texts, qids, depth, threads or os.cpu_count())
-    return {q.qid: {hit.docid: float(hit.score) for hit in hits.get(q.qid) or ()} for q in queries}
+    size = batch_size(depth, heap)
+    starts: Iterable[int] = range(0, len(queries), size)
+    if len(queries) > size:
+        starts = progress(starts, what=f"BM25 {language}", unit="batch")
+    what = f"to search {language} at a depth of {depth}"
+    for start in starts:
+        batch = queries[start : start + size]
+        texts, qids = lists(), lists()
+        for query in batch:
+            texts.add(prepare(language, query.text))
+            qids.add(query.qid)
+        with jvm.heap_errors(what):
+            hits = searcher.batch_search(texts, qids, depth, threads or os.cpu_count())
+        for query in batch:
+            ranking = hits.get(query.qid)
+            if ranking is None:  # the thread that searched it died
+                raise jvm.heap_is_full(what)
+            yield query.qid, {hit.docid: float(hit.score) for hit in ranking}
 
 
-def check_matches(run: Run, language: str, split: str) -> None:
-    """Says which queries match no term of the index: one or two are odd words, many are a wrong analyser."""
-    empty = [q for q, scores in run.items() if not scores]
-    if empty:
-        advice = "; is the collection in this language?" if len(empty) > len(run) / 10 else ""
-        say(
-            f"  warning: BM25 {language}-{split}: {len(empty)} of {len(run)} queries match no term, first {', '.join(empty[:5])} (analyser: {analyser(language)}){advice}"
-        )
+def batch_size(depth: int, heap: str) -> int:
+    """Queries whose hits take at most a quarter of the heap, but no more than BATCH."""
+    return max(1, min(BATCH, jvm.heap_bytes(heap) // 4 // (HIT_BYTES * depth)))
+
+
+def check_matches(empty: Sequence[str], count: int, language: str, split: str) -> None:
+    """Says which of ``count`` queries match no term: a few are odd words, many a wrong analyser."""
+    if not empty:
+        return
+    advice = "; is the collection in this language?" if len(empty) > count / 10 else ""
+    say(
+        f"  warning: BM25 {language}-{split}: {len(empty)} of {count} queries match no term, "
+        f"first {', '.join(empty[:5])} (analyser: {analyser(language)}){advice}"
+    )

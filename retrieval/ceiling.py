@@ -1,6 +1,8 @@
-"""What the first stage lets through: recall by depth, what the hybrid loses that a source had, and the queries that nobody answers.
+"""What the first stage lets through.
 
-What is not among the candidates is lost to every later stage (the paper's Table 2 is R@200 of the hybrid).
+Recall by depth, what the hybrid loses that a source had, and the queries that nobody answers. What
+is not among the candidates is lost to every later stage (the paper's Table 2 is R@200 of the
+hybrid).
 """
 
 from collections.abc import Mapping
@@ -11,40 +13,65 @@ from core.records import Qrels, Run
 from core.runs import top_k
 
 DEPTHS = (10, 50, 100, 200, 1000)
-METRICS = ("nDCG@10", *(f"R@{k}" for k in DEPTHS))
+METRICS = ("nDCG@10", *(f"R@{depth}" for depth in DEPTHS))
 
 
 @dataclass(frozen=True)
 class Ceiling:
-    """One language and split. ``figures``: system -> metric -> mean; ``relevant``: how many passages are; ``lost``: source -> how many
-    of them it has among its candidates and the hybrid has not; ``unfound``: queries none of whose relevant passages any source stored."""
+    """Of one language and split.
+
+    ``figures``: system -> metric -> mean; ``relevant``: how many passages are; ``lost``: source ->
+    how many of them it has among its candidates and the hybrid has not; ``unanswered``: queries
+    none of whose relevant passages any source stored.
+    """
 
     figures: dict[str, dict[str, float]]
     relevant: int
     lost: dict[str, int]
-    unfound: list[str]
+    unanswered: list[str]
+
+    @property
+    def note(self) -> dict:
+        """As it stands in ceiling.json."""
+        return {
+            "relevant": self.relevant,
+            "lost by the hybrid": self.lost,
+            "queries that nobody answers": self.unanswered,
+        }
 
 
 def ceiling(runs: Mapping[str, Run], qrels: Qrels, candidates: int) -> Ceiling:
     """``runs``: the sources and ``hybrid``, each of full depth."""
-    positives = {q: {d for d, gain in judged.items() if gain > 0} for q, judged in qrels.items()}
-    found = {
-        name: {
-            (q, d)
-            for q, wanted in positives.items()
-            for d in top_k(run.get(q, {}), candidates)
-            if d in wanted
-        }
-        for name, run in runs.items()
-    }
-    unfound = [
-        q
-        for q, wanted in positives.items()
-        if wanted and not any(d in run.get(q, {}) for run in runs.values() for d in wanted)
-    ]
+    relevant: dict[str, set[str]] = {}
+    for qid, judged in qrels.items():
+        relevant[qid] = {docid for docid, gain in judged.items() if gain > 0}
+
+    reached = {name: relevant_candidates(run, relevant, candidates) for name, run in runs.items()}
+    lost = {}
+    for name, of_source in reached.items():
+        if name != "hybrid":
+            lost[name] = len(of_source - reached["hybrid"])
+
+    unanswered = []
+    for qid, docids in relevant.items():
+        stored = any(docids & run.get(qid, {}).keys() for run in runs.values())
+        if docids and not stored:
+            unanswered.append(qid)
     return Ceiling(
-        {name: means(evaluate(run, qrels, METRICS)) for name, run in runs.items()},
-        sum(map(len, positives.values())),
-        {name: len(pairs - found["hybrid"]) for name, pairs in found.items() if name != "hybrid"},
-        unfound,
+        figures={name: means(evaluate(run, qrels, METRICS)) for name, run in runs.items()},
+        relevant=sum(map(len, relevant.values())),
+        lost=lost,
+        unanswered=unanswered,
     )
+
+
+def relevant_candidates(
+    run: Run, relevant: Mapping[str, set[str]], candidates: int
+) -> set[tuple[str, str]]:
+    """(query id, docid) of the relevant passages among each query's best."""
+    reached = set()
+    for qid, docids in relevant.items():
+        for docid in top_k(run.get(qid, {}), candidates):
+            if docid in docids:
+                reached.add((qid, docid))
+    return reached

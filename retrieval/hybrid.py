@@ -1,4 +1,4 @@
-"""Weights of the hybrid, chosen on dev."""
+"""The hybrid: its weights, chosen on dev, and its runs, fused a query at a time."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
@@ -8,8 +8,9 @@ import numpy as np
 
 from core.errors import InputError
 from core.evaluate import ndcg, relevant
-from core.fusion import Preset, align, normalised, shrunk, weighted_sum
+from core.fusion import Preset, align, fuse, normalised, shrunk, weighted_sum
 from core.records import Qrels, Run
+from core.runs import top_k
 
 STEP = 0.05
 ALPHAS = tuple(round(0.1 * i, 1) for i in range(1, 31))
@@ -19,49 +20,59 @@ def alphas(names: Sequence[str]) -> Iterator[dict[str, float]]:
     """1 for the first source, alpha from 0.1 to 3 for the second."""
     if len(names) != 2:
         raise InputError(
-            f"retrieval.hybrid.preset=sparse-dense fuses two sources, found {', '.join(names)}; choose another preset"
+            "retrieval.hybrid.preset=sparse-dense fuses two sources, "
+            f"found {', '.join(names)}; choose another preset"
         )
     return ({names[0]: 1.0, names[1]: alpha} for alpha in ALPHAS)
 
 
 def grid(names: Sequence[str]) -> Iterator[dict[str, float]]:
-    """All weights in steps of 0.05 (0.1 from three sources on) that add up to 1, each source above 0."""
+    """All weights that add up to 1, each source above 0.
+
+    In steps of 0.05, from three sources on of 0.1.
+    """
     parts = round(1 / STEP) if len(names) < 3 else 10
     for counts in product(range(1, parts), repeat=len(names) - 1):
         if sum(counts) < parts:
-            yield dict(zip(names, (c / parts for c in (*counts, parts - sum(counts)))))
+            shares = [count / parts for count in (*counts, parts - sum(counts))]
+            yield dict(zip(names, shares, strict=True))
+
+
+def choices(names: Sequence[str], preset: Preset) -> Iterator[dict[str, float]]:
+    """The weights that are tried, the one that stands among equals first."""
+    if preset.alpha:
+        return alphas(names)
+    if len(names) == 1:
+        return iter([{names[0]: 1.0}])
+    return grid(names)
 
 
 def tune(
     runs: Mapping[str, Mapping[str, Run]], qrels: Mapping[str, Qrels], preset: Preset
 ) -> tuple[dict[str, float], float]:
-    """One global weight a source: the best mean nDCG@10 over the languages of ``qrels``; the first of equals (least weight on the
-    first source). ``runs``: source -> language -> run. Returns the weights and their score."""
+    """One global weight a source: the best mean nDCG@10 over the languages of ``qrels``.
+
+    The first of equals, which is least weight on the first source. ``runs``: source -> language ->
+    run. Returns the weights and their score.
+    """
     names = list(runs)
     prepared = []
-    for la, judged in qrels.items():
-        aligned = align({n: runs[n][la] for n in names}, list(judged))
-        prepared.append(
-            (
-                normalised(aligned.scores, preset.normalise),
-                aligned.present,
-                relevant(aligned, judged),
-            )
-        )
-    best: tuple[dict[str, float], float] = ({}, -1.0)
-    for weights in (
-        alphas(names) if preset.alpha else grid(names) if len(names) > 1 else [{names[0]: 1.0}]
-    ):
-        values = list(weights.values())
-        found = fmean(
-            ndcg(
-                np.where(present, weighted_sum(scores, values, preset.missing), np.nan), judged
-            ).mean()
-            for scores, present, judged in prepared
-        )
-        if found > best[1] + 1e-12:
-            best = (weights, float(found))
-    return best
+    for language, judged in qrels.items():
+        aligned = align({name: runs[name][language] for name in names}, list(judged))
+        scores = normalised(aligned.scores, preset.normalise)
+        prepared.append((scores, aligned.present, relevant(aligned, judged)))
+
+    best: dict[str, float] = {}
+    best_mean = -1.0
+    for weights in choices(names, preset):
+        means = []
+        for scores, present, places in prepared:
+            fused = weighted_sum(scores, list(weights.values()), preset.missing)
+            means.append(ndcg(np.where(present, fused, np.nan), places).mean())
+        mean = float(fmean(means))
+        if mean > best_mean + 1e-12:
+            best, best_mean = weights, mean
+    return best, best_mean
 
 
 def tune_languages(
@@ -72,7 +83,27 @@ def tune_languages(
     strength: float,
 ) -> dict[str, dict[str, float]]:
     """Each language's own choice, shrunk to the global weights."""
-    return {
-        la: shrunk(tune(runs, {la: judged}, preset)[0], overall, len(judged), strength)
-        for la, judged in qrels.items()
-    }
+    by_language = {}
+    for language, judged in qrels.items():
+        own, _ = tune(runs, {language: judged}, preset)
+        by_language[language] = shrunk(own, overall, len(judged), strength)
+    return by_language
+
+
+def fused(
+    runs: Mapping[str, Mapping[str, Mapping[str, float]]],
+    weights: Mapping[str, float],
+    preset: Preset,
+    depth: int,
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """(query id, the ``depth`` best) of runs by source, queries in first-seen order.
+
+    A query that some source does not answer is fused from the others. Normalisation is by query,
+    so each is read and fused alone, and 100,000 of them take no more memory than one.
+    """
+    for qid in dict.fromkeys(qid for run in runs.values() for qid in run):
+        own = {}
+        for source, run in runs.items():
+            own[source] = {qid: dict(run[qid])} if qid in run else {}
+        scores = fuse(own, weights, preset.normalise, preset.missing)[qid]
+        yield qid, top_k(scores, depth)

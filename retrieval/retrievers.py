@@ -1,162 +1,269 @@
-"""The retrievers: the steps of each source's index, vectors and runs. RETRIEVERS is the table; ``retrieval.search`` puts them together."""
+"""The retrievers: the steps of each source's index, vectors and runs.
 
+RETRIEVERS is the table; ``retrieval.search`` puts them together.
+"""
+
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from core import backbones
-from core.artefacts import RankedRun
+from core.artefacts import PassageStore, RankedRun
 from core.console import say
 from core.distributed import seed_of
 from core.errors import InputError
+from core.machine import core_seconds, model_seconds
 from core.passages import Passages
 from core.records import Run
-from core.runs import read_run, run_file, top_k, write_run
-from core.steps import Plan, Step
+from core.runs import read_run, run_file, top_k, write_rankings
+from core.steps import Files, Plan, Step
 from core.task import Task, once
 from retrieval import bm25, dense, indexes
+from retrieval.jvm import heap_bytes
 
-PASSAGE_BYTES = 170  # of a compressed corpus, a passage: for estimates before anything is counted
+# For estimates before anything is counted
+PASSAGE_BYTES = 170  # of a compressed corpus, a passage, where its beginning can't be read
+SAMPLED = 2000  # passages by which the others are judged
+EMBEDDED_DIMENSION = 384
+LARGER_DIMENSIONS = {"infoxlm-large": 1024, "rembert": 1152, "xlm-r-large": 1024}
+USUAL_DIMENSION = 768  # of a hub's model that is not here yet
+
+RunBuild = Callable[[Path, str, str], None]  # writes the run of a language and split into a folder
 
 
+@once
 def expected(task: Task, language: str) -> float:
-    """Passages of a language, guessed from the size of its files."""
-    return sum(p.stat().st_size for p in task.collection.corpus_files(language)) / PASSAGE_BYTES
+    """Passages of a language: counted once they are stored, before that guessed."""
+    counted = task.step(PassageStore(language)).path / "count.json"
+    if counted.exists():
+        return json.loads(counted.read_text())["passages"]
+    return guessed(task, language)
+
+
+@once
+def guessed(task: Task, language: str) -> float:
+    """Passages, by the size of the files and what the first passages take of the first file."""
+    files = task.collection.corpus_files(language)
+    return sum(path.stat().st_size for path in files) / passage_bytes(files[0])
+
+
+def passage_bytes(path: Path) -> float:
+    """What a passage takes of a corpus file, compressed or not, by its first SAMPLED ones."""
+    try:
+        with path.open("rb") as raw:
+            lines = gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw
+            count = sum(1 for _ in islice(lines, SAMPLED))
+            return raw.tell() / count if count else PASSAGE_BYTES
+    except (OSError, EOFError, zlib.error):  # the step that reads it says what is wrong
+        return PASSAGE_BYTES
+
+
+def dimension(task: Task) -> int:
+    """Of the dense vectors, for estimates: from the model's configuration where it is at hand."""
+    name = task.config.retrieval.dense.backbone
+    if name == "embedded":
+        return EMBEDDED_DIMENSION
+    file = Path(name) / "config.json"
+    if file.is_file():
+        return json.loads(file.read_text("utf-8")).get("hidden_size", USUAL_DIMENSION)
+    small = EMBEDDED_DIMENSION if name == "e5-small" else USUAL_DIMENSION
+    return LARGER_DIMENSIONS.get(name, small)
+
+
+def add_run(
+    task: Task,
+    steps: Plan,
+    system: str,
+    language: str,
+    split: str,
+    settings: dict,
+    inputs: Iterable[Step | Files],
+    build: RunBuild,
+    version: int = 1,
+) -> Step:
+    """The step of a run, which stands on ``inputs``, the passages and the queries."""
+    passages = task.step(PassageStore(language))
+    return steps.add(
+        RankedRun(system, language, split),
+        version=version,
+        settings={**settings, "depth": task.config.retrieval.depth},
+        inputs=[*inputs, passages, task.topics_input(language, split)],
+        build=lambda folder: build(folder, language, split),
+        seconds=1 + core_seconds(len(task.queries(language, split)) / 100),
+    )
 
 
 def bm25_parameters(task: Task, language: str) -> tuple[float, float]:
     """(k1, b) of a language: its own or the general ones."""
-    s = task.config.retrieval.bm25
-    own = s.per_language.get(language)
-    return (
-        (s.k1, s.b)
-        if own is None
-        else (s.k1 if own.k1 is None else own.k1, s.b if own.b is None else own.b)
-    )
+    settings = task.config.retrieval.bm25
+    own = settings.per_language.get(language)
+    k1, b = settings.k1, settings.b
+    if own is not None and own.k1 is not None:
+        k1 = own.k1
+    if own is not None and own.b is not None:
+        b = own.b
+    return k1, b
 
 
 def add_bm25(task: Task, steps: Plan) -> None:
-    s = task.config.retrieval.bm25
+    """A Lucene index a language, and its runs."""
     for language in task.languages:
+        index = add_bm25_index(task, steps, language)
         k1, b = bm25_parameters(task, language)
-        store = steps[f"passages/{language}"]
-        index = steps.add(
-            f"bm25-index/{language}",
-            1,
-            {"analyser": bm25.analyser(language)},
-            [store],
-            lambda folder, la=language, st=store: bm25.build_index(
-                la, Passages(st.path), folder, s.heap
-            ),
-            seconds=3 + expected(task, language) / 4000,
-            disk=expected(task, language) * 600,
-            memory=heap_bytes(s.heap),
-        )
 
-        def build(folder, la, split, index=index, k1=k1, b=b):
-            searcher = bm25.open_searcher(la, index.path, k1, b, s.heap)
-            run = bm25.search(
-                searcher,
-                la,
-                task.queries(la, split),
-                task.config.retrieval.depth,
-                s.heap,
-                s.threads,
-            )
-            bm25.check_matches(run, la, split)
-            write_run(folder / "run.trec", run, "bm25")
+        def build(folder: Path, language: str, split: str, index: Step = index) -> None:
+            write_bm25_run(task, index, language, split, folder)
 
         for split in task.splits(language):
-            add_run(task, steps, "bm25", language, split, 1, {"k1": k1, "b": b}, [index], build)
+            add_run(task, steps, "bm25", language, split, {"k1": k1, "b": b}, [index], build)
 
 
-def heap_bytes(text: str) -> float:
-    return float(text[:-1]) * {"m": 1e6, "g": 1e9}[text[-1].lower()]
+def add_bm25_index(task: Task, steps: Plan, language: str) -> Step:
+    """Its settings are the analyser alone: k1 and b count at search time."""
+    heap = task.config.retrieval.bm25.heap
+    store = task.step(PassageStore(language))
+    return steps.add(
+        f"bm25-index/{language}",
+        version=1,
+        settings={"analyser": bm25.analyser(language)},
+        inputs=[store],
+        build=lambda folder: bm25.build_index(language, Passages(store.path), folder, heap),
+        seconds=3 + expected(task, language) / 4000,  # on one core
+        disk=expected(task, language) * 600,
+        memory=heap_bytes(heap),
+    )
+
+
+def write_bm25_run(task: Task, index: Step, language: str, split: str, folder: Path) -> None:
+    """Searches the index and writes each ranking as it comes."""
+    settings = task.config.retrieval.bm25
+    k1, b = bm25_parameters(task, language)
+    queries = task.queries(language, split)
+    searcher = bm25.open_searcher(language, index.path, k1, b, settings.heap)
+    empty: list[str] = []
+
+    def rankings() -> Iterator[tuple[str, Mapping[str, float]]]:
+        depth = task.config.retrieval.depth
+        for qid, scores in bm25.search_each(
+            searcher, language, queries, depth, settings.heap, settings.threads
+        ):
+            if not scores:
+                empty.append(qid)
+            yield qid, scores
+
+    write_rankings(folder / "run.trec", rankings(), "bm25")
+    bm25.check_matches(empty, len(queries), language, split)
 
 
 def add_dense(task: Task, steps: Plan) -> None:
-    s = task.config.retrieval.dense
-    settings = {
-        **s.model_dump(include={"backbone", "layers", "max_length", "precision"}),
-        **s.model_dump(include={"backend"}, exclude_defaults=True),
-        **s.overrides,
-        "weights": backbones.fingerprint(s.backbone, task.config.models),
-    }
-
+    """Vectors of a language's passages, an index of them where one is set, and the runs."""
+    settings = task.config.retrieval.dense
     for language in task.languages:
-        store = steps[f"passages/{language}"]
-        vectors = steps.add(
-            f"vectors/{language}",
-            1,
-            settings,
-            [store],
-            lambda folder, la=language, st=store: dense.encode_corpus(
-                encoder_of(task), Passages(st.path), folder, la
-            ),
-            resumes=True,
-            seconds=expected(task, language) / 25,
-            disk=expected(task, language) * 768,
-            memory=2e9,
-        )
+        vectors = add_vectors(task, steps, language)
+        searched = [vectors]
+        search_settings = {}
+        if settings.index.kind != "exact":
+            searched.append(add_dense_index(task, steps, language, vectors))
+            search_settings = settings.index.model_dump(include={"probes", "ef"})
 
-        made = [vectors]
-        if s.index.kind != "exact":
-            topics = [task.topics_input(language, split) for split in task.splits(language)]
-            made.append(
-                steps.add(
-                    f"dense-index/{language}",
-                    1,
-                    {**s.index.model_dump(), "seed": task.config.seed},
-                    [vectors, *topics],
-                    lambda folder, la=language, st=store, v=vectors: build_dense_index(
-                        task, encoder_of(task), la, Passages(st.path), v, folder
-                    ),
-                    seconds=expected(task, language) / 5000,
-                )
-            )
-
-        def build(folder, la, split, made=made, store=store):
-            queries = task.queries(la, split)
-            encoded = encoder_of(task).encode_queries([q.text for q in queries])
-            if len(made) > 1:
-                found = dense.search_index(
-                    indexes.load(made[-1].path, s.index),
-                    Passages(store.path),
-                    queries,
-                    encoded,
-                    task.config.retrieval.depth,
-                )
-            else:
-                found = dense.search(
-                    vectors_of(made[0]),
-                    Passages(store.path),
-                    queries,
-                    encoded,
-                    task.config.retrieval.depth,
-                )
-            write_run(folder / "run.trec", found, "dense")
+        def build(folder: Path, language: str, split: str, searched: list[Step] = searched) -> None:
+            write_dense_run(task, searched, language, split, folder)
 
         for split in task.splits(language):
-            searched = s.index.model_dump(include={"probes", "ef"}) if len(made) > 1 else {}
-            add_run(task, steps, "dense", language, split, 1, searched, made, build)
+            add_run(task, steps, "dense", language, split, search_settings, searched, build)
+
+
+@once
+def vector_settings(task: Task) -> dict:
+    """What decides the vectors of a passage."""
+    settings = task.config.retrieval.dense
+    return {
+        **settings.model_dump(include={"backbone", "layers", "max_length", "precision"}),
+        **settings.model_dump(include={"backend"}, exclude_defaults=True),
+        **settings.overrides,
+        "weights": backbones.fingerprint(settings.backbone, task.config.models),
+    }
+
+
+def add_vectors(task: Task, steps: Plan, language: str) -> Step:
+    """The vectors of a language's passages; a stopped step goes on."""
+    store = task.step(PassageStore(language))
+
+    def build(folder: Path) -> None:
+        dense.encode_corpus(encoder_of(task), Passages(store.path), folder, language)
+
+    return steps.add(
+        f"vectors/{language}",
+        version=1,
+        settings=vector_settings(task),
+        inputs=[store],
+        build=build,
+        resumes=True,
+        seconds=model_seconds(expected(task, language) / 25),
+        disk=expected(task, language) * dimension(task) * 2,  # fp16
+        memory=2e9,
+    )
+
+
+def add_dense_index(task: Task, steps: Plan, language: str, vectors: Step) -> Step:
+    """A FAISS index of the vectors. Its note of what it loses is on the language's queries."""
+    store = task.step(PassageStore(language))
+    topics = [task.topics_input(language, split) for split in task.splits(language)]
+
+    def build(folder: Path) -> None:
+        build_dense_index(task, encoder_of(task), language, Passages(store.path), vectors, folder)
+
+    return steps.add(
+        f"dense-index/{language}",
+        version=1,
+        settings={**task.config.retrieval.dense.index.model_dump(), "seed": task.config.seed},
+        inputs=[vectors, *topics],
+        build=build,
+        seconds=core_seconds(expected(task, language) / 5000),
+    )
+
+
+def write_dense_run(
+    task: Task, searched: list[Step], language: str, split: str, folder: Path
+) -> None:
+    """Searches the vectors, or their index where there is one; ``searched``: their steps."""
+    settings = task.config.retrieval
+    passages = task.passages(language)
+    queries = task.queries(language, split)
+    encoded = encoder_of(task).encode_queries([query.text for query in queries])
+    vectors, *index = searched
+    if index:
+        loaded = indexes.load(index[0].path, settings.dense.index)
+        rankings = dense.search_index_each(loaded, passages, queries, encoded, settings.depth)
+    else:
+        stored = vectors_of(vectors)
+        rankings = dense.search_each(stored, passages, queries, encoded, settings.depth)
+    write_rankings(folder / "run.trec", rankings, "dense")
 
 
 @once
 def encoder_of(task: Task) -> dense.Encoder:
-    s = task.config.retrieval.dense
+    """The dense source's, loaded at its first use."""
+    settings = task.config.retrieval.dense
     return dense.Encoder(
-        s.backbone,
-        task.config.models,
-        s.layers,
-        s.max_length,
-        s.batch_tokens,
-        s.precision,
-        s.overrides,
-        s.backend,
+        name=settings.backbone,
+        models=task.config.models,
+        layers=settings.layers,
+        max_length=settings.max_length,
+        batch_tokens=settings.batch_tokens,
+        precision=settings.precision,
+        overrides=settings.overrides,
+        backend=settings.backend,
     )
 
 
 def vectors_of(step: Step) -> np.ndarray:
+    """Memory-mapped, fp16 [passages, dimension]."""
     return np.load(step.path / "vectors.npy", mmap_mode="r")
 
 
@@ -169,99 +276,73 @@ def build_dense_index(
     folder: Path,
 ) -> None:
     """The index, and its recall@100 against exact search on up to a hundred queries."""
-    s, stored = task.config.retrieval.dense.index, vectors_of(vectors)
-    indexes.build(
-        stored, s, folder, language, seed_of(task.config.seed, 0, "index", language) % 2**31
-    )
+    settings = task.config.retrieval.dense.index
+    stored = vectors_of(vectors)
+    seed = seed_of(task.config.seed, 0, "index", language) % 2**31
+    indexes.build(stored, settings, folder, language, seed)
+
     queries = task.queries(language, task.splits(language)[0])[:100]
-    encoded, depth = encoder.encode_queries([q.text for q in queries]), min(100, len(stored))
+    encoded = encoder.encode_queries([query.text for query in queries])
+    depth = min(100, len(stored))
     exact = dense.search(stored, passages, queries, encoded, depth)
-    found = dense.search_index(indexes.load(folder, s), passages, queries, encoded, depth)
-    say(
-        indexes.report(
-            folder,
-            s,
-            language,
-            indexes.recall(
-                [set(exact[q.qid]) for q in queries], [set(found[q.qid]) for q in queries]
-            ),
-            depth,
-            len(queries),
-        )
+    index = indexes.load(folder, settings)
+    through_index = dense.search_index(index, passages, queries, encoded, depth)
+    share = indexes.recall(
+        [set(exact[query.qid]) for query in queries],
+        [set(through_index[query.qid]) for query in queries],
     )
+    say(indexes.report(folder, settings, language, share, depth, len(queries)))
 
 
 def add_given(task: Task, steps: Plan) -> None:
-    """The source ``run``: TREC files LANG-SPLIT.trec of a folder, as the paper started from supplied runs."""
-    if not task.config.retrieval.run:
+    """The source ``run``: TREC files LANG-SPLIT.trec of a folder.
+
+    The paper started from supplied runs in this way.
+    """
+    given_folder = task.config.retrieval.run
+    if not given_folder:
         raise InputError(
-            "retrieval.run is not set; the source 'run' reads DIR/LANG-SPLIT.trec (retrieval.run=DIR)"
+            "retrieval.run is not set; the source 'run' reads DIR/LANG-SPLIT.trec "
+            "(retrieval.run=DIR)"
         )
 
-    def build(folder, la, split):
-        run = given_run(task, Passages(steps[f"passages/{la}"].path), given(la, split), la, split)
-        write_run(
-            folder / "run.trec",
-            {
-                q.qid: top_k(run.get(q.qid, {}), task.config.retrieval.depth)
-                for q in task.queries(la, split)
-            },
-            "run",
-        )
+    def given(language: str, split: str) -> Path:
+        otherwise = "the source 'run' needs a run for every language and split"
+        return run_file(given_folder, language, split, otherwise)
 
-    def given(la, split):
-        return run_file(
-            task.config.retrieval.run,
-            la,
-            split,
-            "the source 'run' needs a run for every language and split",
+    def build(folder: Path, language: str, split: str) -> None:
+        passages = task.passages(language)
+        run = given_run(task, passages, given(language, split), language, split)
+        cut = (
+            (query.qid, top_k(run.get(query.qid, {}), task.config.retrieval.depth))
+            for query in task.queries(language, split)
         )
+        write_rankings(folder / "run.trec", cut, "run")
 
-    for la, split in task.pairs():
-        add_run(
-            task,
-            steps,
-            "run",
-            la,
-            split,
-            1,
-            {},
-            [task.file_input(f"given/{la}-{split}", given(la, split))],
-            build,
-        )
+    for language, split in task.pairs():
+        file = task.file_input(f"given/{language}-{split}", given(language, split))
+        add_run(task, steps, "run", language, split, {}, [file], build)
 
 
 def given_run(task: Task, passages: Passages, path: Path, language: str, split: str) -> Run:
     """A run from outside, its queries and passages checked against the collection's."""
-    run, wanted = read_run(path), {q.qid for q in task.collection.queries(language, split)}
-    strangers = [qid for qid in run if qid not in wanted]
+    run = read_run(path)
+    topics = {query.qid for query in task.collection.queries(language, split)}
+    strangers = [qid for qid in run if qid not in topics]
     if strangers:
         raise InputError(
-            f"{path}: queries without a topic in {language}-{split}: {len(strangers)}, first {', '.join(strangers[:5])}; is it a run of this collection, language and split?"
+            f"{path}: queries without a topic in {language}-{split}: {len(strangers)}, "
+            f"first {', '.join(strangers[:5])}; is it a run of this collection, language and split?"
         )
-    passages.rows(sorted({d for scores in run.values() for d in scores}))
+    docids: set[str] = set()
+    for scores in run.values():
+        docids |= scores.keys()
+    passages.rows(sorted(docids))
     return run
 
 
-def add_run(
-    task: Task,
-    steps: Plan,
-    system: str,
-    language: str,
-    split: str,
-    version: int,
-    settings: dict,
-    inputs: list,
-    build,
-) -> Step:
-    return steps.add(
-        RankedRun(system, language, split),
-        version,
-        {**settings, "depth": task.config.retrieval.depth},
-        [*inputs, steps[f"passages/{language}"], task.topics_input(language, split)],
-        lambda folder: build(folder, language, split),
-        seconds=1 + len(task.queries(language, split)) / 100,
-    )
-
-
-RETRIEVERS = {"bm25": add_bm25, "dense": add_dense, "run": add_given}
+RETRIEVERS: dict[str, Callable[[Task, Plan], None]] = {
+    "bm25": add_bm25,
+    "dense": add_dense,
+    "run": add_given,
+}

@@ -1,247 +1,337 @@
-"""The retrieval stage: passages, indexes and vectors, runs of each source, the hybrid, and a report of its ceiling.
+"""The retrieval stage: passages, indexes and vectors, runs of each source, the hybrid, a report.
 
-python -m retrieval.search CONFIG [key=value …]
+python -m retrieval.search CONFIG [key=value …] [--shard I/N]
 """
 
+import argparse
 import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from core.artefacts import PassageStore
-from core.building import run_steps
+from core.artefacts import PassageStore, RankedRun
+from core.building import Journal, build, run_steps, shared_work
 from core.config import from_arguments, with_data
 from core.console import say
 from core.errors import InputError, exit_with_message
 from core.files import finished_file, write_json
-from core.fusion import PRESETS, fuse
+from core.fusion import PRESETS
 from core.judgments import split_judgments
 from core.passages import build_passages
 from core.records import Run
-from core.runs import read_run, top_k, write_run
+from core.runs import StoredRun, write_rankings
 from core.settings import Config
-from core.steps import Plan, Step
+from core.steps import Files, Plan, Step
 from core.task import Task, once
-from retrieval import dense, hybrid, retrievers
-from retrieval.ceiling import METRICS, ceiling
+from retrieval import dense, hybrid, jvm, retrievers
+from retrieval.ceiling import METRICS, Ceiling, ceiling
 
 
 @once
 def plan(task: Task) -> Plan:
-    """All steps of the stage; each retriever of RETRIEVERS adds its own, the hybrid stands on them."""
+    """All steps of the stage.
+
+    Each retriever of RETRIEVERS adds its own, the hybrid stands on them. Raises InputError for
+    settings of the stage that contradict each other.
+    """
+    check(task)
     steps = task.new_plan("retrieval")
     for language in task.languages:
-        steps.add(
-            PassageStore(language),
-            1,
-            {"allow": sorted(task.config.collection.allow)},
-            [task.corpus_input(language)],
-            lambda folder, la=language: build_passages(task.collection.documents(la), folder),
-            seconds=retrievers.expected(task, language) / 50000,
-            disk=retrievers.expected(task, language) * 700,
-        )
+        add_passages(task, steps, language)
     for source in task.config.retrieval.sources:
         retrievers.RETRIEVERS[source](task, steps)
     add_hybrid(task, steps)
     return steps
 
 
-def encode_shard(config: Config, shard: tuple[int, int]) -> None:
-    """One shard of every language's vectors that are not made yet; an ordinary run joins them, and makes what is missing."""
-    task = Task(config)
-    steps = plan(task)
-    for language in task.languages:
-        step, store = steps.get(f"vectors/{language}"), steps[f"passages/{language}"]
-        if step is None:
-            raise InputError("--shard: retrieval.sources holds no dense source")
-        if not store.done:
-            raise InputError(
-                f"--shard: {store.name} is not made; run retrieval/run.sh with retrieval.sources=[bm25] and the same configuration first"
-            )
-        if not step.done:
-            part = step.path.with_name(step.path.name + ".part")
-            part.mkdir(parents=True, exist_ok=True)
-            dense.encode_corpus(
-                retrievers.encoder_of(task), task.passages(language), part, language, shard
-            )
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """``3/8``: the third of eight."""
-    number, _, count = text.partition("/")
-    if (
-        not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count))
-        or count == "1"
-    ):
+def check(task: Task) -> None:
+    """Settings of the hybrid that would be void, or fail after everything else is made."""
+    settings = task.config.retrieval
+    given = given_weights(task)
+    if given is None:
+        hybrid.choices(settings.sources, PRESETS[settings.hybrid.preset])
+    elif set(given) != set(settings.sources):
         raise InputError(
-            f"--shard: found {text!r}, expected NUMBER/COUNT, for example 3/8, with a count of at least 2"
+            f"retrieval.hybrid: weights are given for {sorted(given)}, "
+            f"the sources are {sorted(settings.sources)}"
         )
-    return int(number) - 1, int(count)
+    elif settings.hybrid.shrink:
+        raise InputError(
+            "retrieval.hybrid.shrink: weights by language are fitted on dev, expected "
+            "retrieval.hybrid.weights=tuned and a preset without weights of its own"
+        )
+
+
+def add_passages(task: Task, steps: Plan, language: str) -> None:
+    """The passages of a language by docid."""
+    passages = retrievers.guessed(task, language)
+    steps.add(
+        PassageStore(language),
+        version=1,
+        settings={"allow": sorted(task.config.collection.allow)},
+        inputs=[task.corpus_input(language)],
+        build=lambda folder: store_passages(task, language, folder),
+        seconds=passages / 50000,
+        disk=passages * 700,
+    )
+
+
+def store_passages(task: Task, language: str, folder: Path) -> None:
+    """Streams a language's corpus into the store."""
+    build_passages(task.collection.documents(language), folder)
 
 
 def add_hybrid(task: Task, steps: Plan) -> None:
-    s, dev = task.config.retrieval, task.config.splits.dev
-    preset = PRESETS[s.hybrid.preset]
-    settings = {"normalise": preset.normalise, "missing": preset.missing, "sources": s.sources}
-    shrink = {"shrink": s.hybrid.shrink} if s.hybrid.shrink else {}
-    tuned = steps.add(
-        "hybrid-weights",
-        1,
-        {
-            **settings,
-            "weights": preset.weights or s.hybrid.weights,
-            **shrink,
-            **({"alpha": True} if preset.alpha else {}),
-        },
-        [
-            x
-            for la in task.weighing_languages()
-            for x in (
-                *(steps[f"{source}/{la}-{dev}"] for source in s.sources),
-                task.qrels_input(la, dev),
-            )
-        ],
-        lambda folder: write_json(folder / "weights.json", choose_weights(task, steps)),
-        seconds=20,
-    )
-    for la, split in task.pairs():
+    """The weights, from dev of the weighing languages, and the fused runs."""
+    settings = task.config.retrieval
+    preset = PRESETS[settings.hybrid.preset]
+    fusing = {
+        "normalise": preset.normalise,
+        "missing": preset.missing,
+        "sources": settings.sources,
+    }
+    weights = add_hybrid_weights(task, steps, fusing)
 
-        def build(folder, language, split):
-            runs = {source: run_of(steps[f"{source}/{language}-{split}"]) for source in s.sources}
-            fused = fuse(runs, hybrid_weights(task, language), preset.normalise, preset.missing)
-            write_run(
-                folder / "run.trec",
-                {qid: top_k(scores, s.depth) for qid, scores in fused.items()},
-                "hybrid",
-            )
+    def build(folder: Path, language: str, split: str) -> None:
+        runs: dict[str, StoredRun] = {}
+        for source in settings.sources:
+            runs[source] = stored_run(task, source, language, split)
+        chosen = hybrid_weights(task, language)
+        rankings = hybrid.fused(runs, chosen, preset, settings.depth)
+        write_rankings(folder / "run.trec", rankings, "hybrid")
 
+    for language, split in task.pairs():
+        sources = [task.step(RankedRun(name, language, split)) for name in settings.sources]
         retrievers.add_run(
             task,
             steps,
             "hybrid",
-            la,
+            language,
             split,
-            1,
-            settings,
-            [tuned, *(steps[f"{source}/{la}-{split}"] for source in s.sources)],
+            fusing,
+            [weights, *sources],
             build,
+            version=2 if preset.normalise == "zscore" else 1,  # a query alone since 2
         )
 
 
-def choose_weights(task: Task, steps: Plan) -> dict:
-    s, dev = task.config.retrieval, task.config.splits.dev
-    preset = PRESETS[s.hybrid.preset]
-    fixed = preset.weights or s.hybrid.weights
-    if fixed == "equal":
-        fixed = {source: 1 / len(s.sources) for source in s.sources}
-    if fixed != "tuned":
-        if set(fixed) != set(s.sources):
-            raise InputError(
-                f"retrieval.hybrid: weights are given for {sorted(fixed)}, the sources are {sorted(s.sources)}"
-            )
-        return {"weights": fixed, "chosen": "fixed"}
+def add_hybrid_weights(task: Task, steps: Plan, fusing: dict) -> Step:
+    """The step that chooses the weights, on the sources' dev runs and their judgments."""
+    settings, dev = task.config.retrieval, task.config.splits.dev
+    preset = PRESETS[settings.hybrid.preset]
+    chosen_by: dict[str, Any] = {"weights": preset.weights or settings.hybrid.weights}
+    if settings.hybrid.shrink:
+        chosen_by["shrink"] = settings.hybrid.shrink
+    if preset.alpha:
+        chosen_by["alpha"] = True
+
+    inputs: list[Step | Files] = []
+    for language in task.weighing_languages():
+        for source in settings.sources:
+            inputs.append(task.step(RankedRun(source, language, dev)))
+        inputs.append(task.qrels_input(language, dev))
+    return steps.add(
+        "hybrid-weights",
+        version=1,
+        settings={**fusing, **chosen_by},
+        inputs=inputs,
+        build=lambda folder: write_json(folder / "weights.json", choose_weights(task)),
+        seconds=20,
+    )
+
+
+def given_weights(task: Task) -> dict[str, float] | None:
+    """The preset's weights or those of the configuration; None where dev chooses them."""
+    settings = task.config.retrieval
+    weights = PRESETS[settings.hybrid.preset].weights or settings.hybrid.weights
+    if weights == "tuned":
+        return None
+    if weights == "equal":
+        return {source: 1 / len(settings.sources) for source in settings.sources}
+    assert isinstance(weights, dict)
+    return weights
+
+
+def choose_weights(task: Task) -> dict:
+    """``weights`` by source, how they were ``chosen``, and with shrinking those ``by_language``.
+
+    Raises InputError where dev is to choose and there is none.
+    """
+    settings, dev = task.config.retrieval, task.config.splits.dev
+    given = given_weights(task)
+    if given is not None:
+        return {"weights": given, "chosen": "fixed"}
     languages = task.weighing_languages()
     if not languages:
         raise InputError(
-            f"retrieval.hybrid.weights=tuned needs a {dev} split with judgments; set weights, for example retrieval.hybrid.weights=equal"
+            f"retrieval.hybrid.weights=tuned needs a {dev} split with judgments; "
+            "set weights, for example retrieval.hybrid.weights=equal"
         )
-    runs = {
-        source: {la: run_of(steps[f"{source}/{la}-{dev}"]) for la in languages}
-        for source in s.sources
-    }
-    qrels = {la: task.checked_judgments(la, dev) for la in languages}
-    weights, found = hybrid.tune(runs, qrels, preset)
-    say(f"hybrid weights on {dev}: {weights}, mean nDCG@10 {found:.4f}")
-    own = (
-        {"by_language": hybrid.tune_languages(runs, qrels, preset, weights, s.hybrid.shrink)}
-        if s.hybrid.shrink
-        else {}
-    )
-    return {
+
+    runs: dict[str, dict[str, Run]] = {}
+    for source in settings.sources:
+        runs[source] = {language: task.run(source, language, dev) for language in languages}
+    qrels = {language: task.checked_judgments(language, dev) for language in languages}
+    preset, shrink = PRESETS[settings.hybrid.preset], settings.hybrid.shrink
+    weights, mean = hybrid.tune(runs, qrels, preset)
+    say(f"hybrid weights on {dev}: {weights}, mean nDCG@10 {mean:.4f}")
+    chosen: dict[str, Any] = {
         "weights": weights,
-        "chosen": f"nDCG@10 {found:.4f} on {dev} of {', '.join(languages)}",
-        **own,
+        "chosen": f"nDCG@10 {mean:.4f} on {dev} of {', '.join(languages)}",
     }
+    if shrink:
+        chosen["by_language"] = hybrid.tune_languages(runs, qrels, preset, weights, shrink)
+    return chosen
 
 
 def hybrid_weights(task: Task, language: str) -> dict[str, float]:
     """The language's own weights if there are any, otherwise the global ones."""
-    found = json.loads((plan(task)["hybrid-weights"].path / "weights.json").read_text())
-    return found.get("by_language", {}).get(language, found["weights"])
+    file = plan(task)["hybrid-weights"].path / "weights.json"
+    chosen = json.loads(file.read_text())
+    return chosen.get("by_language", {}).get(language, chosen["weights"])
 
 
-def run_of(step: Step) -> Run:
-    """A step's run; our own may be empty, where no query of a language matches a term."""
-    path = step.path / "run.trec"
-    return read_run(path) if path.stat().st_size else {}
+def stored_run(task: Task, system: str, language: str, split: str) -> StoredRun:
+    """A system's run, read by query; ``Task.run`` reads it whole."""
+    plan(task)
+    return StoredRun(task.step(RankedRun(system, language, split)).path / "run.trec")
+
+
+def encode_shards(configs: Sequence[Config], shard: tuple[int, int]) -> None:
+    """One shard of all vectors that are not made yet, of every configuration with a dense source.
+
+    An ordinary run joins them, and makes what is missing. Raises InputError where no configuration
+    has a dense source.
+    """
+    with_vectors = [config for config in configs if "dense" in config.retrieval.sources]
+    if not with_vectors:
+        raise InputError("--shard: retrieval.sources holds no dense source")
+    for config in with_vectors:
+        encode_shard(config, shard)
+
+
+def encode_shard(config: Config, shard: tuple[int, int]) -> None:
+    """One shard of every language's vectors that are not made yet, and the passages before it.
+
+    Several processes may do this at once: the first at a language's passages makes them, the
+    others wait for it.
+    """
+    task = Task(config)
+    steps = plan(task)
+    journal = Journal(config.folder)
+    for language in task.languages:
+        store, vectors = task.step(PassageStore(language)), steps[f"vectors/{language}"]
+        journal.record([store], some=True)
+        if not store.done:
+            build(store, journal.why(store), journal)
+        with shared_work(vectors, config.folder) as part:
+            if part is not None:
+                encoder = retrievers.encoder_of(task)
+                dense.encode_corpus(encoder, task.passages(language), part, language, shard)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """(2, 8) of ``3/8``, the third of eight; raises InputError for anything else."""
+    number, _, count = text.partition("/")
+    numbers = number.isdigit() and count.isdigit()
+    if not numbers or not 1 <= int(number) <= int(count) or int(count) == 1:
+        raise InputError(
+            f"--shard: found {text!r}, expected NUMBER/COUNT, for example 3/8, "
+            "with a count of at least 2"
+        )
+    return int(number) - 1, int(count)
 
 
 def report(task: Task) -> None:
-    """The ceiling of every judged language and split into retrieval.tsv and ceiling.json, and a line a split."""
-    rows, notes = [], {}
-    for la, split in task.pairs():
-        if (la, split) not in task.collection.qrels:
+    """What the stage lets through, by judged language and split.
+
+    Figures go into retrieval.tsv, what is lost into ceiling.json, and a summary by split is said.
+    """
+    ceilings: dict[str, dict[str, Ceiling]] = {}  # split -> language -> what is let through
+    rows: list[Sequence] = [("language", "split", "system", "queries", *METRICS)]
+    for language, split in task.pairs():
+        if (language, split) not in task.collection.qrels:
             continue
-        qrels = split_judgments(task, la, split)
-        task.collection.check_judged(la, split, qrels, task.passages(la))
-        found = ceiling(
-            {s: run_of(plan(task)[f"{s}/{la}-{split}"]) for s in task.config.retrieval.systems},
-            qrels,
-            task.config.candidates,
-        )
-        rows += [
-            (la, split, s, len(qrels), *(f"{figures[m]:.4f}" for m in METRICS))
-            for s, figures in found.figures.items()
-        ]
-        notes.setdefault(split, {})[la] = {
-            "relevant": found.relevant,
-            "lost by the hybrid": found.lost,
-            "queries that nobody answers": found.unfound,
-        }
+        qrels = split_judgments(task, language, split)
+        task.collection.check_judged(language, split, qrels, task.passages(language))
+        systems = task.config.retrieval.systems
+        runs = {system: task.run(system, language, split) for system in systems}
+        own = ceiling(runs, qrels, task.config.candidates)
+        ceilings.setdefault(split, {})[language] = own
+        for system, figures in own.figures.items():
+            values = [f"{figures[metric]:.4f}" for metric in METRICS]
+            rows.append((language, split, system, len(qrels), *values))
+
     with finished_file(task.config.folder / "retrieval.tsv") as file:
-        for row in [("language", "split", "system", "queries", *METRICS), *rows]:
+        for row in rows:
             file.write("\t".join(map(str, row)) + "\n")
+    notes: dict[str, dict] = {}
+    for split, by_language in ceilings.items():
+        notes[split] = {language: own.note for language, own in by_language.items()}
     write_json(task.config.folder / "ceiling.json", notes)
-    r200 = METRICS.index("R@200") - len(METRICS)
+
     say("\nR@200 of the hybrid")
-    for split, by_language in notes.items():
+    for split, by_language in ceilings.items():
+        say_ceilings(task, split, by_language)
+
+
+def say_ceilings(task: Task, split: str, ceilings: dict[str, Ceiling]) -> None:
+    """Two lines on a split: recall by language, and what is lost over all of them."""
+    recalls = [f"{la} {own.figures['hybrid']['R@200']:.4f}" for la, own in ceilings.items()]
+    say(f"  {split}: " + "  ".join(recalls))
+    losses = []
+    for source in task.config.retrieval.sources:
+        count = sum(own.lost[source] for own in ceilings.values())
+        losses.append(f"{count} that {source} had")
+    relevant = sum(own.relevant for own in ceilings.values())
+    unanswered = sum(len(own.unanswered) for own in ceilings.values())
+    say(
+        f"    of {relevant} relevant passages the hybrid loses {', '.join(losses)} "
+        f"among {task.config.candidates}; "
+        f"{unanswered} queries have no relevant passage in any source"
+    )
+
+
+def say_shallow(task: Task) -> None:
+    """Tells if the runs are not as deep as the candidates that later stages ask for."""
+    depth, candidates = task.config.retrieval.depth, task.config.candidates
+    if depth < candidates:
         say(
-            f"  {split}: "
-            + "  ".join(
-                f"{la} {figures[r200]}"
-                for la, sp, system, *figures in rows
-                if sp == split and system == "hybrid"
-            )
-        )
-        lost = {
-            s: sum(v["lost by the hybrid"][s] for v in by_language.values())
-            for s in task.config.retrieval.sources
-        }
-        relevant, unfound = (
-            sum(v["relevant"] for v in by_language.values()),
-            sum(len(v["queries that nobody answers"]) for v in by_language.values()),
-        )
-        say(
-            f"    of {relevant} relevant passages the hybrid loses {', '.join(f'{n} that {s} had' for s, n in lost.items())} among {task.config.candidates}; "
-            f"{unfound} queries have no relevant passage in any source"
+            f"  note: candidates={candidates}, but runs hold retrieval.depth={depth} passages "
+            "a query; there will be no more candidates"
         )
 
 
 def run(config: Config) -> None:
+    """Builds what is not done, and reports."""
     task = Task(config)
-    run_steps(plan(task).values(), config.folder)
+    steps = plan(task)
+    say_shallow(task)
+    run_steps(steps.values(), config.folder)
     report(task)
 
 
 def main() -> None:
-    config, options = from_arguments(
-        "collection to runs of depth 1000",
-        lambda p: p.add_argument(
-            "--shard", metavar="I/N", help="only encode this part of the passages"
-        ),
-    )
-    for part in with_data(config):
-        if options.shard:
-            encode_shard(part, parse_shard(options.shard))
-        else:
-            run(part)
+    """The command line."""
+
+    def add_options(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--shard", metavar="I/N", help="only encode this part of the passages")
+
+    config, options = from_arguments("collection to runs of depth 1000", add_options)
+    configs = with_data(config)
+    if options.shard:
+        encode_shards(configs, parse_shard(options.shard))
+        return
+    reserve_heaps(configs)
+    for part in configs:
+        run(part)
+
+
+def reserve_heaps(configs: Sequence[Config]) -> None:
+    """Lets Java start with the largest heap that one of the configurations will ask for."""
+    for config in configs:
+        if "bm25" in config.retrieval.sources:
+            jvm.reserve(config.retrieval.bm25.heap)
 
 
 if __name__ == "__main__":

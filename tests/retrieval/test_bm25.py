@@ -1,7 +1,11 @@
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from core.errors import InputError
 from core.passages import Passages, build_passages
 from core.records import Document, Query
 from retrieval import bm25, jvm
@@ -61,7 +65,10 @@ def found(searcher, language, text, depth=10):
 
 
 def test_scores_by_lucenes_formula(tmp_path):
-    """Lucene: idf = ln(1 + (N - n + .5) / (n + .5)); tf / (tf + k1 (1 - b + b length / mean length)); lengths 1 to 39 are exact."""
+    """Lucene: idf = ln(1 + (N - n + .5) / (n + .5)); tf / (tf + k1 (1 - b + b length / mean)).
+
+    Lengths from 1 to 39 are exact.
+    """
     searcher = indexed("en", ENGLISH, tmp_path)
     lengths = {"1": 3, "2": 3, "3": 3}  # analysed: quick brown fox; fox fox fox; hen hen sleep
     mean, idf = 3.0, math.log(1 + (3 - 2 + 0.5) / (2 + 0.5))
@@ -113,24 +120,130 @@ def test_many_queries_at_once_equal_one_by_one(tmp_path):
     assert [together[str(i)] for i in range(4)] == [found(searcher, "en", t) for t in texts]
 
 
+def test_batches_give_what_one_search_gives(tmp_path, monkeypatch):
+    searcher = indexed("en", ENGLISH, tmp_path)
+    queries = [Query(str(i), text) for i, text in enumerate(["fox", "hens", "zebra", "sleep"] * 3)]
+    whole = bm25.search(searcher, "en", queries, 10, HEAP)
+    monkeypatch.setattr(bm25, "BATCH", 5)
+    asked = []
+
+    class Counting:
+        def batch_search(self, texts, *others):
+            asked.append(texts.size())
+            return searcher.batch_search(texts, *others)
+
+    rankings = bm25.search_each(Counting(), "en", queries, 10, HEAP)
+    assert next(rankings) == ("0", whole["0"]) and asked == [5], "written as they come"
+    assert dict(rankings) == {q: scores for q, scores in whole.items() if q != "0"}
+    assert asked == [5, 5, 2]
+
+
+def test_java_gets_as_many_queries_as_a_quarter_of_its_heap_holds():
+    """270 bytes a hit: of 512 MB, a quarter are 134,217,728 bytes, 497 queries at depth 1000."""
+    assert bm25.batch_size(1000, "512m") == 256, "never more than that"
+    assert bm25.batch_size(2000, "512m") == 248
+    assert bm25.batch_size(1000, "10m") == 9 and bm25.batch_size(10**9, "10m") == 1
+
+
+def in_another_process(code):
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=240
+    )
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("heap, queries", [("40m", 300)])
+def test_many_queries_need_no_large_heap(tmp_path, heap, queries):
+    """300 queries of 1000 hits are 81 MB of Java's objects; handed over at once they spin in 40."""
+    documents = [Document(f"d{i}", "", f"fox word {i}") for i in range(1500)]
+    indexed("en", documents, tmp_path)
+    code = f"""
+from pathlib import Path
+from core.records import Query
+from retrieval import bm25
+searcher = bm25.open_searcher("en", Path({str(tmp_path / "index")!r}), 0.9, 0.4, {heap!r})
+asked = [Query(str(i), "fox word") for i in range({queries})]
+print(sum(len(scores) for _, scores in bm25.search_each(searcher, "en", asked, 1000, {heap!r})))
+"""
+    assert in_another_process(code).splitlines()[-1] == "300000"
+
+
+def test_a_full_heap_names_the_setting():
+    """Java's own error, asked for by a list longer than any heap; and a thread that died of it."""
+
+    class Full:
+        def batch_search(self, *_):
+            return jvm.start(HEAP)("java.util.ArrayList")(2**31 - 1)
+
+    class Died:
+        def batch_search(self, *_):
+            return jvm.start(HEAP)("java.util.HashMap")()
+
+    for searcher in (Full(), Died()):
+        with pytest.raises(InputError) as error:
+            bm25.search(searcher, "en", [Query("1", "fox")], 10, HEAP)
+        message = str(error.value)
+        assert message.startswith("retrieval.bm25.heap: found ") and (
+            "Java had no memory left to search en at a depth of 10; set, for example, "
+            "retrieval.bm25.heap=" in message
+        )
+
+
 def test_one_jvm_a_process():
     assert jvm.start(HEAP) is jvm.start(HEAP)
 
 
-def test_queries_that_match_no_term_are_named(capsys):
-    bm25.check_matches({"1": {"d": 1.0}, "2": {}, "3": {}}, "en", "dev")
-    assert (
-        "warning: BM25 en-dev: 2 of 3 queries match no term, first 2, 3 (analyser: lucene); is the collection in this language?"
-        in capsys.readouterr().out
+def test_a_heap_that_cannot_be_had_is_an_error():
+    code = """
+from retrieval import jvm
+runtime = jvm.start("100m")("java.lang.Runtime")
+print(runtime.getRuntime().maxMemory() // 2**20)
+jvm.start("90m")
+try:
+    jvm.start("300m")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    before, error = in_another_process(code).splitlines()[-2:]
+    assert 80 <= int(before) <= 110
+    assert error == (
+        "InputError retrieval.bm25.heap: found 300m, but this process's Java machine runs with "
+        "100m already and cannot grow; give the configuration that this process works on first "
+        "retrieval.bm25.heap=300m, too"
     )
-    bm25.check_matches({str(q): {"d": 1.0} for q in range(20)} | {"x": {}}, "th", "dev")
+
+
+def test_the_largest_heap_of_all_configurations_is_taken():
+    code = """
+from core.settings import Config
+from retrieval import jvm, search
+def config(heap, sources=("bm25",)):
+    retrieval = {"sources": list(sources), "bm25": {"heap": heap}}
+    return Config.model_validate({"name": "x", "retrieval": retrieval})
+search.reserve_heaps([config("64m"), config("300m"), config("9g", ["dense"])])
+jvm.start("64m")
+jvm.start("300m")
+print(jvm.start("64m")("java.lang.Runtime").getRuntime().maxMemory() // 2**20)
+"""
+    heap = int(in_another_process(code).splitlines()[-1])
+    assert 250 <= heap <= 310, "that of the configuration that comes second"
+
+
+def test_queries_that_match_no_term_are_named(capsys):
+    bm25.check_matches(["2", "3"], 3, "en", "dev")
+    assert (
+        "warning: BM25 en-dev: 2 of 3 queries match no term, first 2, 3 (analyser: lucene); "
+        "is the collection in this language?" in capsys.readouterr().out
+    )
+    bm25.check_matches(["x"], 21, "th", "dev")
     assert capsys.readouterr().out.endswith("first x (analyser: thai)\n")
-    bm25.check_matches({"1": {"d": 1.0}}, "en", "dev")
+    bm25.check_matches([], 1, "en", "dev")
     assert capsys.readouterr().out == ""
 
 
 def test_texts_of_odd_shapes(tmp_path):
-    """A passage of 100,000 words, control characters, marks of direction, a query of 10,000 words: found, and nothing else disturbed."""
+    """100,000 words, control characters, marks of direction, a query of 10,000 words: all found."""
     words = " ".join(f"w{i}" for i in range(100_000))
     searcher = indexed(
         "en",

@@ -11,9 +11,14 @@ RUNS = {
 
 
 def test_by_hand():
-    """Two candidates: BM25 has 1/a, dense 1/b, the hybrid 1/a; so the hybrid loses 1/b of dense. Nobody stores a passage of query 3."""
+    """Two candidates: BM25 has 1/a, dense 1/b, the hybrid 1/a, which loses 1/b of dense.
+
+    Nobody stores a passage of query 3.
+    """
     found = ceiling(RUNS, QRELS, 2)
-    assert found.relevant == 4 and found.lost == {"bm25": 0, "dense": 1} and found.unfound == ["3"]
+    assert (
+        found.relevant == 4 and found.lost == {"bm25": 0, "dense": 1} and found.unanswered == ["3"]
+    )
     assert ceiling(RUNS, QRELS, 10).lost == {"bm25": 0, "dense": 0}
     assert set(found.figures["hybrid"]) == set(METRICS)
     assert found.figures["hybrid"]["R@10"] == pytest.approx(2 / 4) and found.figures["bm25"][
