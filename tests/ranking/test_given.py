@@ -234,6 +234,20 @@ def test_lengths_that_the_model_does_not_bear(config, model, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "own, settings, expected", [(512, {}, 512), (10**30, {}, 512), (512, {"max_length": 200}, 200)]
+)
+def test_positions_behind_the_padding_pieces(own, settings, expected):
+    """XLM-R has 514 positions, of which the first two are none of a text's."""
+    from transformers import XLMRobertaConfig
+
+    ranker = Ranker(model="owner/model", **settings)
+    tokenizer = small.tokenizer(max_length=own)
+    tokenizer.pad_token_id = 1
+    shape = XLMRobertaConfig(max_position_embeddings=514, pad_token_id=1)
+    assert given.max_length(ranker, "owner/model", shape, tokenizer) == expected
+
+
+@pytest.mark.parametrize(
     "settings, message",
     [
         (
