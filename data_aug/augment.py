@@ -5,6 +5,7 @@ queries of other splits are used by q2q2d and pseudo_label alone, which name the
 recipe.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,14 +14,18 @@ from pathlib import Path
 import numpy as np
 
 from core.distributed import generator
+from core.errors import InputError
+from core.files import write_json
 from core.recipes import Recipe
 from core.records import Qrels, Query, Run, TrainingPair
-from core.runs import run_file
+from core.runs import run_file, top_k
 from core.settings import Config
 from core.task import Task, once
 from data_aug import corpus_negatives, filters, judged, pseudo_label, q2q2d, top_negatives
 from retrieval import dense
 from retrieval.retrievers import given_run
+
+SCORED = "scored.json"  # beside a system's runs: how many passages of a query it scored
 
 
 @dataclass
@@ -87,8 +92,13 @@ class Mix:
         return filters.keeper(settings, self.qrels, text, teacher, self.counts)
 
     def taught(self, path: Path, split: str) -> Run:
-        """A teacher's run, checked like any that is given."""
-        return given_run(self.task, self.task.passages(self.language), path, self.language, split)
+        """A teacher's run, checked like any that is given, as deep as the teacher scored."""
+        passages = self.task.passages(self.language)
+        run = given_run(self.task, passages, path, self.language, split)
+        depth = scored_depth(path.parent)
+        if depth is None:
+            return run
+        return {qid: top_k(scores, depth) for qid, scores in run.items()}
 
 
 def add_judged(mix: Mix) -> Iterator[TrainingPair]:
@@ -262,16 +272,52 @@ def teacher_file(folder: str | Path, language: str, split: str) -> Path:
 
 
 def teacher_run(task: Task, teacher: str, language: str, split: str, round_: int) -> Path:
-    """Of a folder, or of a system of the round before as the ensemble stage left it."""
-    if Path(teacher).is_dir():
+    """Of a folder, or of a system of the round before as the ensemble stage left it.
+
+    Raises InputError where it isn't there, or where a round's run does not say how deep it is
+    scored.
+    """
+    folder = teacher_folder(task, teacher, round_)
+    if folder == Path(teacher):
         return teacher_file(teacher, language, split)
-    return run_file(
-        round_folder(task.config, round_ - 1) / teacher,
+    before = round_ - 1
+    path = run_file(
+        folder,
         language,
         split,
-        f"pseudo-labels of round {round_} come from the systems of round {round_ - 1}: "
-        f"run ./run_all.sh with this configuration, or the stages with round={round_ - 1} first",
+        f"pseudo-labels of round {round_} come from the systems of round {before}: "
+        f"run ./run_all.sh with this configuration, or the stages with round={before} first",
     )
+    if not (folder / SCORED).is_file():
+        raise InputError(
+            f"{folder / SCORED}: no such file; the round's runs were left by an older version, "
+            "which did not note how many of their passages are scored: "
+            f"run ./ensemble/run.sh with this configuration and round={before} again"
+        )
+    return path
+
+
+def teacher_folder(task: Task, teacher: str, round_: int) -> Path:
+    """Where a teacher's runs are: a folder, or a system of the round before."""
+    if Path(teacher).is_dir():
+        return Path(teacher)
+    return round_folder(task.config, round_ - 1) / teacher
+
+
+def note_scored(folder: Path, depth: int | None) -> None:
+    """Notes beside a system's runs how many of a query's passages it scored; None: all.
+
+    What follows below has made-up scores that keep the order of the run before it.
+    """
+    write_json(folder / SCORED, {"depth": depth})
+
+
+def scored_depth(folder: Path) -> int | None:
+    """How many passages of a query are scored in a folder's runs; None: all, as in given ones."""
+    note = folder / SCORED
+    if not note.is_file():
+        return None
+    return json.loads(note.read_text("utf-8"))["depth"]
 
 
 def round_folder(config: Config, round_: int) -> Path:

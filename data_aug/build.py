@@ -19,11 +19,19 @@ from core.errors import InputError, exit_with_message
 from core.files import write_json
 from core.folds import Key, make_folds, read_folds, write_folds
 from core.groups import as_table, joined, pairs_of, write_table
-from core.recipes import Recipe
+from core.recipes import Filters, PseudoLabel, Recipe, Select
 from core.settings import Config
 from core.steps import Files, Plan, Step
 from core.task import Task, once
-from data_aug.augment import AUGMENTATIONS, capped, mixed, teacher_file, teacher_run
+from data_aug.augment import (
+    AUGMENTATIONS,
+    capped,
+    mixed,
+    scored_depth,
+    teacher_file,
+    teacher_folder,
+    teacher_run,
+)
 from retrieval import search
 
 if TYPE_CHECKING:
@@ -34,7 +42,20 @@ SAMPLED = 3  # pairs of each origin and sign that are kept to look at
 
 @once
 def plan(task: Task) -> Plan:
-    """The groups of every recipe that a training of this configuration asks for, and the folds."""
+    """The groups, and the folds that the ensemble stage tries things out on."""
+    steps = task.new_plan("data_aug")
+    steps.update(plan_groups(task))
+    add_folds(task, steps)
+    return steps
+
+
+@once
+def plan_groups(task: Task) -> Plan:
+    """The groups of every recipe that a training asks for.
+
+    All that is to be made of a configuration whose data another one trains on: nothing of it is
+    fused, so nobody uses its folds.
+    """
     search.plan(task)
     steps = task.new_plan("data_aug")
     train = task.config.splits.train
@@ -50,7 +71,6 @@ def plan(task: Task) -> Plan:
         rounds = [r.round for r in trained.values() if r.recipe == name and r.data is None]
         if rounds or not recipe.pseudo_label:  # what a later round asks for is made then
             add_groups(task, steps, name, min(rounds, default=0))
-    add_folds(task, steps)
     return steps
 
 
@@ -68,19 +88,39 @@ def add_groups(task: Task, steps: Plan, name: str, round_: int) -> None:
     if recipe.q2q2d:
         settings["encoder"] = backbones.fingerprint(recipe.q2q2d.backbone, task.config.models)
     if recipe.pseudo_label:
+        teacher = teacher_folder(task, recipe.pseudo_label.teacher, round_)
         settings["round"] = round_
+        settings["scored"] = scored_depth(teacher)
+    if recipe.filters.teacher:
+        filter_depth = scored_depth(Path(recipe.filters.teacher))
+        if filter_depth is not None:
+            settings["filters_scored"] = filter_depth
 
     def make(folder: Path) -> None:
+        say_shallow_teacher(name, recipe, settings.get("scored"))
         build(task, recipe, languages, round_, folder)
 
+    version = 2 if recipe.caps else 1  # caps keep queries whole since 2
+    if recipe.pseudo_label:
+        version = 3  # what the teacher did not score teaches nothing since 3
     steps.add(
         TrainingGroups(name),
-        version=2 if recipe.caps else 1,  # caps keep queries whole since 2
+        version=version,
         settings=settings,
         inputs=inputs_of(task, recipe, languages, round_),
         build=make,
         seconds=10,
     )
+
+
+def say_shallow_teacher(name: str, recipe: Recipe, scored: int | None) -> None:
+    """Tells if a teacher scored fewer passages than the recipe would take labels of."""
+    pseudo = recipe.pseudo_label
+    if pseudo and scored is not None and scored < pseudo.depth:
+        say(
+            f"  note: data_aug.{name}.pseudo_label.depth is {pseudo.depth}, but its teacher "
+            f"{pseudo.teacher} scored {scored} passages a query; only those teach"
+        )
 
 
 def methods_of(recipe: Recipe) -> list[str]:
@@ -126,11 +166,17 @@ def check(task: Task, name: str, round_: int) -> None:
             f"expected one of {', '.join(systems)}"
         )
     for cap in recipe.caps:
-        if not all(part in (*AUGMENTATIONS, *task.languages) for part in cap.split(" ", 1)):
+        if cap not in kinds(task, AUGMENTATIONS):
             raise InputError(
                 f"{where}.caps: found {cap!r}, expected an origin ({', '.join(AUGMENTATIONS)}), "
                 "a language, or both with a space between"
             )
+        if cap not in kinds(task, methods_of(recipe)):
+            raise InputError(
+                f"{where}.caps: found {cap!r}, but this recipe makes no such pairs; it makes "
+                f"{', '.join(methods_of(recipe))}"
+            )
+    check_void(where, recipe)
     for split in recipe.targets:
         check_unlabelled(task, where, split)
     pseudo = recipe.pseudo_label
@@ -138,6 +184,32 @@ def check(task: Task, name: str, round_: int) -> None:
         raise InputError(
             f"{where}.pseudo_label.teacher: {pseudo.teacher!r} is no folder, so it is a system of "
             "the round before: give the rankers of this recipe round: 1 or more"
+        )
+
+
+def kinds(task: Task, origins: Iterable[str]) -> set[str]:
+    """What a cap may be on: an ORIGIN, a LANGUAGE, or a "LANGUAGE ORIGIN"."""
+    both = {f"{language} {origin}" for language in task.languages for origin in origins}
+    return {*origins, *task.languages} | both
+
+
+def check_void(where: str, recipe: Recipe) -> None:
+    """Raises InputError for settings that another one makes void."""
+    pseudo = recipe.pseudo_label
+    if recipe.select != Select() and not recipe.negatives:
+        raise InputError(
+            f"{where}.select: chooses negatives among the candidates, but negatives is 0; "
+            "draw some, or leave select out"
+        )
+    if recipe.filters != Filters() and not recipe.negatives and not recipe.corpus_negatives:
+        raise InputError(
+            f"{where}.filters: leave negatives out, but negatives and corpus_negatives are 0; "
+            "draw some, or leave filters out"
+        )
+    if pseudo and pseudo.labels == "soft" and pseudo.threshold != PseudoLabel(teacher="").threshold:
+        raise InputError(
+            f"{where}.pseudo_label.threshold: found {pseudo.threshold}, but it is of hard labels; "
+            "set labels: hard, or leave it out"
         )
 
 
@@ -178,6 +250,12 @@ def add_folds(task: Task, steps: Plan) -> None:
         inputs.append(task.topics_input(language, split))
         inputs.append(task.qrels_input(language, split))
     if settings.file:
+        void = sorted(settings.model_dump(exclude={"file"}, exclude_defaults=True))
+        if void:
+            raise InputError(
+                f"folds.{void[0]}: how folds are made is of no effect on those given by "
+                f"folds.file={settings.file}; leave one of the two out"
+            )
         inputs.append(task.file_input("folds.file", Path(settings.file)))
     steps.add(
         FoldFile(),
@@ -306,7 +384,7 @@ def query_text(task: Task, language: str, qid: str) -> str:
 
 def report(task: Task) -> None:
     """One line a recipe: its counts over all languages, by origin and sign."""
-    steps = plan(task)
+    steps = plan_groups(task)
     for name in task.config.data_aug:
         step = steps.get(TrainingGroups(name).step_name)
         if step is None:
@@ -329,11 +407,20 @@ def run(config: Config) -> None:
     report(task)
 
 
+def run_data(config: Config) -> None:
+    """The groups alone, of a configuration whose data another one trains on."""
+    task = Task(config)
+    run_steps(plan_groups(task).values(), config.folder)
+    report(task)
+
+
 def main() -> None:
     """The command line."""
     config, _ = from_arguments("runs and judgments to training groups")
-    for part in with_data(config):
-        run(part)
+    *data, own = with_data(config)
+    for part in data:
+        run_data(part)
+    run(own)
 
 
 if __name__ == "__main__":

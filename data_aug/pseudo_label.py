@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from math import exp
 
+import numpy as np
+
 from core.recipes import PseudoLabel
 from core.records import Run, TrainingPair
 from core.runs import ranked
@@ -11,12 +13,16 @@ ORIGIN = "pseudo_label"
 
 
 def sigmoid(scores: Sequence[float]) -> list[float]:
-    return [1 / (1 + exp(-max(-60.0, min(60.0, s)))) for s in scores]
+    """Of logits; beyond ±60 they count as that."""
+    return [1 / (1 + exp(-max(-60.0, min(60.0, score)))) for score in scores]
 
 
 def minmax(scores: Sequence[float]) -> list[float]:
+    """From 0 for a query's lowest to 1 for its highest; 0.5 where they are equal."""
     low, high = min(scores), max(scores)
-    return [(s - low) / (high - low) if high > low else 0.5 for s in scores]
+    if high == low:
+        return [0.5 for _ in scores]
+    return [(score - low) / (high - low) for score in scores]
 
 
 CALIBRATIONS: dict[str, Callable[[Sequence[float]], list[float]]] = {
@@ -27,26 +33,33 @@ CALIBRATIONS: dict[str, Callable[[Sequence[float]], list[float]]] = {
 
 
 def pseudo_label(
-    language: str, run: Run, s: PseudoLabel, round_: int, random
+    language: str, run: Run, s: PseudoLabel, round_: int, random: np.random.Generator
 ) -> Iterator[TrainingPair]:
-    """Label = alpha × the calibrated score (soft), or alpha where that is at least ``threshold`` and 0 elsewhere (hard), for a random
-    ``share`` of the ``depth`` best passages of each query, and at most ``number`` of them. A label outside [0, 1] is refused when the
-    groups are written."""
+    """A random ``share`` of each query's ``depth`` best passages, at most ``number`` of them.
+
+    ``run`` holds what the teacher scored and nothing else. Soft labels are alpha * the calibrated
+    score; hard ones alpha where that is at least ``threshold``, and 0 elsewhere. A label outside
+    [0, 1] is refused when the groups are written.
+    """
     for qid, scores in run.items():
         best = ranked(scores)[: s.depth]
-        values = CALIBRATIONS[s.calibrate]([score for _, score in best]) if best else []
+        if not best:
+            continue
+        values = CALIBRATIONS[s.calibrate]([score for _, score in best])
         chances = random.uniform(size=len(best))
-        taken = {i for i in chances.argsort()[: s.number] if chances[i] < s.share}
-        for i, ((docid, score), value) in enumerate(zip(best, values)):
-            if i in taken:
-                label = s.alpha * (value if s.labels == "soft" else float(value >= s.threshold))
-                yield TrainingPair(
-                    language,
-                    qid,
-                    docid,
-                    label,
-                    ORIGIN,
-                    round_,
-                    s.teacher,
-                    f"rank {i + 1}, score {score:.4f}",
-                )
+        taken = {place for place in chances.argsort()[: s.number] if chances[place] < s.share}
+        for place in sorted(taken):
+            docid, score = best[place]
+            value = values[place]
+            if s.labels == "hard":
+                value = float(value >= s.threshold)
+            yield TrainingPair(
+                language=language,
+                qid=qid,
+                docid=docid,
+                label=s.alpha * value,
+                origin=ORIGIN,
+                round=round_,
+                teacher=s.teacher,
+                reason=f"rank {place + 1}, score {score:.4f}",
+            )

@@ -7,7 +7,7 @@ python -m ensemble.plan CONFIG [key=value …] [--from STAGE] [--until STAGE] [-
 
 import argparse
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from core.building import Journal
@@ -31,7 +31,11 @@ PLANS: dict[str, Callable[[Task], Plan]] = {
     "ranking": rank.plan,
     "ensemble": submit.plan,
 }
-OF_DATA = ("retrieval", "data_aug")  # the stages of a configuration that gives training data
+# of a configuration that gives training data
+PLANS_OF_DATA: dict[str, Callable[[Task], Plan]] = {
+    "retrieval": search.plan,
+    "data_aug": build.plan_groups,
+}
 
 
 @dataclass(frozen=True)
@@ -48,15 +52,15 @@ def planned(config: Config) -> list[Planned]:
     The latter as far as it can be planned; see ``plannable``.
     """
     *data, _ = with_data(config)
-    parts = [Planned(part, plans_of(part, OF_DATA)) for part in data]
+    parts = [Planned(part, plans_of(part, PLANS_OF_DATA)) for part in data]
     own, _ = plannable(config)
-    return [*parts, Planned(own, plans_of(own, STAGES))]
+    return [*parts, Planned(own, plans_of(own, PLANS))]
 
 
-def plans_of(config: Config, stages: Sequence[str]) -> dict[str, Plan]:
+def plans_of(config: Config, plans: Mapping[str, Callable[[Task], Plan]]) -> dict[str, Plan]:
     """Stage -> its plan."""
     task = Task(config)
-    return {stage: PLANS[stage](task) for stage in stages}
+    return {stage: plan(task) for stage, plan in plans.items()}
 
 
 def plannable(config: Config) -> tuple[Config, int | None]:

@@ -14,8 +14,9 @@ from core.console import say
 from core.errors import exit_with_message
 from core.settings import Config
 from core.task import Task
-from data_aug.augment import round_folder
+from data_aug.augment import note_scored, round_folder
 from ensemble import estimate, ledger, report, results, submit
+from ranking.rankers import own_depth
 
 
 def run(config: Config) -> None:
@@ -42,12 +43,23 @@ def link_runs(task: Task) -> None:
         shutil.rmtree(view, ignore_errors=True)
         for system in results.systems(task):
             (view / system).mkdir(parents=True)
+            note_scored(view / system, scored_depth(task, system))
             for language, split in task.pairs(splits.dev, splits.test):
                 made = task.step(RankedRun(system, language, split)).path / "run.trec"
                 os.link(made, view / system / f"{language}-{split}.trec")
     submission = submit.plan(task).get("submission")
     if submission:
         shutil.copy(submission.path / "submission.zip", config.folder / "submission.zip")
+
+
+def scored_depth(task: Task, system: str) -> int | None:
+    """How many passages of a query a system scored; None: all of its run."""
+    config = task.config
+    if system in config.retrieval.systems:
+        return None
+    if system in config.ranking.rankers:
+        return own_depth(task, config.ranking.rankers[system])
+    return config.block
 
 
 def enter(task: Task, figures: results.Results) -> None:

@@ -1,4 +1,7 @@
-"""Augmentations together: what stands in a conflict, caps, unlabelled queries, and that no judgment but train's is read."""
+"""Augmentations together.
+
+What stands in a conflict, caps, unlabelled queries, and that no judgment but train's is read.
+"""
 
 import json
 import shutil
@@ -13,7 +16,7 @@ from core.recipes import Recipe
 from core.records import TrainingPair
 from core.task import Task
 from data_aug import build
-from data_aug.augment import Mix, capped
+from data_aug.augment import Mix, capped, note_scored, round_folder
 from retrieval import search
 
 
@@ -158,6 +161,84 @@ def test_pseudo_labels_of_a_folder(task):
     } == {"2"}
 
 
+def test_only_what_a_teacher_scored_teaches(task, tmp_path, capsys):
+    """A ranker of depth 2: a (9) and b (1) are scored, c (0) keeps the order of the hybrid below.
+
+    By minmax over all three, b would get .9 * 1 / 9 = .1 and c a label that nobody gave.
+    """
+    split, teacher = "testA", tmp_path / "teacher"
+    found = task("pseudo")
+    shutil.copytree(tmp_path / "runs", teacher)
+    (teacher / f"en-{split}.trec").write_text(
+        "4 Q0 a#0 1 9.0 t\n4 Q0 b#0 2 1.0 t\n4 Q0 c#0 3 0.0 t\n"
+    )
+
+    def of_it():
+        recipe = found.config.data_aug["default"]
+        pseudo = recipe.pseudo_label.model_copy(update={"teacher": str(teacher)})
+        recipe = recipe.model_copy(update={"pseudo_label": pseudo})
+        again = Task(found.config.model_copy(update={"data_aug": {"default": recipe}}))
+        path = made(again)
+        pairs = read_groups(path / "draw-0.parquet")
+        labels = {
+            p.docid: round(p.label, 3)
+            for p in pairs
+            if (p.origin, p.language) == ("pseudo_label", "en")
+        }
+        return path, labels
+
+    given, labels = of_it()
+    assert labels == {"a#0": 0.9, "b#0": 0.1, "c#0": 0.0}, "a given folder has scored all"
+    note_scored(teacher, None)
+    assert of_it() == (given, labels), "as one that says so"
+    capsys.readouterr()
+    note_scored(teacher, 2)
+    of_ranker, labels = of_it()
+    assert labels == {"a#0": 0.9, "b#0": 0.0} and of_ranker != given
+    assert (
+        f"note: data_aug.default.pseudo_label.depth is 20, but its teacher {teacher} scored 2 "
+        "passages a query; only those teach" in capsys.readouterr().out
+    )
+
+
+def test_a_filter_asks_no_score_that_nobody_gave(task, tmp_path):
+    """Query en 1: a is relevant and lies below the teacher's depth, so nothing is above it."""
+    teacher = shutil.copytree(tmp_path / "runs", tmp_path / "teacher")
+    (teacher / "en-train.trec").write_text(
+        "1 Q0 c#0 1 9.0 t\n1 Q0 d#0 2 8.0 t\n1 Q0 a#0 3 7.0 t\n2 Q0 c#0 1 1.0 t\n"
+    )
+    recipe = Recipe(negatives=5, filters={"teacher": str(teacher)})
+    found = Task(task("plain").config.model_copy(update={"data_aug": {"default": recipe}}))
+
+    def negatives(task):
+        pairs = read_groups(made(task) / "draw-0.parquet")
+        return {p.docid for p in pairs if (p.language, p.qid, p.label) == ("en", "1", 0.0)}
+
+    assert negatives(found) == {"b#0"}, "judged; c is above the relevant a"
+    note_scored(teacher, 2)
+    assert negatives(Task(found.config)) == {"b#0", "c#0"}
+
+
+def test_rounds_of_an_older_version_have_no_note(task, config):
+    found = task("plain")
+    recipe = Recipe(pseudo_label={"teacher": "deep"})
+    ranking = {"rankers": {"deep": {}, "next": {"recipe": "default", "round": 1}}}
+    made = config(
+        retrieval=found.config.retrieval.model_dump(),
+        data_aug={"plain": {}, "default": recipe.model_dump()},
+        ranking={"rankers": {"deep": {"recipe": "plain"}, "next": ranking["rankers"]["next"]}},
+    )
+    folder = round_folder(made, 0) / "deep"
+    folder.mkdir(parents=True)
+    for language in ("de", "en", "sw"):
+        (folder / f"{language}-testA.trec").write_text("")
+    with pytest.raises(InputError, match="scored.json: no such file; the round's runs were left"):
+        build.plan(Task(made))
+    note_scored(folder, 10)
+    step = build.plan(Task(made))["groups/default"]
+    assert step.version == 3 and step.settings["scored"] == 10
+
+
 def test_a_training_reads_texts_of_every_split(task):
     from ranking.trainings import pair_texts
 
@@ -201,8 +282,30 @@ def test_poisoned_judgments_of_other_splits_change_nothing(task, folder, name):
             "data_aug.default.caps: found 'en guesses', expected an origin (judged, q2q2d",
         ),
         (
+            {"caps": {"judged en": 3}},
+            "data_aug.default.caps: found 'judged en', expected an origin (judged, q2q2d",
+        ),
+        (
+            {"caps": {"en q2q2d": 3}},
+            "data_aug.default.caps: found 'en q2q2d', but this recipe makes no such pairs; it "
+            "makes judged, top_negatives",
+        ),
+        (
+            {"negatives": 0, "select": {"draw": "top"}},
+            "data_aug.default.select: chooses negatives among the candidates, but negatives is 0",
+        ),
+        (
+            {"negatives": 0, "filters": {"same_article": True}},
+            "data_aug.default.filters: leave negatives out, but negatives and corpus_negatives",
+        ),
+        (
+            {"pseudo_label": {"teacher": ".", "threshold": 0.7}},
+            "data_aug.default.pseudo_label.threshold: found 0.7, but it is of hard labels",
+        ),
+        (
             {"q2q2d": {"split": "train"}},
-            "its unlabelled queries are of the split 'train', expected one of dev, testA, with topics, and not train",
+            "its unlabelled queries are of the split 'train', expected one of dev, testA, "
+            "with topics, and not train",
         ),
         (
             {"q2q2d": {"split": "testB"}},
@@ -210,7 +313,8 @@ def test_poisoned_judgments_of_other_splits_change_nothing(task, folder, name):
         ),
         (
             {"pseudo_label": {"teacher": "deep"}},
-            "data_aug.default.pseudo_label.teacher: 'deep' is no folder, so it is a system of the round before: give the rankers of this recipe round: 1 or more",
+            "data_aug.default.pseudo_label.teacher: 'deep' is no folder, so it is a system of the "
+            "round before: give the rankers of this recipe round: 1 or more",
         ),
     ],
 )
@@ -226,7 +330,8 @@ def test_ids_that_two_splits_share(task, folder):
     (folder / "sw" / "topics" / "topics.sw-testA.tsv").write_text("1\tmji mkuu wa Norway\n")
     with pytest.raises(
         InputError,
-        match="data_aug.default: sw: testA and train share query ids, 1, first 1; a pair names its query by its id",
+        match="data_aug.default: sw: testA and train share query ids, 1, first 1; "
+        "a pair names its query by its id",
     ):
         build.plan(task("q2q2d"))
 
@@ -254,7 +359,8 @@ def test_a_round_that_was_not_run(task):
     )
     with pytest.raises(
         InputError,
-        match="rounds/0/base/de-testA.trec: no such file; pseudo-labels of round 1 come from the systems of round 0: run ./run_all.sh",
+        match="rounds/0/base/de-testA.trec: no such file; pseudo-labels of round 1 come from the "
+        "systems of round 0: run ./run_all.sh",
     ):
         build.plan(Task(later))
 
@@ -273,7 +379,8 @@ def test_a_teacher_of_another_collection(task, tmp_path, split, settings):
     recipe = Recipe(**settings(str(teacher)))
     with pytest.raises(
         InputError,
-        match=f"teacher/en-{split}.trec: queries without a topic in en-{split}: 1, first stranger; is it a run of this collection, language and split",
+        match=f"teacher/en-{split}.trec: queries without a topic in en-{split}: 1, first "
+        "stranger; is it a run of this collection, language and split",
     ):
         made(Task(found.config.model_copy(update={"data_aug": {"default": recipe}})))
 

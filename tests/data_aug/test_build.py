@@ -147,7 +147,8 @@ def test_folds_cover_the_judged_train_and_dev_queries(config, tmp_path):
     step.path.mkdir(parents=True)
     with pytest.raises(
         InputError,
-        match="folds.tsv: 4 of 6 queries have no fold, first de/1, en/3, sw/1, sw/2; expected every judged train and dev query",
+        match="folds.tsv: 4 of 6 queries have no fold, first de/1, en/3, sw/1, sw/2; "
+        "expected every judged train and dev query",
     ):
         step.build(step.path)
 
@@ -162,3 +163,32 @@ def test_folds_by_article(config):
     step.build(step.path)
     folds = build.folds(task, [("sw", "1"), ("sw", "2"), ("en", "1"), ("en", "2")])
     assert folds["sw", "1"] == folds["sw", "2"] and folds["en", "1"] != folds["en", "2"]
+
+
+def test_nobody_uses_the_folds_of_a_configuration_that_gives_data(made, config, folder):
+    """Of a hundred thousand questions they would take half a minute."""
+    own = build.plan(Task(made_config(config, folder)))
+    of_data = build.plan_groups(Task(made_config(config, folder)))
+    assert set(own) - set(of_data) == {"folds"} and set(of_data) == {"groups/default"}
+    assert own["groups/default"].fingerprint == of_data["groups/default"].fingerprint
+
+    search.run(made_config(config, folder))
+    build.run_data(made_config(config, folder))
+    done = {name for name, step in own.items() if step.done}
+    assert done == {"groups/default"}
+    build.run(made_config(config, folder))
+    assert own["folds"].done, "the ensemble of a main configuration finds them"
+
+
+def made_config(config, folder):
+    return config(
+        retrieval={"sources": ["run"], "run": str(folder.parent / "runs")},
+        data_aug={"default": {"negatives": 2}},
+    )
+
+
+def test_given_folds_go_with_no_settings_of_made_ones(config, tmp_path):
+    (tmp_path / "folds.tsv").write_text("en\t1\t0\n")
+    given = {"file": str(tmp_path / "folds.tsv"), "by_article": True}
+    with pytest.raises(InputError, match="folds.by_article: how folds are made is of no effect"):
+        build.plan(Task(config(folds=given)))
