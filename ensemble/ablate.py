@@ -50,6 +50,7 @@ from ensemble import run as ensemble_stage
 from ensemble.report import PAGE
 from ensemble.results import Key
 from ranking import rank
+from retrieval import search
 from retrieval.retrievers import RETRIEVERS
 
 PLACEHOLDER = "untrained"  # a ranker that no figure needs, as a configuration must have one
@@ -278,6 +279,9 @@ def run(path: Path, arguments: Sequence[str], only: Sequence[str] = ()) -> dict[
     """
     ablation = read(path, only)
     check(ablation, path, arguments)
+    for name in ablation.rows:
+        config = configuration(ablation, path, name, ablation.seeds[0], arguments)
+        search.reserve_heaps(with_data(config))
     rows: dict[str, Figures] = {}
     for seed in ablation.seeds:
         for name in ablation.rows:
