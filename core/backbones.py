@@ -174,21 +174,20 @@ def refuse_more_than_tensors(path: Path, where: str) -> None:
         )
     except pickle.UnpicklingError as error:
         # Of torch's long message only the name counts; it goes on to advise unsafe loading.
-        strange = re.search(r"GLOBAL (\S+)", str(error))
-        found = strange[1] if strange else "no tensors"
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        strange = named[1] if named else "no tensors"
     except (RuntimeError, EOFError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"backbone {where}: {path.name} cannot be read ({reason}); fetch it again"
         ) from None
     else:
-        found = other_than_tensors(tensors)
-    if found:
+        strange = other_than_tensors(tensors)
+    if strange:
         raise InputError(
             f"backbone {where}: {path.name} holds more than tensors by their names "
-            f"(found {found}); such a file can run code where it is loaded; "
-            "name a model with safetensors, "
-            "or convert this one where you trust it"
+            f"(found {strange}); such a file can run code where it is loaded; "
+            "name a model with safetensors, or convert this one where you trust it"
         )
 
 

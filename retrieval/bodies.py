@@ -267,18 +267,22 @@ def modules_of(where: str) -> list[dict[str, str]] | None:
     Raises InputError for a module that is not of sentence-transformers itself, and for models
     that give no dense vectors.
     """
-    file = backbones.model_file(where, MODULE_LIST)
-    if file is None:
+    modules = read_json(where, MODULE_LIST)
+    if modules is None:
         return None
-    modules = json.loads(file.read_text("utf-8"))
+    is_list = isinstance(modules, list) and len(modules) > 0
+    if not is_list or not all(is_module(module) for module in modules):
+        raise InputError(
+            f"backbone {where}: {MODULE_LIST}: expected a list of modules with type and path; "
+            "fetch the model again"
+        )
     for module in modules:
         if not module["type"].startswith(OWN_PACKAGE):
             raise InputError(
                 f"backbone {where}: has the module {module['type']}, which is code of the model's "
                 "own and is not run; expected modules of sentence-transformers"
             )
-    file = backbones.model_file(where, SETTINGS)
-    settings = json.loads(file.read_text("utf-8")) if file else {}
+    settings = read_json(where, SETTINGS) or {}
     kind = settings.get("model_type", "SentenceTransformer")
     if kind != "SentenceTransformer":
         raise InputError(
@@ -286,6 +290,24 @@ def modules_of(where: str) -> list[dict[str, str]] | None:
             "a dense encoder gives one vector a text"
         )
     return modules
+
+
+def read_json(where: str, name: str) -> Any:
+    """The content of a model's JSON file; None where it has none. Raises InputError for others."""
+    file = backbones.model_file(where, name)
+    if file is None:
+        return None
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"backbone {where}: {name}: not JSON in UTF-8 ({error}); fetch the model again"
+        ) from None
+
+
+def is_module(value: object) -> bool:
+    """Whether it names a module's class and subfolder, as ``modules.json`` does."""
+    return isinstance(value, dict) and {"type", "path"} <= value.keys()
 
 
 def load_modules(where: str, modules: list[dict[str, str]], layers: int | None) -> Any:

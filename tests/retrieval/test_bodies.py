@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import shutil
 import sys
 
 import numpy as np
@@ -347,11 +346,19 @@ def test_query_vectors_of_q2q2d(saved, config):
     same(vectors, expected)
 
 
-def test_an_unsupported_folder_is_said(tmp_path):
-    shutil.rmtree(tmp_path)
-    tmp_path.mkdir()
-    (tmp_path / "modules.json").write_text(
-        json.dumps([{"path": "", "type": "sentence_transformers.models.Transformer"}])
-    )
-    with pytest.raises(InputError, match="cannot be loaded"):
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("[", r"modules.json: not JSON in UTF-8 \(Expecting value"),
+        ("[]", "modules.json: expected a list of modules with type and path"),
+        ('[{"type": "x"}]', "modules.json: expected a list of modules with type and path"),
+        (
+            '[{"path": "", "type": "sentence_transformers.models.Transformer"}]',
+            "cannot be loaded",
+        ),
+    ],
+)
+def test_a_folder_that_is_not_a_model(content, message, tmp_path):
+    (tmp_path / "modules.json").write_text(content)
+    with pytest.raises(InputError, match=f"backbone {tmp_path}: {message}"):
         encoder_of(tmp_path)
