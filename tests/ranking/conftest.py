@@ -8,7 +8,10 @@ sys.path.insert(0, str(Path(__file__).parent))  # tiny.py
 
 @pytest.fixture(scope="session")
 def trained(models, embedded_folder, small_collection, tmp_path_factory):
-    """A small collection taken through retrieval, data_aug and ranking: a chain, a cascade, a taught ranker, OpenVINO. (task, output)."""
+    """A small collection taken through retrieval, data_aug and ranking: (task, output).
+
+    With a chain, a cascade, a taught ranker, and OpenVINO.
+    """
     import contextlib
     import io
 
@@ -22,7 +25,9 @@ def trained(models, embedded_folder, small_collection, tmp_path_factory):
     small_collection(folder / "small")
     work = models.parent
     (folder / "other.yaml").write_text(
-        f"collection: {{path: {folder}/small}}\nlanguages: [sw]\nretrieval: {{sources: [dense], dense: {{layers: 1, max_length: 32}}, hybrid: {{weights: equal}}}}\n"
+        f"collection: {{path: {folder}/small}}\nlanguages: [sw]\n"
+        "retrieval: {sources: [dense], dense: {layers: 1, max_length: 32}, "
+        "hybrid: {weights: equal}}\n"
         f"data_aug: {{default: {{}}, plain: {{negatives: 1}}}}\nwork: {work}\n"
     )
     (folder / "rankers.yaml").write_text(f"""
@@ -32,10 +37,28 @@ data_aug: {{default: {{negatives: 2}}}}
 work: {work}
 ranking:
   chain:
-    pre: &tiny {{layers: 1, prune_vocabulary: true, steps: 2, batch_size: 2, max_length: 32, query_length: 8, learning_rate: 1e-3, evaluate_every: 1, dev_depth: 3,
-                data: {folder}/other.yaml, recipe: plain}}
+    pre: &tiny
+      layers: 1
+      prune_vocabulary: true
+      steps: 2
+      batch_size: 2
+      max_length: 32
+      query_length: 8
+      learning_rate: 1e-3
+      evaluate_every: 1
+      dev_depth: 3
+      data: {folder}/other.yaml
+      recipe: plain
   rankers:
-    large: &own {{<<: *tiny, data: null, recipe: default, start: pre, after: small, depth: 2, loss: listwise_softmax, group_size: 2}}
+    large: &own
+      <<: *tiny
+      data: null
+      recipe: default
+      start: pre
+      after: small
+      depth: 2
+      loss: listwise_softmax
+      group_size: 2
     small: {{<<: *own, start: null, after: null, depth: null, loss: binary_cross_entropy}}
     taught: {{<<: *own, start: null, after: null, depth: null, loss: kl_divergence, teacher: small}}
   rerank: {{depth: 4, backend: openvino}}

@@ -1,7 +1,9 @@
-"""Trainings that kill themselves and are begun again: killed.py FOLDER STAGE POINT …. A POINT is a place of the loop and the number of its call.
+"""Trainings that kill themselves and are begun again: killed.py FOLDER STAGE POINT …
 
-It is a SIGKILL from inside, so nothing is tidied up; ``files`` kills in the middle of a checkpoint, when its first file is written. Prints a
-line a point: how both processes ended. They are forks, because importing takes longer than training.
+A POINT is a place of the loop and the number of its call. It is a SIGKILL from inside, so nothing
+is tidied up; ``files`` kills in the middle of a checkpoint, when its first file is written. Prints
+a line a point: how both processes ended. They are forks, because importing takes longer than
+training.
 """
 
 import os

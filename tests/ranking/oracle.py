@@ -1,5 +1,6 @@
-"""Clean and adversarial backward through DeepSpeed at ZeRO 0 to 3 against plain torch; run by torchrun for several processes.
+"""Clean and adversarial backward through DeepSpeed at ZeRO 0 to 3 against plain torch.
 
+Torchrun runs it for several processes.
 Prints, a line a stage, the largest difference of any weight after two steps of two micro-batches.
 """
 
@@ -48,7 +49,10 @@ def batches(world):
 
 
 def plain_torch(model, data, norm, per_step):
-    """The oracle: no hooks. The word embeddings are computed by hand, so that their gradient is an ordinary autograd.grad."""
+    """The oracle: no hooks.
+
+    The word embeddings are computed by hand, so that their gradient is an ordinary autograd.grad.
+    """
     embedding = model.get_input_embeddings().weight
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], RATE)
     for start in range(0, len(data), per_step):

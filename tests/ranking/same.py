@@ -1,7 +1,9 @@
-"""Trains the tiny model at every ZeRO stage and number format; prints a line of JSON each: losses and a sum of the final weights.
+"""Trains the tiny model at every ZeRO stage and number format.
 
-python same.py                                     one process, two micro-batches of four pairs a step
-torchrun --nproc-per-node 2 same.py                two processes, half of each: the same global batch
+Prints a line of JSON each: losses and a sum of the final weights.
+
+    python same.py                         one process, two micro-batches of four pairs a step
+    torchrun --nproc-per-node 2 same.py    two processes, half of each: the same global batch
 """
 
 import json

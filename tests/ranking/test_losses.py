@@ -85,7 +85,7 @@ def test_distributions_follow_the_teacher(temperature):
 
     def kl(teacher, own):
         return temperature**2 * sum(
-            t * math.log(t / o) for t, o in zip(softmax(teacher), softmax(own))
+            t * math.log(t / o) for t, o in zip(softmax(teacher), softmax(own), strict=True)
         )
 
     expected = (kl([4, 1, 0], [2, 0, 1]) + kl([2, 2], [0.5, -1])) / 2

@@ -40,7 +40,7 @@ def test_equals_the_tokenizers_own_pairs(tokenize):
         ["capital", "", "ナイロビ", "a b c d e f g h"],
         ["Nairobi " * 30, "x", "", "t\nu"],
     )
-    for row, query, passage in zip(tokenize(queries, passages), queries, passages):
+    for row, query, passage in zip(tokenize(queries, passages), queries, passages, strict=True):
         shortened = tokenize.tokenizer.decode(
             tokenize.tokenizer(query, add_special_tokens=False)["input_ids"][:4]
         )

@@ -1,4 +1,7 @@
-"""What only whole processes show: the same losses however the work is divided, and the same bytes whatever was killed."""
+"""What only whole processes show.
+
+The same losses however the work is divided, and the same bytes whatever was killed.
+"""
 
 import json
 import os

@@ -91,7 +91,8 @@ def test_equals_a_loop_in_plain_torch(tmp_path):
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * learning_rate(step, s.steps, s.warmup)
         found = [pair for (pair,) in step_of(t.data, step)]
-        logits = plain.train()(**Letters().pad(Letters()(*zip(*map(texts, found))), "cpu"))[0]
+        queries, passages = zip(*map(texts, found), strict=True)
+        logits = plain.train()(**Letters().pad(Letters()(queries, passages), "cpu"))[0]
         loss = torch.nn.functional.binary_cross_entropy_with_logits(
             logits, torch.tensor([p.label for p in found])
         )
@@ -116,7 +117,10 @@ def test_bf16_on_a_cpu(tmp_path):
 
 
 def test_offloading_and_checkpointing_change_no_loss(tmp_path):
-    """Every DeepSpeed file of configs/, with and without gradient checkpointing, which recomputes what FGM's hooks look at."""
+    """Every DeepSpeed file of configs/, with and without gradient checkpointing.
+
+    That recomputes what FGM's hooks look at.
+    """
     engine.start()
     found = {}
     for path in sorted((Path(__file__).parents[2] / "configs" / "deepspeed").glob("*.json")):
@@ -195,7 +199,8 @@ def test_a_loss_that_is_not_finite_names_step_pairs_and_layer(tmp_path):
         t.model.body.bert.encoder.layer[1].output.dense.weight[0, 0] = torch.nan
     with pytest.raises(
         InputError,
-        match=r"tiny: the loss is {'clean': nan} at step 2 .pairs en/q\d+/d\d+, .*; first not finite in the layer body.bert.encoder.layer.1.output.dense.; lower",
+        match=r"tiny: the loss is {'clean': nan} at step 2 .pairs en/q\d+/d\d+, .*; "
+        "first not finite in the layer body.bert.encoder.layer.1.output.dense.; lower",
     ):
         made.step(1)
 
@@ -210,7 +215,8 @@ def test_memory_that_runs_out(tmp_path, monkeypatch):
     monkeypatch.setattr(RankerLearner, "learn", full)
     with pytest.raises(
         InputError,
-        match="tiny: memory ran out at step 3, with 4 pairs of up to 8 tokens at once; halve batch_size and double accumulation",
+        match="tiny: memory ran out at step 3, with 4 pairs of up to 8 tokens at once; "
+        "halve batch_size and double accumulation",
     ):
         made.step(2)
 
@@ -221,7 +227,8 @@ def test_another_number_of_processes(tmp_path):
     (folder / "progress.json").write_text('{"step": 2, "world": 4, "per_step": 8}')
     with pytest.raises(
         InputError,
-        match="was begun with 4 processes, this run has 1; go on with as many, set ranking.other_world=weights",
+        match="was begun with 4 processes, this run has 1; go on with as many, "
+        "set ranking.other_world=weights",
     ):
         train(folder, s)
 

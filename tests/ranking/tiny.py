@@ -39,9 +39,10 @@ class Letters:
         self.tokenizer = self
 
     def __call__(self, queries, passages):
-        return [
-            {"input_ids": [1, *map(ord, q), 2, *map(ord, p)]} for q, p in zip(queries, passages)
-        ]
+        rows = []
+        for query, passage in zip(queries, passages, strict=True):
+            rows.append({"input_ids": [1, *map(ord, query), 2, *map(ord, passage)]})
+        return rows
 
     def pad(self, rows, _device):
         longest = max(len(r["input_ids"]) for r in rows)

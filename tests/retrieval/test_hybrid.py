@@ -58,7 +58,7 @@ def test_miracl_baseline_is_pyserinis_interpolation(seed, tmp_path, monkeypatch)
     preset = PRESETS["miracl-baseline"]
     ours = fuse(runs, preset.weights, preset.normalise, preset.missing)
     expected = {}
-    for topic, docid, score in zip(theirs["topic"], theirs["docid"], theirs["score"]):
+    for topic, docid, score in zip(theirs["topic"], theirs["docid"], theirs["score"], strict=True):
         expected.setdefault(str(topic), {})[docid] = pytest.approx(score)
     assert ours == expected
 
@@ -107,7 +107,10 @@ def test_alphas():
 
 
 def test_weights_of_a_language_are_drawn_to_the_global_ones():
-    """en alone would take the first grid point (.05, .95); two queries of en against two of the global weights: the mean of both."""
+    """en alone would take the first grid point (.05, .95).
+
+    Two queries of en against two of the global weights: the mean of both.
+    """
     good, bad = (
         {"1": {"x": 3.0, "y": 2.0, "z": 1.0}, "2": {"x": 3.0, "y": 1.0}},
         {"1": {"x": 1.0, "y": 2.0, "z": 3.0}, "2": {"x": 1.0, "y": 3.0}},

@@ -1,4 +1,7 @@
-"""Our index and search against Pyserini's own command-line modules, run in this process (their JVM is the one that we started)."""
+"""Our index and search against Pyserini's own command-line modules.
+
+These run in this process: their JVM is the one that we started.
+"""
 
 import json
 import runpy
