@@ -8,7 +8,6 @@ other room's plan. The step's name, as it stands in recipes and on disk, is spel
 from dataclasses import dataclass
 from typing import Protocol
 
-
 ENSEMBLES = ("ensemble-rankers", "ensemble", "stacking")
 """The systems of the ensemble stage; no ranker, source or given run may take their names."""
 
