@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from core.recipes import Select
-from core.records import Qrels, Run, TrainingPair
+from core.records import Qrels, TrainingPair
 from core.runs import ranked
 
 if TYPE_CHECKING:
@@ -16,17 +16,20 @@ if TYPE_CHECKING:
 ORIGIN = "top_negatives"
 ANY = Select()
 
+Rankings = Mapping[str, Mapping[str, float]]
+"""A run, whole or read by query."""
+
 
 def top_negatives(
     language: str,
-    run: Run,
+    run: Rankings,
     qrels: Qrels,
     taken: Mapping[str, Collection[str]],
     k: int,
     depth: int,
     random: "Generator",
     select: Select = ANY,
-    scores: Run | None = None,
+    scores: Rankings | None = None,
     keep: Callable[[str, str], bool] = lambda qid, docid: True,
 ) -> Iterator[TrainingPair]:
     """``k`` of the ``depth`` best candidates a judged query; all of them where there are fewer.
@@ -37,12 +40,13 @@ def top_negatives(
     for qid, gains in qrels.items():
         relevant = {docid for docid, gain in gains.items() if gain > 0}
         excluded = relevant | set(taken.get(qid, ()))
-        own_scores = (scores or run).get(qid, {})
+        candidates = run.get(qid, {})
+        own_scores = scores.get(qid, {}) if scores else candidates
         limit = upper_bound(
             select, [score for docid, score in own_scores.items() if docid in relevant]
         )
         pool: list[tuple[int, str]] = []  # (place among the candidates from 1, docid)
-        for place, (docid, _) in enumerate(ranked(run.get(qid, {}))[:depth], 1):
+        for place, (docid, _) in enumerate(ranked(candidates)[:depth], 1):
             if place <= select.shift or docid in excluded:
                 continue
             if own_scores.get(docid, float("-inf")) <= limit:

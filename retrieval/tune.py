@@ -101,6 +101,12 @@ def tune(task: Task, split: str, metric: str) -> dict[str, Tuned]:
             f"--split {split}: test judgments choose nothing; "
             f"expected {splits.train} or {splits.dev}"
         )
+    sources = task.config.retrieval.sources
+    if "bm25" not in sources:
+        raise InputError(
+            f"retrieval.sources: found {', '.join(sources)}, but what is tuned here is bm25; "
+            "set, for example, retrieval.sources=[bm25]"
+        )
     languages = [la for la, s in task.pairs(split) if (la, s) in task.collection.qrels]
     if not languages:
         raise InputError(f"{task.collection.root}: no language has judgments for {split}")

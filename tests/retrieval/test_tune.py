@@ -49,3 +49,9 @@ def test_a_layer_that_a_configuration_can_extend(config, tmp_path):
         InputError, match="--split testA: test judgments choose nothing; expected train or dev"
     ):
         tune(task, "testA", "nDCG@10")
+
+
+def test_without_bm25_there_is_nothing_to_tune(config):
+    task = Task(config(retrieval={"sources": ["dense"]}))
+    with pytest.raises(InputError, match="retrieval.sources: found dense, but what is tuned here"):
+        tune(task, "dev", "nDCG@10")
