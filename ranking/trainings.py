@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
@@ -183,12 +184,12 @@ class PairTexts:
         for language, split in reversed(task.pairs()):
             for query in task.queries(language, split):
                 self.queries[language, query.qid] = query.text
-        self.stores = {language: task.passages(language) for language in task.languages}
+        self.store = cache(task.passages)  # opened when first asked for: not all need be made
 
     def __call__(self, pair: TrainingPair) -> tuple[str, str]:
         """Of one pair."""
-        store = self.stores[pair.passage_language or pair.language]
-        return self.queries[pair.language, pair.qid], store.text(pair.docid)
+        passage = self.store(pair.passage_language or pair.language).text(pair.docid)
+        return self.queries[pair.language, pair.qid], passage
 
 
 def pair_texts(task: Task) -> PairTexts:

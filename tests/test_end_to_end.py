@@ -168,7 +168,7 @@ def test_compare_ledger_and_another_profile(first, work):
     results = json.loads((folder / "results.json").read_text())
     out = command("ensemble.compare", folder / "runs" / "bm25", folder, "--queries", "2")
     mean = sum(results["testA"]["ensemble"][la]["nDCG@10"] for la in ("de", "en", "th")) / 3
-    assert f"{mean:.4f}" in out and "over 15 queries" in out
+    assert f"{mean:.4f}" in out and "over 3 languages, 15 queries" in out
     assert "tiny" in command("ensemble.ledger", work / "tiny.yaml")
     out = command(
         "ensemble.submit",
