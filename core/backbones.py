@@ -30,7 +30,7 @@ PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 @dataclass(frozen=True)
 class Backbone:
-    """How a body is used. ``half``: it bears fp16 (mDeBERTa overflows there)."""
+    """How a body is used."""
 
     hub_id: str | None
     pooling: str = "mean"
@@ -38,7 +38,6 @@ class Backbone:
     passage_prefix: str = ""
     normalise: bool = True  # unit vectors: the inner product is a cosine
     max_length: int = 512
-    half: bool = True
 
 
 BACKBONES = {
@@ -47,7 +46,7 @@ BACKBONES = {
     "e5-base": Backbone("intfloat/multilingual-e5-base", "mean", "query: ", "passage: "),
     "mdpr": Backbone("castorini/mdpr-tied-pft-msmarco", "cls", normalise=False),
     "mcontriever": Backbone("facebook/mcontriever-msmarco", "mean", normalise=False),
-    "mdeberta": Backbone("microsoft/mdeberta-v3-base", "cls", half=False),
+    "mdeberta": Backbone("microsoft/mdeberta-v3-base", "cls"),
     "rembert": Backbone("google/rembert", "cls"),
     "infoxlm-large": Backbone("microsoft/infoxlm-large", "cls"),
     "xlm-r-base": Backbone("FacebookAI/xlm-roberta-base", "cls"),

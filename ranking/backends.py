@@ -25,9 +25,12 @@ INT8 = "int8.xml"
 OVERFLOWING = ("deberta-v2",)  # model types whose values leave the range of fp16
 
 
-def bears_half(folder: Path) -> bool:
-    """Whether the model in ``folder`` can be run in fp16: mDeBERTa overflows there."""
-    config = json.loads((folder / "config.json").read_text("utf-8"))
+def bears_half(where: str | Path) -> bool:
+    """Whether the model of a folder or hub id can be run in fp16: mDeBERTa overflows there."""
+    file = backbones.model_file(str(where), "config.json")
+    if file is None:  # loading the model says what is missing
+        return True
+    config = json.loads(file.read_text("utf-8"))
     return config.get("model_type") not in OVERFLOWING
 
 

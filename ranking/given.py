@@ -94,7 +94,7 @@ def build(task: Task, name: str, folder: Path) -> None:
         raise InputError(f"{where}: its tokenizer has no padding piece, which batches need")
     longest = max_length(ranker, where, model.config, tokenizer)
     tokenize = PairTokenizer(tokenizer, ranker.query_length, longest)  # refuses a slow one
-    if ranker.query_length > longest - special_pieces(tokenize):
+    if tokenize.room < 0:
         raise InputError(
             f"ranking: {name}: query_length {ranker.query_length} does not fit into the "
             f"{longest} pieces that the model reads; lower it"
@@ -108,12 +108,6 @@ def build(task: Task, name: str, folder: Path) -> None:
     write_json(config_file, {**json.loads(config_file.read_text("utf-8")), LENGTHS: lengths})
     note = {"given": ranker.model, "history": [], "best": -1.0, "best_step": 0}
     write_json(folder / "training.json", {**note, "settings": ranker.model_dump()})
-
-
-def special_pieces(tokenize: PairTokenizer) -> int:
-    """How many pieces of a pair are neither the query's nor the passage's."""
-    template = tokenize.template
-    return len(template.before) + len(template.between) + len(template.after)
 
 
 def load(where: str) -> Any:

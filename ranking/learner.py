@@ -167,7 +167,7 @@ class RankerLearner:
     def save(self, folder: Path) -> None:
         """A folder that plain transformers loads."""
         self.model.body.save_pretrained(folder)
-        self.tokenize.tokenizer.save_pretrained(folder)
+        self.tokenize.save(folder)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Nothing beside weights and optimizer."""

@@ -1,6 +1,7 @@
 """Query and passage to the token ids of a cross-encoder, and batches of them."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -113,6 +114,13 @@ class PairTokenizer:
             refuse_unknown(self.tokenizer, [row["input_ids"] for row in rows], "ranking")
         return rows
 
+    @property
+    def room(self) -> int:
+        """Pieces that a query of full length and the special ones leave for a passage."""
+        t = self.template
+        special = len(t.before) + len(t.between) + len(t.after)
+        return self.max_length - special - self.query_length
+
     def row(self, query: list[int], passage: list[int]) -> dict[str, list[int]]:
         """One pair of pieces under the template."""
         t = self.template
@@ -124,6 +132,17 @@ class PairTokenizer:
             for kind, part in zip(t.types, parts, strict=True):
                 row["token_type_ids"] += [kind] * len(part)
         return row
+
+    def save(self, folder: Path) -> None:
+        """Writes the tokenizer, without the lengths that it was last asked to cut and pad to.
+
+        Those lie in the tokenizer itself, and which of several that are alike has them depends on
+        what else this process tokenised.
+        """
+        with self.pieces.lock:  # it may be at work in another thread
+            self.tokenizer.backend_tokenizer.no_truncation()
+            self.tokenizer.backend_tokenizer.no_padding()
+            self.tokenizer.save_pretrained(folder)
 
     def pad(self, rows: Sequence[dict[str, list[int]]], device: Any) -> dict:
         """Tensors [pairs, longest] on ``device``."""

@@ -128,10 +128,26 @@ def check(task: Task, name: str) -> None:
             f"{where}: batch_size {ranker.batch_size} is not a multiple of group_size "
             f"{ranker.group_size}, and loss={ranker.loss} sees whole groups"
         )
+    if ranker.model is None:
+        check_room(name, ranker, ranker.max_length - ranker.query_length)
     if (ranker.depth or 0) > depth(task):
         raise InputError(
             f"{where}: depth {ranker.depth} is below the block that the ensemble fuses; "
             f"raise ranking.rerank.depth, now {depth(task)}"
+        )
+
+
+def check_room(name: str, ranker: Ranker, room: int) -> None:
+    """Raises InputError where a query of full length leaves no ``room`` for a passage.
+
+    The special pieces are known with the tokenizer alone: the plan asks without them, the training
+    with them.
+    """
+    if room < 1:
+        raise InputError(
+            f"ranking: {name}: query_length {ranker.query_length} and the special pieces leave no "
+            f"room for a passage in max_length {ranker.max_length}; "
+            "lower query_length or raise max_length"
         )
 
 

@@ -14,10 +14,12 @@ from core.records import TrainingPair
 from core.settings import Ranker
 from core.steps import Step
 from core.task import Task
+from ranking.backends import bears_half
 from ranking.data import TrainingData
 from ranking.pairs import PairTokenizer
 from ranking.rankers import (
     DevSample,
+    check_room,
     load,
     origin,
     scores_of,
@@ -54,7 +56,17 @@ def recipe(task: Task, name: str) -> dict:
 def number_format(task: Task, name: str) -> str:
     """What a ranker's ``precision`` comes to on this machine."""
     wanted = task.config.ranking.trainings[name].precision
-    return engine.precision(wanted, backbones.backbone(origin(task, name).backbone).half)
+    resolved = engine.precision(wanted)
+    if resolved != "fp16":
+        return resolved
+    # Only here the model counts, so that only here its config.json is fetched
+    return engine.precision(wanted, half=bears_half(weights_of(task, name)))
+
+
+def weights_of(task: Task, name: str) -> str:
+    """The folder or hub id of the weights that a ranker's chain begins with."""
+    first = origin(task, name)
+    return first.start or backbones.source(first.model or first.backbone, task.config.models)
 
 
 def sample_size(r: Ranker) -> int:
@@ -79,6 +91,7 @@ def train(task: Task, name: str, steps: Any, folder: Path) -> None:
         folder=folder,
         number_format=number_format(task, name),
         other_world=task.config.ranking.other_world,
+        other_world_setting="ranking.other_world",
     )
     loop.run()
 
@@ -100,6 +113,7 @@ def learner(task: Task, name: str, steps: Any, folder: Path) -> "RankerLearner":
         )
     data = training_data(source, r, folder)
     tokenize = tokenizer_of(task, name, where)
+    check_room(name, r, tokenize.room)
     batch_tokens = task.config.ranking.rerank.batch_tokens
     dev = LoopDev(source, r, tokenize, batch_tokens, distributed.device())
     teacher = None

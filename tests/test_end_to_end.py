@@ -25,6 +25,7 @@ ranking:
       steps: 2
       batch_size: 4
       max_length: 48
+      query_length: 16
       learning_rate: 1e-4
       evaluate_every: 1
       dev_queries: 2

@@ -47,18 +47,22 @@ class Checkpoints:
         """What a training that ended came to."""
         return json.loads((self.folder / MADE).read_text("utf-8"))
 
-    def stopped(self, per_step: int, other_world: str) -> dict | None:
+    def stopped(self, per_step: int, other_world: str, setting: str) -> dict | None:
         """The progress note of a training that did not end; None where it is to begin.
 
         Raises InputError for one of another number of processes, unless ``other_world`` is
-        ``weights``; and for one whose steps had another number of units than ``per_step``.
+        ``weights``, which messages know as ``setting``; and for one whose steps had another number
+        of units than ``per_step``.
         """
-        note, world = self.folder / PROGRESS, distributed.world_size()
+        note = self.folder / PROGRESS
+        world = distributed.world_size()
         if self.ended() or not note.exists():
             return None
         state = json.loads(note.read_text("utf-8"))
         before = state["world"]
-        if state.get("per_step", per_step if before == 1 else None) != per_step:
+        # Old notes have no size; it was counted for each process, so that of one still holds
+        size_before = state.get("per_step", per_step if before == 1 else None)
+        if size_before != per_step:
             raise InputError(
                 f"{self.folder}: was begun by {before} processes when batch_size was counted for "
                 "each of them, so its steps were of another size; remove the folder to train anew"
@@ -66,7 +70,7 @@ class Checkpoints:
         if before != world and other_world == "refuse":
             raise InputError(
                 f"{self.folder}: was begun with {before} processes, this run has {world}; "
-                "go on with as many, set ranking.other_world=weights to go on from its weights "
+                f"go on with as many, set {setting}=weights to go on from its weights "
                 "(the order of data goes on, the optimizer begins anew), or remove the folder"
             )
         return state

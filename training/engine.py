@@ -89,8 +89,7 @@ def precision(wanted: str, half: bool = True) -> str:
         )
     if wanted == "fp16" and not half:
         raise InputError(
-            "precision: found fp16, expected bf16 or fp32: "
-            "this backbone overflows in fp16 (core.backbones.BACKBONES)"
+            "precision: found fp16, expected bf16 or fp32: this backbone overflows in fp16"
         )
     if wanted != "auto":
         return wanted

@@ -27,7 +27,8 @@ class Loop:
     """One training in one folder: ``run`` goes on where the folder's last state is.
 
     ``number_format``: what ``precision`` comes to. ``other_world``: what to do with a state of
-    another number of processes (``ranking.other_world``).
+    another number of processes, ``refuse`` it or go on from its ``weights``;
+    ``other_world_setting`` is the caller's name for that choice, for messages.
     """
 
     def __init__(
@@ -37,8 +38,11 @@ class Loop:
         folder: Path,
         number_format: str = "fp32",
         other_world: str = "refuse",
+        other_world_setting: str = "other_world",
     ):
-        self.learner, self.settings, self.folder = learner, settings, folder
+        self.learner = learner
+        self.settings = settings
+        self.folder = folder
         self.number_format = number_format
         self.checkpoints = Checkpoints(folder)
         self.state: dict[str, Any] = {
@@ -49,7 +53,7 @@ class Loop:
             "per_step": learner.per_step,
             "history": [],
         }
-        stopped = self.checkpoints.stopped(learner.per_step, other_world)
+        stopped = self.checkpoints.stopped(learner.per_step, other_world, other_world_setting)
         if stopped and stopped["world"] != distributed.world_size():
             self.take_weights(stopped)
         self.engine = self.made_engine()

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from core.backbones import load_tokenizer
@@ -93,6 +95,25 @@ def test_a_text_is_tokenised_once_for_models_that_share_a_tokenizer(embedded_fol
     )
     monkeypatch.undo()
     assert second(["only here once"], ["a new one"])
+
+
+def test_what_is_saved_does_not_know_what_was_tokenised(embedded_folder, tmp_path):
+    """The first of two that are alike tokenises for both, and only its own tokenizer cuts."""
+    for name in ("first", "second"):
+        tokenize = PairTokenizer(load_tokenizer(str(embedded_folder)), 4, 16)
+        tokenize([f"a query of {name}"], ["a passage"])
+        tokenize.save(tmp_path / name)
+    saved = [(tmp_path / name / "tokenizer.json").read_bytes() for name in ("first", "second")]
+    assert saved[0] == saved[1]
+    state = json.loads(saved[0])
+    assert state["truncation"] is None and state["padding"] is None
+
+
+def test_the_room_for_a_passage(tokenize):
+    """16 pieces, of which 4 are the query's and 4 special: <s> query </s></s> passage </s>."""
+    assert tokenize.room == 8
+    row = tokenize.row([5] * 4, [7] * 100)["input_ids"]
+    assert row.count(7) == 8 and len(row) == 16
 
 
 def test_what_is_remembered_has_an_end(tokenize, monkeypatch):

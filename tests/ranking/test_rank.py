@@ -9,12 +9,15 @@ import shutil
 
 import pytest
 
+from core.artefacts import TrainingGroups
 from core.config import load_config
+from core.distributed import generator
 from core.errors import InputError
+from core.groups import read_groups
 from core.runs import ranked
 from core.settings import Config, Ranker
 from core.task import Task
-from ranking import rank, rankers, trainings
+from ranking import gates, rank, rankers, trainings
 
 
 @pytest.fixture
@@ -204,6 +207,18 @@ def test_int8_within_its_tolerance_and_beyond(trained):
             rank.run(with_int8(0.01).config)
 
 
+def test_the_pairs_that_int8_is_calibrated_on(trained, monkeypatch):
+    """As when the whole draw was made Python objects: a permutation of its rows by the seed."""
+    monkeypatch.setattr(gates, "CALIBRATION", 3)
+    task, _ = trained
+    ranker = task.config.ranking.rankers["small"]
+    groups = read_groups(task.step(TrainingGroups("default")).path / "draw-0.parquet")
+    rows = generator(ranker.seed, 0, "int8").permutation(len(groups))[:3]
+    texts = [trainings.pair_texts(task)(groups[row]) for row in rows]
+    queries, passages = gates.calibration_texts(task, ranker, None)
+    assert list(zip(queries, passages, strict=True)) == texts and len(set(texts)) == 3
+
+
 @pytest.mark.parametrize(
     "named, message",
     [
@@ -240,6 +255,11 @@ def test_int8_within_its_tolerance_and_beyond(trained):
             {"a": {"depth": 500}},
             "a: depth 500 is below the block that the ensemble fuses; "
             "raise ranking.rerank.depth, now 200",
+        ),
+        (
+            {"a": {"query_length": 64, "max_length": 64}},
+            "a: query_length 64 and the special pieces leave no room for a passage in max_length "
+            "64; lower query_length or raise max_length",
         ),
         ({"bm25": {}}, "a ranker cannot be named 'bm25', that is another system's name"),
         ({"stacking": {}}, "a ranker cannot be named 'stacking', that is another system's name"),

@@ -228,7 +228,7 @@ def test_another_number_of_processes(tmp_path):
     with pytest.raises(
         InputError,
         match="was begun with 4 processes, this run has 1; go on with as many, "
-        "set ranking.other_world=weights",
+        "set other_world=weights",
     ):
         train(folder, s)
 

@@ -1,12 +1,13 @@
 """What a ranker's training is known by, and how its batch is divided."""
 
 import pytest
+import torch
 
 from core.errors import InputError
 from core.files import digest
 from core.settings import Fgm, Ranker
 from core.task import Task
-from ranking import trainings
+from ranking import rank, trainings
 from training import engine
 
 
@@ -49,6 +50,53 @@ def test_the_number_format_that_auto_comes_to_is_in_the_recipe(
     task = Task(config(ranking={"rankers": {"a": {"precision": wanted}}}))
     monkeypatch.setattr(engine, "precision", lambda *_: resolved)  # a machine's answer
     assert trainings.recipe(task, "a")["precision"] == counted
+
+
+def deberta(folder):
+    """A folder that names no entry of BACKBONES."""
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "deberta-v2"}')
+    return str(folder)
+
+
+@pytest.mark.parametrize("setting", ["backbone", "start"])
+def test_a_folder_that_overflows_in_fp16_is_known_by_its_type(
+    config, monkeypatch, tmp_path, setting
+):
+    """On a GPU without bf16. The chain's first ranker decides for the later ones, too."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    rankers = {
+        "a": {setting: deberta(tmp_path / "own"), "precision": "auto"},
+        "b": {"start": "a", "precision": "fp16"},
+    }
+    task = Task(config(ranking={"rankers": rankers}))
+    assert trainings.recipe(task, "a")["precision"] == "auto"  # comes to fp32
+    with pytest.raises(InputError, match="found fp16, expected bf16 or fp32: this backbone over"):
+        trainings.number_format(task, "b")
+    (tmp_path / "own" / "config.json").write_text('{"model_type": "bert"}')
+    assert trainings.recipe(task, "a")["precision"] == "fp16"
+
+
+def test_a_query_that_fills_a_pair_is_told_before_training(trained, tmp_path):
+    """Of max_length 32, four are special pieces: known with the tokenizer, not when planned."""
+    task, _ = trained
+
+    def learner(query_length):
+        ranking = task.config.ranking
+        ranker = ranking.rankers["small"].model_copy(update={"query_length": query_length})
+        rankers = {**ranking.rankers, "small": ranker}
+        ranking = ranking.model_copy(update={"rankers": rankers})
+        changed = Task(task.config.model_copy(update={"ranking": ranking}))
+        return trainings.learner(changed, "small", rank.plan(changed), tmp_path)
+
+    with pytest.raises(
+        InputError,
+        match="small: query_length 28 and the special pieces leave no room for a passage in "
+        "max_length 32; lower query_length or raise max_length",
+    ):
+        learner(28)
+    assert learner(27).tokenize.room == 1
 
 
 def test_processes_that_cannot_share_a_batch_are_told_before_anything_is_trained(

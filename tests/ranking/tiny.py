@@ -35,9 +35,6 @@ def body(dropout=0.1):
 class Letters:
     """Pairs as their characters' code points; what a PairTokenizer offers to the loop."""
 
-    def __init__(self):
-        self.tokenizer = self
-
     def __call__(self, queries, passages):
         rows = []
         for query, passage in zip(queries, passages, strict=True):
@@ -55,7 +52,7 @@ class Letters:
             ),
         }
 
-    def save_pretrained(self, folder):
+    def save(self, folder):
         (folder / "letters.txt").write_text("no vocabulary")
 
 

@@ -7,6 +7,7 @@ import torch
 import toy
 
 from core.errors import InputError
+from training.checkpoints import Checkpoints
 from training.loop import Loop
 from training.order import Ahead
 
@@ -68,6 +69,14 @@ def test_the_next_step_is_made_ahead_unless_it_waits(tmp_path):
     assert learner.calls.index(("batches", 1)) < learner.calls.index(("begin", 1))
     assert learner.calls.index(("begin", 2)) < learner.calls.index(("batches", 2))
     assert max(step for name, step in learner.calls if name == "batches") == 2
+
+
+def test_another_number_of_processes_names_the_callers_setting(tmp_path):
+    (tmp_path / "progress.json").write_text('{"step": 2, "world": 4, "per_step": 8}')
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(InputError, match="has 1; go on with as many, set my.key=weights to go on"):
+        checkpoints.stopped(8, "refuse", "my.key")
+    assert checkpoints.stopped(8, "weights", "my.key")["world"] == 4
 
 
 def test_steps_of_another_size_do_not_go_on(tmp_path):
