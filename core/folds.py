@@ -30,28 +30,33 @@ CHECKED = 200_000  # candidates whose trigrams are compared together
 
 def trigrams(text: str) -> set[str]:
     """Three letters or digits in a row, of the case-folded text without anything else."""
-    letters = re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text).casefold())
-    return {letters[i : i + 3] for i in range(max(1, len(letters) - 2))}
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    letters = re.sub(r"[\W_]+", "", folded)
+    starts = range(max(1, len(letters) - 2))  # a shorter text is its own only one
+    return {letters[start : start + 3] for start in starts}
 
 
 def trigram_table(texts: Sequence[str]) -> "csr_array":
     """[texts, trigrams]: 1 where a text has a trigram; the rarest come first, in each row too."""
     from scipy.sparse import csr_array
 
-    number: dict[str, int] = {}
-    columns, row_ends = array("i"), array("q", [0])
+    number: dict[str, int] = {}  # of a trigram, in the order in which they are first seen
+    numbers = array("i")  # of all texts' trigrams, a text after another
+    row_ends = array("q", [0])
     for text in texts:
-        columns.extend(number.setdefault(gram, len(number)) for gram in trigrams(text))
-        row_ends.append(len(columns))
+        for trigram in trigrams(text):
+            numbers.append(number.setdefault(trigram, len(number)))
+        row_ends.append(len(numbers))
 
-    by_first_seen = np.array(columns, np.int32)
+    by_first_seen = np.array(numbers, np.int32)
     frequency = np.bincount(by_first_seen, minlength=len(number))
+    rarest_first = np.argsort(frequency, kind="stable")
     rarity = np.empty(len(number), np.int32)
-    rarity[np.argsort(frequency, kind="stable")] = np.arange(len(number), dtype=np.int32)
-    table = csr_array(
-        (np.ones(len(columns), np.int32), rarity[by_first_seen], np.array(row_ends)),
-        (len(texts), len(number)),
-    )
+    rarity[rarest_first] = np.arange(len(number), dtype=np.int32)
+    ones = np.ones(len(numbers), np.int32)
+    columns = rarity[by_first_seen]
+    shape = (len(texts), len(number))
+    table = csr_array((ones, columns, np.array(row_ends)), shape)
     table.sort_indices()
     return table
 
@@ -70,10 +75,12 @@ def duplicates(texts: Sequence[str], threshold: float) -> np.ndarray:
     near = [np.empty((0, 2), np.int64)]
     for first, second in candidates(table, sizes, threshold):
         for start in range(0, len(first), CHECKED):
-            a, b = first[start : start + CHECKED], second[start : start + CHECKED]
-            shared = table[a].multiply(table[b]).sum(axis=1)
-            alike = shared >= threshold * (sizes[a] + sizes[b] - shared)
-            near.append(np.stack([a[alike], b[alike]], 1))
+            one = first[start : start + CHECKED]
+            other = second[start : start + CHECKED]
+            shared = table[one].multiply(table[other]).sum(axis=1)
+            in_either = sizes[one] + sizes[other] - shared
+            alike = shared >= threshold * in_either
+            near.append(np.stack([one[alike], other[alike]], 1))
     return np.concatenate(near)
 
 
@@ -83,12 +90,17 @@ def candidates(
     """Blocks of (first, second) rows, the first before the second, that may be near-duplicates."""
     prefixes = rarest(table, sizes, threshold)
     texts_of = prefixes.T.tocsr()  # [trigrams, texts]
-    meetings = prefixes @ np.diff(texts_of.indptr)  # of each text, itself counted
-    blocks = (np.cumsum(meetings) - meetings) // BLOCK
+    frequency = np.diff(texts_of.indptr)
+    meetings = prefixes @ frequency  # of each text, itself counted
+    meetings_before = np.cumsum(meetings) - meetings
+    blocks = meetings_before // BLOCK
     starts = np.flatnonzero(np.diff(blocks, prepend=-1))
-    for start, end in zip(starts, [*starts[1:], len(sizes)], strict=True):
+    ends = [*starts[1:], len(sizes)]
+    for start, end in zip(starts, ends, strict=True):
         met = (prefixes[start:end] @ texts_of).tocoo()
-        first, second = met.coords[0].astype(np.int64) + start, met.coords[1].astype(np.int64)
+        rows_of_block, columns = met.coords
+        first = rows_of_block.astype(np.int64) + start
+        second = columns.astype(np.int64)
         smaller = np.minimum(sizes[first], sizes[second])
         larger = np.maximum(sizes[first], sizes[second])
         possible = (first < second) & (smaller >= threshold * larger)
@@ -124,15 +136,19 @@ def together(
     first_with_article: dict[str, int] = {}
     links = []
     for number, (text, own_articles) in enumerate(zip(texts, articles, strict=True)):
-        links.append((first_with_text.setdefault(text, number), number))
+        twin = first_with_text.setdefault(text, number)
+        links.append((twin, number))
         for article in sorted(own_articles):
-            links.append((first_with_article.setdefault(article, number), number))
+            neighbour = first_with_article.setdefault(article, number)
+            links.append((neighbour, number))
 
     distinct = np.array(list(first_with_text.values()), np.int64)
     alike = distinct[duplicates(list(first_with_text), threshold)]
-    edges = np.concatenate([alike, np.array(links, np.int64).reshape(-1, 2)])
+    equal = np.array(links, np.int64).reshape(-1, 2)  # two columns, also where there are no texts
+    edges = np.concatenate([alike, equal])
     graph = coo_array((np.ones(len(edges)), edges.T), (len(texts), len(texts)))
-    return connected_components(graph, directed=False)[1]
+    _, cluster_of = connected_components(graph, directed=False)
+    return cluster_of
 
 
 def assign(clusters: np.ndarray, before: Sequence[int], random: np.random.Generator) -> np.ndarray:
@@ -144,12 +160,14 @@ def assign(clusters: np.ndarray, before: Sequence[int], random: np.random.Genera
     """
     sizes = Counter(clusters.tolist())
     shuffled = random.permutation(sorted(sizes)).tolist()
+    largest_first = sorted(shuffled, key=lambda cluster: -sizes[cluster])
+    folds = range(len(before))
     filled = [0] * len(before)
     fold_of = {}
-    for cluster in sorted(shuffled, key=lambda number: -sizes[number]):
-        fold = min(range(len(before)), key=lambda fold: (filled[fold], before[fold], fold))
-        fold_of[cluster] = fold
-        filled[fold] += sizes[cluster]
+    for cluster in largest_first:
+        emptiest = min(folds, key=lambda fold: (filled[fold], before[fold], fold))
+        fold_of[cluster] = emptiest
+        filled[emptiest] += sizes[cluster]
     return np.array([fold_of[cluster] for cluster in clusters.tolist()], int)
 
 
@@ -162,13 +180,17 @@ def make_folds(
 ) -> dict[Key, int]:
     """Each language is divided on its own, so that every fold has its share of each."""
     folds: dict[Key, int] = {}
-    for language in dict.fromkeys(la for la, _ in queries):
-        keys = [key for key in queries if key[0] == language]
+    of_language: dict[str, list[Key]] = {}
+    for key in queries:
+        of_language.setdefault(key[0], []).append(key)
+    for language, keys in of_language.items():
         texts = [queries[key] for key in keys]
-        clusters = together(texts, [articles.get(key, ()) for key in keys], threshold)
+        own_articles = [articles.get(key, ()) for key in keys]
+        clusters = together(texts, own_articles, threshold)
         filled = Counter(folds.values())
         before = [filled[fold] for fold in range(count)]
-        chosen = assign(clusters, before, generator(seed, 0, "folds", language))
+        random = generator(seed, 0, "folds", language)
+        chosen = assign(clusters, before, random)
         folds |= zip(keys, chosen.tolist(), strict=True)
     return folds
 
@@ -186,12 +208,8 @@ def read_folds(path: Path, keys: Iterable[Key]) -> dict[Key, int]:
     for number, line in enumerate(text_lines(path), 1):
         columns = line.split("\t")
         if len(columns) != 3 or not columns[2].isdigit():
-            raise at_line(
-                path,
-                number,
-                repr(line),
-                "language, query id and fold (a whole number), separated by tabs",
-            )
+            expected = "language, query id and fold (a whole number), separated by tabs"
+            raise at_line(path, number, repr(line), expected)
         key = (columns[0], columns[1])
         if key in folds:
             raise at_line(path, number, f"query {'/'.join(key)} a second time", "one fold a query")

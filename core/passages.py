@@ -46,15 +46,16 @@ class Passages:
 
     def rows(self, docids: Sequence[str], strict: bool = True) -> np.ndarray:
         """Rows of ``docids``; an unknown one is an InputError, or -1 where not strict."""
-        keys = np.array([docid.encode("utf-8") for docid in docids], dtype=np.bytes_)
-        if not len(keys):
+        if not len(docids):
             return np.zeros(0, np.int64)
+        keys = np.array([docid.encode("utf-8") for docid in docids], dtype=np.bytes_)
         places = np.searchsorted(self.docids, keys, sorter=self.order)
-        places = np.minimum(places, len(self) - 1)
-        rows = np.asarray(self.order[places])
-        rows = np.where(self.docids[rows] == keys, rows, -1)
-        if strict and (rows < 0).any():
-            unknown = docids[int(np.argmax(rows < 0))]
+        places = np.minimum(places, len(self) - 1)  # a docid after the last one has none
+        nearest = np.asarray(self.order[places])
+        rows = np.where(self.docids[nearest] == keys, nearest, -1)
+        is_unknown = rows < 0
+        if strict and is_unknown.any():
+            unknown = docids[int(np.argmax(is_unknown))]
             raise InputError(
                 f"{self.folder}: no passage {unknown}; the docid is of another collection"
             )
@@ -62,13 +63,15 @@ class Passages:
 
     def document(self, row: int) -> Document:
         """The passage of a row."""
-        content = bytes(self.texts[self.offsets[row] : self.offsets[row + 1]])
+        start, end = self.offsets[row], self.offsets[row + 1]
+        content = bytes(self.texts[start:end])
         title, text = content.decode("utf-8").split("\0", 1)
         return Document(self.docid(row), title, text)
 
     def text(self, docid: str) -> str:
         """Title and text of a docid. Raises InputError for an unknown one."""
-        return document_text(self.document(int(self.rows([docid])[0])))
+        row = int(self.rows([docid])[0])
+        return document_text(self.document(row))
 
     def documents(self) -> Iterator[Document]:
         """All passages in the corpus's order."""
@@ -81,20 +84,19 @@ def build_passages(documents: Iterable[Document], folder: Path) -> int:
     Memory: 32 bytes and a docid a passage. Raises InputError for a docid given twice, and for a
     corpus without passages.
     """
-    offsets, lengths, width = array("q", [0]), array("i"), 1
-    with (folder / "texts.bin").open("wb") as texts, (folder / "docids.bin").open("wb") as names:
+    offsets = array("q", [0])
+    lengths = array("i")  # of the docids, in bytes
+    docids_file = folder / "docids.bin"
+    with (folder / "texts.bin").open("wb") as texts, docids_file.open("wb") as names:
         for document in progress(documents, what="passages", unit="passage"):
-            title = document.title.replace("\0", " ")
-            offsets.append(offsets[-1] + texts.write(f"{title}\0{document.text}".encode()))
+            title = document.title.replace("\0", " ")  # a zero byte ends it
+            size = texts.write(f"{title}\0{document.text}".encode())
+            offsets.append(offsets[-1] + size)
             lengths.append(names.write(document.docid.encode()))
-            width = max(width, lengths[-1])
     if not lengths:
         raise InputError(f"{folder.name}: the corpus holds no passage")
-    docids = np.empty(len(lengths), f"S{width}")
-    with (folder / "docids.bin").open("rb") as names:
-        for row, length in enumerate(lengths):
-            docids[row] = names.read(length)
-    (folder / "docids.bin").unlink()
+    docids = read_docids(docids_file, lengths)
+    docids_file.unlink()
     order = np.argsort(docids, kind="stable")
     refuse_doubles(docids, order, folder.name)
     np.save(folder / "docids.npy", docids)
@@ -104,9 +106,20 @@ def build_passages(documents: Iterable[Document], folder: Path) -> int:
     return len(lengths)
 
 
+def read_docids(path: Path, lengths: Sequence[int]) -> np.ndarray:
+    """Docids that lie in a file one after another, padded to the longest; ``lengths`` in bytes."""
+    width = max(1, max(lengths))
+    docids = np.empty(len(lengths), f"S{width}")
+    with path.open("rb") as names:
+        for row, length in enumerate(lengths):
+            docids[row] = names.read(length)
+    return docids
+
+
 def refuse_doubles(docids: np.ndarray, order: np.ndarray, name: str) -> None:
     """Raises InputError for docids that stand twice; ``order`` sorts them."""
-    doubles = np.flatnonzero(docids[order[1:]] == docids[order[:-1]])
+    is_double = docids[order[1:]] == docids[order[:-1]]
+    doubles = np.flatnonzero(is_double)
     if len(doubles):
         first = [docids[order[place]].decode() for place in doubles[:5]]
         raise InputError(

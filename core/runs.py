@@ -11,7 +11,8 @@ from core.records import Run, ScoredDocument
 
 def ranked(scores: Mapping[str, float]) -> list[ScoredDocument]:
     """Score descending, ties by docid descending, as trec_eval breaks them."""
-    by_score = sorted(((score, docid) for docid, score in scores.items()), reverse=True)
+    with_score_first = [(score, docid) for docid, score in scores.items()]
+    by_score = sorted(with_score_first, reverse=True)
     return [ScoredDocument(docid, score) for score, docid in by_score]
 
 
@@ -45,12 +46,8 @@ def read_run(path: Path) -> Run:
         qid, docid, score = parse_line(path, number, line)
         scores = run.setdefault(qid, {})
         if docid in scores:
-            raise at_line(
-                path,
-                number,
-                f"passage {docid} a second time for query {qid}",
-                "each passage once a query",
-            )
+            twice = f"passage {docid} a second time for query {qid}"
+            raise at_line(path, number, twice, "each passage once a query")
         scores[docid] = score
     if not run:
         raise InputError(
@@ -63,9 +60,8 @@ def parse_line(path: Path, number: int, line: str) -> tuple[str, str, float]:
     """(query id, docid, score) of a run's line."""
     columns = line.split()
     if len(columns) != 6:
-        raise at_line(
-            path, number, f"{len(columns)} columns", "6: query-id Q0 docid rank score tag"
-        )
+        expected = "6: query-id Q0 docid rank score tag"
+        raise at_line(path, number, f"{len(columns)} columns", expected)
     qid, _, docid, _, score, _ = columns
     return qid, docid, finite(path, number, score)
 
@@ -81,16 +77,18 @@ class StoredRun(Mapping[str, dict[str, float]]):
     def __init__(self, path: Path):
         self.path = Path(path)
         self.places: dict[str, tuple[int, int, int]] = {}  # offset, bytes, number of the first line
-        start, first_line, own = 0, 1, b""
-        number, end = 0, 0
+        # The lines of the query being read: they begin at ``start``, and ``end`` is behind them.
+        qid = b""
+        start = end = 0
+        first_line = 1
         with self.path.open("rb") as file:
             for number, line in enumerate(file, 1):
-                name = line[: line.find(b" ")]
-                if name != own:
-                    self.add(own, start, end, first_line)
-                    start, first_line, own = end, number, name
+                qid_of_line = line[: line.find(b" ")]
+                if qid_of_line != qid:
+                    self.add(qid, start, end, first_line)
+                    qid, start, first_line = qid_of_line, end, number
                 end += len(line)
-        self.add(own, start, end, first_line)
+        self.add(qid, start, end, first_line)
 
     def add(self, name: bytes, start: int, end: int, line: int) -> None:
         """Notes where the lines of a query are."""
@@ -171,9 +169,5 @@ def text_lines(path: Path) -> Iterator[str]:
             try:
                 yield raw.decode("utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
-                raise at_line(
-                    path,
-                    number,
-                    f"byte 0x{raw[error.start]:02x} at column {error.start + 1}",
-                    "UTF-8 text",
-                ) from None
+                byte = f"byte 0x{raw[error.start]:02x} at column {error.start + 1}"
+                raise at_line(path, number, byte, "UTF-8 text") from None
