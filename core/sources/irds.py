@@ -89,8 +89,8 @@ def write_known(out: Path, known: str, only: list[str]) -> None:
     if unknown:
         raise InputError(f"{known} has no {', '.join(unknown)}; it has {', '.join(languages)}")
     for language in only or languages:
-        ids = {split: name.format(language) for split, name in names.items()}
-        print(write(out, language, ids), flush=True)
+        own_names = {split: name.format(language) for split, name in names.items()}
+        print(write(out, language, own_names), flush=True)
 
 
 def main() -> None:
@@ -108,7 +108,10 @@ def main() -> None:
     if options.known:
         write_known(options.out, options.known, options.languages)
         return
-    names = dict(text.partition("=")[::2] for text in options.splits)
+    names: dict[str, str] = {}
+    for argument in options.splits:
+        split, _, name = argument.partition("=")
+        names[split] = name
     if not options.language or not names or not all(names.values()):
         raise InputError(
             "expected OUT LANGUAGE SPLIT=ID …, for example en dev=msmarco-passage/dev/small, "

@@ -33,7 +33,8 @@ def resplit(source: Collection, out: Path, counts: dict[str, int], seed: int) ->
             continue
         out.mkdir(parents=True, exist_ok=True)
         with finished_folder(out / language) as part:
-            lines.append(f"{language}: {write_language(source, language, part, counts, seed)}")
+            contents = write_language(source, language, part, counts, seed)
+        lines.append(f"{language}: {contents}")
     return lines
 
 
@@ -58,7 +59,8 @@ def keep(source: Collection, language: str, wanted: list[str], part: Path) -> st
         (part / kind).mkdir(exist_ok=True)
         for split in wanted:
             if (language, split) in files:
-                shutil.copy(files[language, split], part / kind / f"{kind}.{language}-{split}.tsv")
+                copy = part / kind / f"{kind}.{language}-{split}.tsv"
+                shutil.copy(files[language, split], copy)
     return ", ".join(split for split in wanted if source.has(language, split))
 
 
@@ -71,17 +73,24 @@ def splits(
     """
     qrels = source.judgments(language, "train")
     judged = [query for query in source.queries(language, "train") if query.qid in qrels]
-    if sum(counts.values()) >= len(judged):
+    moved = sum(counts.values())
+    if moved >= len(judged):
         raise InputError(
             f"{source.root}: {language} has {len(judged)} judged training queries, "
-            f"{sum(counts.values())} are to be moved and some must stay"
+            f"{moved} are to be moved and some must stay"
         )
-    waiting = generator(seed, 0, "resplit", language).permutation(len(judged)).tolist()
-    parts: dict[str, tuple[list[Query], Qrels]] = {}
+    random = generator(seed, 0, "resplit", language)
+    waiting = random.permutation(len(judged)).tolist()
+    rows_of: dict[str, list[int]] = {}
     for split, count in counts.items():
-        parts[split] = ([judged[row] for row in sorted(waiting[:count])], qrels)
+        rows_of[split] = waiting[:count]
         waiting = waiting[count:]
-    parts["train"] = ([judged[row] for row in sorted(waiting)], qrels)
+    rows_of["train"] = waiting
+
+    parts: dict[str, tuple[list[Query], Qrels]] = {}
+    for split, rows in rows_of.items():
+        queries = [judged[row] for row in sorted(rows)]
+        parts[split] = (queries, qrels)
     return parts
 
 

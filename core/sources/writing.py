@@ -63,7 +63,8 @@ def write_corpus(path: Path, documents: Iterable[Document], language: str) -> in
         gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0, compresslevel=5) as file,
     ):
         for document in progress(documents, what=f"corpus {language}", unit="passage"):
-            file.write((json.dumps(document._asdict(), ensure_ascii=False) + "\n").encode())
+            line = json.dumps(document._asdict(), ensure_ascii=False)
+            file.write(f"{line}\n".encode())
             count += 1
     return count
 
@@ -76,25 +77,33 @@ def write_split(folder: Path, language: str, split: str, queries: list[Query], q
     for kind in ("topics", "qrels"):
         (folder / kind).mkdir(exist_ok=True)
     check_split(f"{language}-{split}", queries, qrels)
-    topics = folder / "topics" / f"topics.{language}-{split}.tsv"
-    with topics.open("w", encoding="utf-8", newline="\n") as file:
+    topics_file = folder / "topics" / f"topics.{language}-{split}.tsv"
+    with topics_file.open("w", encoding="utf-8", newline="\n") as file:
         for query in queries:
-            file.write(f"{query.qid}\t{' '.join(query.text.split())}\n")
+            on_one_line = " ".join(query.text.split())
+            file.write(f"{query.qid}\t{on_one_line}\n")
+
     known = {query.qid for query in queries}
     judged = {qid: gains for qid, gains in qrels.items() if qid in known}
     if judged:
-        judgments = folder / "qrels" / f"qrels.{language}-{split}.tsv"
-        with judgments.open("w", encoding="utf-8", newline="\n") as file:
-            for qid, gains in judged.items():
-                for docid, gain in gains.items():
-                    file.write(f"{qid} Q0 {docid} {gain}\n")
-    return f"{split} {len(queries)} queries, {sum(map(len, judged.values()))} judgments"
+        write_qrels(folder / "qrels" / f"qrels.{language}-{split}.tsv", judged)
+    judgments = sum(map(len, judged.values()))
+    return f"{split} {len(queries)} queries, {judgments} judgments"
+
+
+def write_qrels(path: Path, qrels: Qrels) -> None:
+    """TREC's four columns, a judgment a line."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for qid, gains in qrels.items():
+            for docid, gain in gains.items():
+                file.write(f"{qid} Q0 {docid} {gain}\n")
 
 
 def check_split(name: str, queries: list[Query], qrels: Qrels) -> None:
     """Raises InputError for queries that topics cannot hold and judgments of other queries."""
     for query in queries:
-        if not query.text.strip() or not query.qid or len(query.qid.split()) != 1:
+        is_one_word = len(query.qid.split()) == 1
+        if not query.text.strip() or not is_one_word:
             raise InputError(
                 f"{name}: query {query.qid!r} with the text {query.text!r}, "
                 "expected an id without white space and some text"
