@@ -32,7 +32,7 @@ def culprit(model: "nn.Module", inputs: dict[str, Any]) -> str:
 
     with contextlib.ExitStack() as hooks, torch.no_grad():
         for name, module in model.named_modules():
-            is_leaf = not any(True for _ in module.children())
+            is_leaf = not list(module.children())
             if is_leaf:
                 handle = module.register_forward_hook(look(name.removeprefix("module.")))
                 hooks.callback(handle.remove)

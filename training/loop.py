@@ -4,6 +4,7 @@ What is trained, on what and by which losses is the learner's; DeepSpeed takes t
 number of processes.
 """
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,11 @@ class Loop:
         self.checkpoints = Checkpoints(folder)
         self.state: dict[str, Any] = {
             "step": 0,
-            "best": -1.0,
+            "best": -1.0,  # the metric at best_step; -1: it was not measured
             "best_step": 0,
             "world": distributed.world_size(),
             "per_step": learner.per_step,
-            "history": [],
+            "history": [],  # (step, metric)
         }
         stopped = self.checkpoints.stopped(learner.per_step, other_world, other_world_setting)
         if stopped and stopped["world"] != distributed.world_size():
@@ -73,20 +74,21 @@ class Loop:
 
     def made_engine(self) -> Any:
         """DeepSpeed around the learner's model and torch's AdamW."""
-        s = self.settings
+        settings = self.settings
         config = deep.settings(
-            s.deepspeed,
-            s.batch_size // distributed.world_size(),
-            s.accumulation,
-            s.clip,
-            self.number_format,
+            settings.deepspeed,
+            batch_size=settings.batch_size // distributed.world_size(),
+            accumulation=settings.accumulation,
+            clip=settings.clip,
+            number_format=self.number_format,
         )
         optimizer = torch.optim.AdamW(self.learner.parameter_groups())
         return deep.make(self.learner.model, optimizer, config)
 
     def go_on(self, stopped: dict) -> None:
         """Takes up a training where its progress note says that it was."""
-        step, world = stopped["step"], distributed.world_size()
+        step = stopped["step"]
+        world = distributed.world_size()
         if stopped["world"] == world:
             self.checkpoints.load_state(self.engine, step)
         self.learner.restore(self.checkpoints.learner_state(step))
@@ -101,7 +103,8 @@ class Loop:
             return self.checkpoints.outcome()
         if "base" not in self.state:
             self.measure_base()
-        begun, start = self.state["step"], time.monotonic()
+        begun = self.state["step"]
+        start = time.monotonic()
         self.take_steps(begun)
         self.say_speed(self.settings.steps - begun, time.monotonic() - start)
         outcome = {
@@ -123,23 +126,20 @@ class Loop:
 
     def take_steps(self, begun: int) -> None:
         """All steps from ``begun`` on; the batches of the next are made meanwhile."""
-        learner, steps = self.learner, self.settings.steps
+        learner = self.learner
+        steps = self.settings.steps
         bar = progress(None, steps * learner.per_step, f"train {learner.name}", learner.unit)
-        ahead = Ahead(learner.batches)
         writer = log.log(self.folder, begun, self.settings.tensorboard)
-        with bar, writer as note:
+        with bar, writer as note, contextlib.closing(Ahead(learner.batches)) as ahead:
             bar.update(begun * learner.per_step)
-            try:
-                for step in range(begun, steps):
-                    entry: dict[str, Any] = {"step": step + 1, **self.step(step, ahead)}
-                    if (step + 1) % self.settings.evaluate_every == 0 or step + 1 == steps:
-                        entry[learner.metric] = self.evaluate(step + 1)
-                    note(entry)
-                    shown = {k: v for k, v in entry.items() if k not in ("step", "lr")}
-                    bar.set_postfix({k: f"{v:.3f}" for k, v in shown.items() if v is not None})
-                    bar.update(learner.per_step)
-            finally:
-                ahead.close()
+            for step in range(begun, steps):
+                taken = step + 1
+                entry: dict[str, Any] = {"step": taken, **self.step(step, ahead)}
+                if taken % self.settings.evaluate_every == 0 or taken == steps:
+                    entry[learner.metric] = self.evaluate(taken)
+                note(entry)
+                bar.set_postfix(shown(entry))
+                bar.update(learner.per_step)
 
     def step(self, step: int, ahead: Ahead | None = None) -> dict[str, float]:
         """One optimizer step; the losses are means over its micro-batches on all processes."""
@@ -150,8 +150,9 @@ class Loop:
         set_rates(self.engine.optimizer.param_groups, factor)
         learner.begin(step)
         batches = ahead.take(step) if ahead else learner.batches(step)
-        if ahead and step + 1 < self.settings.steps and not learner.waits(step + 1):
-            ahead.start(step + 1)
+        following = step + 1
+        if ahead and following < self.settings.steps and not learner.waits(following):
+            ahead.start(following)
         try:
             losses = [learner.learn(self.engine, batch, step) for batch in batches]
         except RuntimeError as error:
@@ -161,10 +162,9 @@ class Loop:
                 f"{learner.name}: memory ran out at step {step + 1}, {learner.too_large(batches)}"
             ) from None
         self.engine.step()
-        names = list(losses[0])
-        own = [sum(loss[name] for loss in losses) / len(losses) for name in names]
-        of_all = dict(zip(names, distributed.average(own), strict=True))
-        return {**of_all, "lr": factor * self.settings.learning_rate}
+        entry = mean_losses(losses)
+        entry["lr"] = factor * self.settings.learning_rate
+        return entry
 
     def evaluate(self, step: int) -> float | None:
         """The metric; the best weights so far are kept, and a state to go on from is written."""
@@ -173,7 +173,8 @@ class Loop:
         value = measured.value if measured else None
         first = self.state["best_step"] == 0  # the metric may be of any size
         if value is None or first or value > self.state["best"]:
-            self.state |= {"best": -1.0 if value is None else value, "best_step": step}
+            self.state["best"] = -1.0 if value is None else value
+            self.state["best_step"] = step
             self.checkpoints.save_best(step, self.engine.module, self.learner.save)
         self.state["history"].append([step, value])
         self.state["step"] = step
@@ -193,3 +194,22 @@ class Loop:
             f"  {learner.name}: {steps} steps in {seconds:.0f} s, "
             f"{rate:.1f} {learner.unit}s/s with its dev scores"
         )
+
+
+def mean_losses(losses: list[dict[str, float]]) -> dict[str, float]:
+    """Each loss, a mean over this process's micro-batches and then over processes."""
+    names = list(losses[0])
+    own = []
+    for name in names:
+        total = sum(of_batch[name] for of_batch in losses)
+        own.append(total / len(losses))
+    return dict(zip(names, distributed.average(own), strict=True))
+
+
+def shown(entry: dict[str, Any]) -> dict[str, str]:
+    """What of a step's entry in the log stands beside the bar."""
+    texts = {}
+    for name, value in entry.items():
+        if name not in ("step", "lr") and value is not None:
+            texts[name] = f"{value:.3f}"
+    return texts

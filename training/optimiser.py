@@ -35,15 +35,17 @@ def parameter_groups(
         if parameter.requires_grad:
             decayed = parameter.ndim > 1
             members.setdefault((part_of(name), decayed), []).append(parameter)
-    return [
-        {
-            "params": chosen,
-            "lr": rates[part],
-            "peak": rates[part],
-            "weight_decay": weight_decay if decayed else 0.0,
-        }
-        for (part, decayed), chosen in members.items()
-    ]
+    groups = []
+    for (part, decayed), chosen in members.items():
+        groups.append(
+            {
+                "params": chosen,
+                "lr": rates[part],
+                "peak": rates[part],
+                "weight_decay": weight_decay if decayed else 0.0,
+            }
+        )
+    return groups
 
 
 def set_rates(groups: Iterable[dict], factor: float) -> None:

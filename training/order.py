@@ -23,7 +23,8 @@ class Order:
     """
 
     def __init__(self, count: int, per_step: int, seed: int):
-        self.per_step, self.seed = per_step, seed
+        self.per_step = per_step
+        self.seed = seed
         self.steps_per_epoch = count // per_step
         self._epoch: int | None = None
         self._order: numpy.ndarray | None = None
@@ -34,11 +35,12 @@ class Order:
 
     def of_step(self, step: int, count: int) -> "numpy.ndarray":
         """The numbers, below ``count``, that a step takes: int64 [per_step], of all processes."""
-        epoch, at = divmod(step, self.steps_per_epoch)
+        epoch, step_of_epoch = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch or self._order is None:
             self._order = generator(self.seed, epoch, "order").permutation(count)
             self._epoch = epoch
-        return self._order[at * self.per_step : (at + 1) * self.per_step]
+        start = step_of_epoch * self.per_step
+        return self._order[start : start + self.per_step]
 
 
 def share(numbers: "numpy.ndarray", rank: int, world: int) -> "numpy.ndarray":
@@ -56,15 +58,17 @@ def per_process(name: str, batch_size: int, size: int, world: int) -> int:
     things = batch_size // size
     if things and things % world == 0:
         return things // world
-    unit = size * world
-    below, above = batch_size // unit * unit, (batch_size // unit + 1) * unit
-    would_do = f"{below} or {above}" if below else str(above)
-    processes = [str(count) for count in range(1, max(things, 1) + 1) if things % count == 0]
+    one_each = size * world
+    below = batch_size // one_each * one_each
+    above = below + one_each
+    sizes = f"{below} or {above}" if below else str(above)
+    counts = [str(count) for count in range(1, max(things, 1) + 1) if things % count == 0]
+    noun = "process" if counts[-1] == "1" else "processes"
     whole = f", in groups of {size}," if size > 1 else ""
     raise InputError(
         f"{name}: batch_size {batch_size} counts the pairs of all processes{whole} and cannot be "
-        f"divided evenly among {world}; set batch_size to {would_do}, or start "
-        f"{' or '.join(processes[-4:])} process{'es' if processes[-1] != '1' else ''}"
+        f"divided evenly among {world}; set batch_size to {sizes}, or start "
+        f"{' or '.join(counts[-4:])} {noun}"
     )
 
 
