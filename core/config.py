@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from core.errors import InputError, exit_with_message
 from core.fusion import PRESETS
 from core.parts import Part
-from core.settings import Config
+from core.settings import Config, Ranker, Splits
 
 P = TypeVar("P", bound=Part)
 
@@ -58,7 +58,11 @@ def resolvers_without(*kinds: str) -> dict[str, list[tuple[str, re.Pattern]]]:
     """PyYAML's rules for what a bare word is, by its first letter, less those of some kinds."""
     kept: dict[str, list[tuple[str, re.Pattern]]] = {}
     for first_letter, rules in yaml.SafeLoader.yaml_implicit_resolvers.items():
-        kept[first_letter] = [rule for rule in rules if rule[0].rsplit(":", 1)[1] not in kinds]
+        kept[first_letter] = []
+        for tag, pattern in rules:
+            kind = tag.rsplit(":", 1)[1]
+            if kind not in kinds:
+                kept[first_letter].append((tag, pattern))
     return kept
 
 
@@ -95,7 +99,8 @@ def layers_of(path: Path, seen: tuple[Path, ...] = ()) -> list[Layer]:
     there, is no mapping, or extends itself.
     """
     if not path.is_file():
-        near = nearest(path.name, (file.name for file in path.parent.glob("*.yaml")))
+        beside = [file.name for file in path.parent.glob("*.yaml")]
+        near = nearest(path.name, beside)
         hint = f"; did you mean {path.parent / near}?" if near else ""
         raise InputError(f"{path}: no such configuration{hint}")
     if path.resolve() in seen:
@@ -103,9 +108,11 @@ def layers_of(path: Path, seen: tuple[Path, ...] = ()) -> list[Layer]:
     values = parse_yaml(path.read_text("utf-8"), str(path)) or {}
     if not isinstance(values, dict):
         raise InputError(f"{path}: found {type(values).__name__}, expected keys and values")
+    layers: list[Layer] = []
     parent = values.pop("extends", None)
-    below = layers_of(path.parent / parent, (*seen, path.resolve())) if parent else []
-    return [*below, (str(path), values)]
+    if parent:
+        layers += layers_of(path.parent / parent, (*seen, path.resolve()))
+    return [*layers, (str(path), values)]
 
 
 def argument_layer(argument: str) -> Layer:
@@ -129,12 +136,14 @@ def merged(below: Any, above: Any) -> Any:
     return whole
 
 
-def merged_layers(part: type[Part], layers: Iterable[Layer]) -> dict:
+def merged_layers(part: type[Part], layers: Sequence[Layer]) -> dict:
     """One mapping of layers for ``part``, later ones over earlier ones.
 
     ``NAME: null`` in a dictionary of names takes the name away. Raises InputError where there is
     no such name.
     """
+    if part is Config:
+        layers = limit_by_split(layers)
     whole: dict = {}
     for where, layer in layers:
         whole = put_over(whole, layer, annotation=part, where=where, path=())
@@ -160,6 +169,28 @@ def put_over(below: Any, above: Any, annotation: Any, where: str, path: tuple[st
             earlier = default_of(annotation, key)
         whole[key] = put_over(earlier, value, type_within(annotation, key), where, place)
     return whole
+
+
+def limit_by_split(layers: Sequence[Layer]) -> list[Layer]:
+    """The layers, with a ``limit`` of every split spread over them where a later layer names some.
+
+    So ``limit.dev=3`` over ``limit: 10`` leaves the other splits at 10, not without a limit.
+    """
+    names = Splits().model_dump()
+    for _, layer in layers:
+        if isinstance(layer.get("splits"), dict):
+            names |= layer["splits"]
+    splits = [str(name) for name in names.values()]
+    spread: list[Layer] = []
+    is_named_above = False
+    for where, layer in reversed(layers):
+        limit = layer.get("limit")
+        if isinstance(limit, dict):
+            is_named_above = True
+        elif limit is not None and is_named_above:
+            layer = {**layer, "limit": dict.fromkeys(splits, limit)}
+        spread.insert(0, (where, layer))
+    return spread
 
 
 def take_away(whole: dict, key: Any, where: str, path: tuple[str, ...]) -> None:
@@ -384,8 +415,8 @@ def until_round(config: Config, round_: int | None, path: str | Path) -> Config:
     if round_ is None or round_ >= last_round(config):
         return config
     ranking = config.ranking
-    chain = {name: one for name, one in ranking.chain.items() if one.round <= round_}
-    rankers = {name: one for name, one in ranking.rankers.items() if one.round <= round_}
+    chain = of_rounds(ranking.chain, round_)
+    rankers = of_rounds(ranking.rankers, round_)
     if not rankers:
         first = min(ranker.round for ranker in ranking.rankers.values())
         raise InputError(
@@ -394,6 +425,11 @@ def until_round(config: Config, round_: int | None, path: str | Path) -> Config:
         )
     left = ranking.model_copy(update={"chain": chain, "rankers": rankers})
     return config.model_copy(update={"round": round_, "ranking": left})
+
+
+def of_rounds(trainings: Mapping[str, Ranker], last: int) -> dict[str, Ranker]:
+    """Those that are of no later round."""
+    return {name: training for name, training in trainings.items() if training.round <= last}
 
 
 def data_config(path: str, config: Config) -> Config:
@@ -406,8 +442,11 @@ def with_data(config: Config) -> list[Config]:
 
     Each needs its retrieval and its groups.
     """
-    paths = [training.data for training in config.ranking.trainings.values() if training.data]
-    return [*(data_config(path, config) for path in dict.fromkeys(paths)), config]
+    configs: dict[str, Config] = {}
+    for training in config.ranking.trainings.values():
+        if training.data and training.data not in configs:
+            configs[training.data] = data_config(training.data, config)
+    return [*configs.values(), config]
 
 
 # ---- Command lines
@@ -430,8 +469,10 @@ def from_arguments(
     others: list[str] = []
     behind_option = False
     for word in sys.argv[1:]:
-        is_setting = SETTING.match(word) and not behind_option
-        (settings if is_setting else others).append(word)
+        if SETTING.match(word) and not behind_option:
+            settings.append(word)
+        else:
+            others.append(word)
         behind_option = word.startswith("--")
     options = parser.parse_intermixed_args(others)
     return load_config(options.config, [*options.settings, *settings]), options

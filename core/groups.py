@@ -47,10 +47,19 @@ def as_table(pairs: Iterable[TrainingPair]) -> "pyarrow.Table":
     """The pairs as Arrow columns."""
     import pyarrow
 
-    pairs = list(pairs)
-    schema = pyarrow.schema([(name, getattr(pyarrow, kind)()) for name, kind in COLUMNS.items()])
-    columns = {name: [pair[i] for pair in pairs] for i, name in enumerate(COLUMNS)}
+    schema = pyarrow.schema([(name, plain_type(name)) for name in COLUMNS])
+    columns: dict[str, list] = {name: [] for name in COLUMNS}
+    for pair in pairs:
+        for column, value in zip(columns.values(), pair, strict=True):
+            column.append(value)
     return pyarrow.table(columns, schema=schema)
+
+
+def plain_type(column: str) -> "pyarrow.DataType":
+    """Arrow's type of a column, without a dictionary."""
+    import pyarrow
+
+    return getattr(pyarrow, COLUMNS[column])()
 
 
 def read_groups(path: Path) -> list[TrainingPair]:
@@ -97,10 +106,12 @@ def check_labels(path: Path, table: "pyarrow.Table") -> None:
     import numpy as np
 
     labels = table.column("label").to_numpy()
-    wrong = np.flatnonzero(~((labels >= 0) & (labels <= 1)))
+    is_right = (labels >= 0) & (labels <= 1)  # not so NaN
+    wrong = np.flatnonzero(~is_right)
     if len(wrong):
         number = int(wrong[0])
-        label, origin = (table.column(name)[number].as_py() for name in ("label", "origin"))
+        label = table.column("label")[number].as_py()
+        origin = table.column("origin")[number].as_py()
         raise InputError(
             f"{path}, row {number}: label {label} ({origin}), expected a number in [0, 1]"
         )
@@ -148,12 +159,12 @@ def encoded_batches(draws: Sequence["pyarrow.Table"]) -> list["pyarrow.RecordBat
     """One record batch a table, string columns as codes into common dictionaries."""
     import pyarrow
 
-    kinds: list[tuple[str, Any]] = []
-    for name, kind in COLUMNS.items():
-        plain = getattr(pyarrow, kind)()
-        encoded = name in ENCODED
-        kinds.append((name, pyarrow.dictionary(pyarrow.int32(), plain) if encoded else plain))
-    schema = pyarrow.schema(kinds)
+    kinds: dict[str, pyarrow.DataType] = {}
+    for name in COLUMNS:
+        kinds[name] = plain_type(name)
+        if name in ENCODED:
+            kinds[name] = pyarrow.dictionary(pyarrow.int32(), kinds[name])
+    schema = pyarrow.schema(list(kinds.items()))
     whole = []
     for table in draws:
         if "passage_language" not in table.column_names:
@@ -182,4 +193,5 @@ def open_mapped(path: Path) -> list[PairTable]:
     import pyarrow
 
     reader = pyarrow.ipc.open_file(pyarrow.memory_map(str(path)))
-    return [PairTable(reader.get_batch(i)) for i in range(reader.num_record_batches)]
+    batches = range(reader.num_record_batches)
+    return [PairTable(reader.get_batch(number)) for number in batches]

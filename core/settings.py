@@ -313,7 +313,8 @@ class Config(Part):
     seed: Whole = 0
     languages: Names = []  # all of the collection without it
     round: Whole | None = None  # rankers of this round and those before; of all without it
-    # queries a language, of every split or by the split's name: a sample fixed by the seed
+    # queries a language, of every split or by the split's name: a sample fixed by the seed. A split
+    # that is named counts over a number for all in an earlier layer, which the others keep
     limit: Count | dict[str, Count] | None = None
     collection: CollectionPart = CollectionPart()
     splits: Splits = Splits()

@@ -172,6 +172,18 @@ def test_null_takes_a_name_away(names, tmp_path):
     assert list(config.retrieval.bm25.per_language) == ["en"]
 
 
+def test_a_limit_of_one_split_leaves_the_others_theirs(tmp_path):
+    base = tmp_path / "base.yaml"
+    base.write_text("collection: {source: atlas}\nlimit: 10\n")
+    above = tmp_path / "above.yaml"
+    above.write_text("extends: base.yaml\nsplits: {test: testB}\nlimit: {dev: 3}\n")
+    assert load_config(above).limit == {"train": 10, "dev": 3, "testB": 10}
+    assert load_config(base, ["limit.dev=3"]).limit == {"train": 10, "dev": 3, "testA": 10}
+    assert load_config(base, ["limit.dev=3", "limit.train=null"]).limit == {"dev": 3, "testA": 10}
+    assert load_config(above, ["limit=5"]).limit == 5
+    assert load_config(base, ["limit=null", "limit.dev=3"]).limit == {"dev": 3}
+
+
 def test_a_name_may_come_back_as_another(names):
     config = load_config(names, ["ranking.rankers.a=null", "ranking.rankers.a.seed=7"])
     assert (
