@@ -140,11 +140,9 @@ def test_shards_of_a_finished_output_have_nothing_to_do(tmp_path, two_steps):
 
 
 def test_a_long_step_says_for_what_machine_its_time_is(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
-    machine.gpus.cache_clear()
+    monkeypatch.setattr(machine, "described", lambda: "on 3 GPUs and 16 cores")
     plan = Plan("retrieval", tmp_path, {})
     plan.add("long", 1, {}, [], lambda folder: None, seconds=40)
     run_steps(plan.values(), tmp_path / "name")
-    said = "[retrieval] long: begins (not made yet), about 40 s on 3 GPUs\n"
+    said = "[retrieval] long: begins (not made yet), about 40 s on 3 GPUs and 16 cores\n"
     assert capsys.readouterr().out.startswith(said)
-    machine.gpus.cache_clear()
