@@ -6,7 +6,7 @@ Arrow columns in a file that all processes of a machine share, strings as codes 
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from core.errors import InputError
 from core.files import finished_file
