@@ -126,8 +126,9 @@ def add_q2q2d(mix: Mix) -> Iterator[TrainingPair]:
         qrels = train_judgments(task, language)
         queries, encoded = query_vectors(task, settings.backbone, language, mix.train)
         rows = [row for row, query in enumerate(queries) if query.qid in qrels]
-        keys += [(language, queries[row].qid) for row in rows]
         vectors.append(encoded[rows])
+        for row in rows:
+            keys.append((language, queries[row].qid))
         for qid, gains in qrels.items():
             judgments[language, qid] = gains
     targets, target_vectors = query_vectors(task, settings.backbone, mix.language, settings.split)
@@ -138,7 +139,7 @@ def add_q2q2d(mix: Mix) -> Iterator[TrainingPair]:
         known=keys,
         known_vectors=np.concatenate(vectors),
         judged=judgments,
-        s=settings,
+        settings=settings,
     )
 
 
@@ -162,12 +163,13 @@ def add_top_negatives(mix: Mix) -> Iterator[TrainingPair]:
     if not mix.known or not mix.recipe.negatives:
         return
     select = mix.recipe.select
+    run = stored_run(mix.task, "hybrid", mix.language, mix.train)
     scores = None
     if select.scores != "hybrid":
         scores = stored_run(mix.task, select.scores, mix.language, mix.train)
     yield from top_negatives.top_negatives(
         language=mix.language,
-        run=stored_run(mix.task, "hybrid", mix.language, mix.train),
+        run=run,
         qrels=mix.qrels,
         taken=mix.taken(),
         k=mix.recipe.negatives,
@@ -233,11 +235,12 @@ def capped(
             if cap in (origin, language, f"{language} {origin}"):
                 rows_of.setdefault((language, qid), []).append(row)
         by_query = list(rows_of.values())
+        order = generator(seed, draw, "caps", cap).permutation(len(by_query))
         drawn: list[int] = []
-        for number in generator(seed, draw, "caps", cap).permutation(len(by_query)):
+        for number in order:
             drawn += by_query[number]
-        out = set(drawn[most:])
-        kept = [row for row in kept if row not in out]
+        left_out = set(drawn[most:])
+        kept = [row for row in kept if row not in left_out]
     return kept
 
 

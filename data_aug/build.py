@@ -20,6 +20,7 @@ from core.files import write_json
 from core.folds import Key, make_folds, read_folds, write_folds
 from core.groups import as_table, joined, pairs_of, write_table
 from core.recipes import Filters, PseudoLabel, Recipe, Select
+from core.records import TrainingPair
 from core.settings import Config
 from core.steps import Files, Plan, Step
 from core.task import Task, once
@@ -32,6 +33,7 @@ from data_aug.augment import (
     teacher_folder,
     teacher_run,
 )
+from data_aug.filters import article_of
 from retrieval import search
 
 if TYPE_CHECKING:
@@ -68,7 +70,10 @@ def plan_groups(task: Task) -> Plan:
         )
     recipes = task.config.data_aug if has_topics else {}  # given rankers learn from nothing
     for name, recipe in recipes.items():
-        rounds = [r.round for r in trained.values() if r.recipe == name and r.data is None]
+        rounds = []  # of the rankers that learn from it here
+        for ranker in trained.values():
+            if ranker.recipe == name and ranker.data is None:
+                rounds.append(ranker.round)
         if rounds or not recipe.pseudo_label:  # what a later round asks for is made then
             add_groups(task, steps, name, min(rounds, default=0))
     return steps
@@ -125,8 +130,8 @@ def say_shallow_teacher(name: str, recipe: Recipe, scored: int | None) -> None:
 
 def methods_of(recipe: Recipe) -> list[str]:
     """The augmentations that a recipe uses: those that it has settings for, and the two basic."""
-    always = ("judged", "top_negatives")
-    return [name for name in AUGMENTATIONS if name in always or getattr(recipe, name)]
+    basic = ("judged", "top_negatives")
+    return [name for name in AUGMENTATIONS if name in basic or getattr(recipe, name)]
 
 
 def inputs_of(task: Task, recipe: Recipe, languages: list[str], round_: int) -> list[Step | Files]:
@@ -158,24 +163,15 @@ def inputs_of(task: Task, recipe: Recipe, languages: list[str], round_: int) -> 
 
 def check(task: Task, name: str, round_: int) -> None:
     """Raises InputError for a recipe's settings that name nothing or contradict each other."""
-    recipe, where = task.config.data_aug[name], f"data_aug.{name}"
+    recipe = task.config.data_aug[name]
+    where = f"data_aug.{name}"
     systems = task.config.retrieval.systems
     if recipe.select.scores not in systems:
         raise InputError(
             f"{where}.select.scores: found {recipe.select.scores!r}, "
             f"expected one of {', '.join(systems)}"
         )
-    for cap in recipe.caps:
-        if cap not in kinds(task, AUGMENTATIONS):
-            raise InputError(
-                f"{where}.caps: found {cap!r}, expected an origin ({', '.join(AUGMENTATIONS)}), "
-                "a language, or both with a space between"
-            )
-        if cap not in kinds(task, methods_of(recipe)):
-            raise InputError(
-                f"{where}.caps: found {cap!r}, but this recipe makes no such pairs; it makes "
-                f"{', '.join(methods_of(recipe))}"
-            )
+    check_caps(task, where, recipe)
     check_void(where, recipe)
     for split in recipe.targets:
         check_unlabelled(task, where, split)
@@ -187,15 +183,34 @@ def check(task: Task, name: str, round_: int) -> None:
         )
 
 
+def check_caps(task: Task, where: str, recipe: Recipe) -> None:
+    """Raises InputError for a cap on pairs that there are not, or not by this recipe."""
+    methods = methods_of(recipe)
+    known = kinds(task, AUGMENTATIONS)
+    made = kinds(task, methods)
+    for cap in recipe.caps:
+        if cap not in known:
+            raise InputError(
+                f"{where}.caps: found {cap!r}, expected an origin ({', '.join(AUGMENTATIONS)}), "
+                "a language, or both with a space between"
+            )
+        if cap not in made:
+            raise InputError(
+                f"{where}.caps: found {cap!r}, but this recipe makes no such pairs; it makes "
+                f"{', '.join(methods)}"
+            )
+
+
 def kinds(task: Task, origins: Iterable[str]) -> set[str]:
     """What a cap may be on: an ORIGIN, a LANGUAGE, or a "LANGUAGE ORIGIN"."""
-    both = {f"{language} {origin}" for language in task.languages for origin in origins}
-    return {*origins, *task.languages} | both
+    names = {*origins, *task.languages}
+    for language in task.languages:
+        names.update(f"{language} {origin}" for origin in origins)
+    return names
 
 
 def check_void(where: str, recipe: Recipe) -> None:
     """Raises InputError for settings that another one makes void."""
-    pseudo = recipe.pseudo_label
     if recipe.select != Select() and not recipe.negatives:
         raise InputError(
             f"{where}.select: chooses negatives among the candidates, but negatives is 0; "
@@ -206,7 +221,9 @@ def check_void(where: str, recipe: Recipe) -> None:
             f"{where}.filters: leave negatives out, but negatives and corpus_negatives are 0; "
             "draw some, or leave filters out"
         )
-    if pseudo and pseudo.labels == "soft" and pseudo.threshold != PseudoLabel(teacher="").threshold:
+    pseudo = recipe.pseudo_label
+    default = PseudoLabel.model_fields["threshold"].default
+    if pseudo and pseudo.labels == "soft" and pseudo.threshold != default:
         raise InputError(
             f"{where}.pseudo_label.threshold: found {pseudo.threshold}, but it is of hard labels; "
             "set labels: hard, or leave it out"
@@ -226,7 +243,8 @@ def check_unlabelled(task: Task, where: str, split: str) -> None:
         if (language, splits.train) not in with_training:
             continue
         training = {query.qid for query in task.queries(language, splits.train)}
-        both = sorted(training & {query.qid for query in task.queries(language, split)})
+        unlabelled = {query.qid for query in task.queries(language, split)}
+        both = sorted(training & unlabelled)
         if both:
             raise InputError(
                 f"{where}: {language}: {split} and {splits.train} share query ids, {len(both)}, "
@@ -239,16 +257,15 @@ def add_folds(task: Task, steps: Plan) -> None:
 
     It is for every stage that tries out what it learns.
     """
-    settings, splits = task.config.folds, task.config.splits
-    judged = [
-        (language, split)
-        for language, split in task.pairs(splits.train, splits.dev)
-        if (language, split) in task.collection.qrels
-    ]
+    settings = task.config.folds
+    splits = task.config.splits
+    judged = []
     inputs: list[Step | Files] = []
-    for language, split in judged:
-        inputs.append(task.topics_input(language, split))
-        inputs.append(task.qrels_input(language, split))
+    for language, split in task.pairs(splits.train, splits.dev):
+        if (language, split) in task.collection.qrels:
+            judged.append((language, split))
+            inputs.append(task.topics_input(language, split))
+            inputs.append(task.qrels_input(language, split))
     if settings.file:
         void = sorted(settings.model_dump(exclude={"file"}, exclude_defaults=True))
         if void:
@@ -287,7 +304,7 @@ def build_folds(task: Task, judged: list[tuple[str, str]], folder: Path) -> None
         if settings.by_article:
             for qid, gains in qrels.items():
                 relevant = [docid for docid, gain in gains.items() if gain > 0]
-                articles[language, qid] = {docid.partition("#")[0] for docid in relevant}
+                articles[language, qid] = set(map(article_of, relevant))
     if settings.file:
         folds = read_folds(Path(settings.file), queries)
     else:
@@ -316,10 +333,7 @@ def build(task: Task, recipe: Recipe, languages: list[str], round_: int, folder:
             mix = mixed(task, recipe, draw, language, round_)
             pairs = list(mix.pairs.values())
             if language in languages:
-                drawn = Counter(p.qid for p in pairs if p.origin == "top_negatives")
-                queries = {p.qid for p in pairs if p.origin in ("judged", "top_negatives")}
-                counts[f"{language} short"] += sum(drawn[q] < recipe.negatives for q in queries)
-                counts[f"{language} queries"] += len(queries)
+                count_queries(language, pairs, recipe.negatives, counts)
             for what, number in mix.counts.items():
                 counts[f"{language} {what}"] += number
             tables.append(as_table(pairs))
@@ -330,10 +344,24 @@ def build(task: Task, recipe: Recipe, languages: list[str], round_: int, folder:
         write_table(folder / f"draw-{draw}.parquet", table)
         if draw == 0:
             write_json(folder / "sample.json", sample(task, table))
-    write_json(
-        folder / "counts.json",
-        {"draws": recipe.draws, "counts": dict(counts), "transductive": recipe.targets},
-    )
+    note = {"draws": recipe.draws, "counts": dict(counts), "transductive": recipe.targets}
+    write_json(folder / "counts.json", note)
+
+
+def count_queries(
+    language: str, pairs: Iterable[TrainingPair], wanted: int, counts: Counter[str]
+) -> None:
+    """Adds how many training queries a language has, and how many of them are ``short``.
+
+    Those have fewer than the ``wanted`` negatives from their candidates.
+    """
+    drawn: dict[str, int] = {}  # negatives of each query
+    for pair in pairs:
+        if pair.origin in ("judged", "top_negatives"):
+            is_negative = pair.origin == "top_negatives"
+            drawn[pair.qid] = drawn.get(pair.qid, 0) + is_negative
+    counts[f"{language} short"] += sum(number < wanted for number in drawn.values())
+    counts[f"{language} queries"] += len(drawn)
 
 
 def keys_of(table: "pyarrow.Table") -> list[tuple[str, str, str]]:
@@ -345,7 +373,8 @@ def keys_of(table: "pyarrow.Table") -> list[tuple[str, str, str]]:
 def count_origins(table: "pyarrow.Table", counts: Counter[str]) -> None:
     """Adds how many pairs of each language and origin are positive and negative."""
     for language, origin, is_positive in kinds_of(table, "language", "origin"):
-        counts[f"{language} {origin} {'positive' if is_positive else 'negative'}"] += 1
+        sign = "positive" if is_positive else "negative"
+        counts[f"{language} {origin} {sign}"] += 1
 
 
 def kinds_of(table: "pyarrow.Table", *names: str) -> Iterable[tuple]:
@@ -362,7 +391,8 @@ def sample(task: Task, table: "pyarrow.Table") -> list[dict]:
     random = generator(task.config.seed, 0, "sample")
     chosen: list[int] = []
     for rows in rows_of.values():
-        chosen += [rows[i] for i in sorted(random.permutation(len(rows))[:SAMPLED])]
+        places = random.permutation(len(rows))[:SAMPLED]
+        chosen += [rows[place] for place in sorted(places)]
     entries = []
     for pair in pairs_of(table.take(chosen)):
         passages = task.passages(pair.passage_language or pair.language)

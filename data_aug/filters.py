@@ -17,22 +17,33 @@ REMEMBERED = 50_000  # passages whose trigrams are kept: they come again for oth
 
 def near_duplicate(own: Set[str], relevant: Iterable[Set[str]], share: float) -> bool:
     """Whether ``share`` of the trigrams are in common with a relevant passage's (Jaccard)."""
-    return any(len(own & other) >= share * len(own | other) for other in relevant)
+    for other in relevant:
+        if len(own & other) >= share * len(own | other):
+            return True
+    return False
 
 
 def same_article(docid: str, relevant: Sequence[str]) -> bool:
     """Whether a passage is of the article of a relevant one."""
-    return docid.partition("#")[0] in {other.partition("#")[0] for other in relevant}
+    return article_of(docid) in map(article_of, relevant)
+
+
+def article_of(docid: str) -> str:
+    """A passage's id is its article's, then # and its number there."""
+    article, _, _ = docid.partition("#")
+    return article
 
 
 def above_teacher(docid: str, relevant: Sequence[str], scores: Mapping[str, float]) -> bool:
     """Whether a teacher scores it above a relevant passage that it scores, too."""
     of_relevant = [scores[other] for other in relevant if other in scores]
-    return docid in scores and bool(of_relevant) and scores[docid] > min(of_relevant)
+    if docid not in scores or not of_relevant:
+        return False
+    return scores[docid] > min(of_relevant)
 
 
 def keeper(
-    s: Filters, qrels: Qrels, text: Callable[[str], str], teacher: Run, dropped: Counter
+    settings: Filters, qrels: Qrels, text: Callable[[str], str], teacher: Run, dropped: Counter
 ) -> Callable[[str, str], bool]:
     """A function that tells whether (query id, docid) may be a negative.
 
@@ -45,14 +56,13 @@ def keeper(
 
     def reason_against(qid: str, docid: str) -> str | None:
         relevant = [other for other, gain in qrels[qid].items() if gain > 0]
-        if s.same_article and same_article(docid, relevant):
+        if settings.same_article and same_article(docid, relevant):
             return "same article"
-        if s.teacher and above_teacher(docid, relevant, teacher.get(qid, {})):
+        if settings.teacher and above_teacher(docid, relevant, teacher.get(qid, {})):
             return "above the teacher's relevant"
-        if s.near_duplicates is not None:
-            of_relevant = (grams(other) for other in relevant)
-            if near_duplicate(grams(docid), of_relevant, s.near_duplicates):
-                return "near-duplicate"
+        share = settings.near_duplicates
+        if share is not None and near_duplicate(grams(docid), map(grams, relevant), share):
+            return "near-duplicate"
         return None
 
     def keep(qid: str, docid: str) -> bool:

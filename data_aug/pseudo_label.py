@@ -14,7 +14,7 @@ ORIGIN = "pseudo_label"
 
 def sigmoid(scores: Sequence[float]) -> list[float]:
     """Of logits; beyond ±60 they count as that."""
-    return [1 / (1 + exp(-max(-60.0, min(60.0, score)))) for score in scores]
+    return [1 / (1 + exp(-score)) for score in np.clip(scores, -60.0, 60.0).tolist()]
 
 
 def minmax(scores: Sequence[float]) -> list[float]:
@@ -33,7 +33,7 @@ CALIBRATIONS: dict[str, Callable[[Sequence[float]], list[float]]] = {
 
 
 def pseudo_label(
-    language: str, run: Run, s: PseudoLabel, round_: int, random: np.random.Generator
+    language: str, run: Run, settings: PseudoLabel, round_: int, random: np.random.Generator
 ) -> Iterator[TrainingPair]:
     """A random ``share`` of each query's ``depth`` best passages, at most ``number`` of them.
 
@@ -42,24 +42,25 @@ def pseudo_label(
     [0, 1] is refused when the groups are written.
     """
     for qid, scores in run.items():
-        best = ranked(scores)[: s.depth]
+        best = ranked(scores)[: settings.depth]
         if not best:
             continue
-        values = CALIBRATIONS[s.calibrate]([score for _, score in best])
+        values = CALIBRATIONS[settings.calibrate]([score for _, score in best])
         chances = random.uniform(size=len(best))
-        taken = {place for place in chances.argsort()[: s.number] if chances[place] < s.share}
-        for place in sorted(taken):
+        lowest = chances.argsort()[: settings.number]
+        taken = lowest[chances[lowest] < settings.share]
+        for place in sorted(taken.tolist()):
             docid, score = best[place]
             value = values[place]
-            if s.labels == "hard":
-                value = float(value >= s.threshold)
+            if settings.labels == "hard":
+                value = float(value >= settings.threshold)
             yield TrainingPair(
                 language=language,
                 qid=qid,
                 docid=docid,
-                label=s.alpha * value,
+                label=settings.alpha * value,
                 origin=ORIGIN,
                 round=round_,
-                teacher=s.teacher,
+                teacher=settings.teacher,
                 reason=f"rank {place + 1}, score {score:.4f}",
             )

@@ -21,7 +21,7 @@ def q2q2d(
     known: Sequence[tuple[str, str]],
     known_vectors: np.ndarray,
     judged: Mapping[tuple[str, str], Mapping[str, int]],
-    s: Q2Q2D,
+    settings: Q2Q2D,
 ) -> Iterator[TrainingPair]:
     """The passages judged for the ``neighbours`` most similar training queries of each target.
 
@@ -31,12 +31,16 @@ def q2q2d(
     A passage judged for several neighbours is the most similar one's.
     """
     for start in range(0, len(targets), BLOCK):
-        similarities = vectors[start : start + BLOCK] @ known_vectors.T
-        for target, similarity in zip(targets[start : start + BLOCK], similarities, strict=True):
-            best = np.argsort(-similarity, kind="stable")[: s.neighbours]
-            neighbours = [(known[i], float(similarity[i])) for i in best]
-            near = [neighbour for neighbour in neighbours if neighbour[1] >= s.threshold]
-            yield from of_neighbours(language, target, near, judged, s)
+        block = slice(start, start + BLOCK)
+        similarities = vectors[block] @ known_vectors.T
+        for target, similarity in zip(targets[block], similarities, strict=True):
+            best = np.argsort(-similarity, kind="stable")[: settings.neighbours]
+            neighbours = []
+            for i in best:
+                cosine = float(similarity[i])
+                if cosine >= settings.threshold:
+                    neighbours.append((known[i], cosine))
+            yield from of_neighbours(language, target, neighbours, judged, settings)
 
 
 def of_neighbours(
@@ -44,12 +48,13 @@ def of_neighbours(
     target: Query,
     neighbours: Sequence[tuple[tuple[str, str], float]],
     judged: Mapping[tuple[str, str], Mapping[str, int]],
-    s: Q2Q2D,
+    settings: Q2Q2D,
 ) -> Iterator[TrainingPair]:
     """The pairs of one target. ``neighbours``: training queries and their cosine, best first."""
     seen: set[tuple[str, str]] = set()
     for (neighbour_language, qid), similarity in neighbours:
-        weight = min(1.0, max(0.0, similarity)) * s.alpha
+        weight = min(1.0, max(0.0, similarity)) * settings.alpha
+        elsewhere = neighbour_language != language
         for docid, gain in judged[neighbour_language, qid].items():
             if (neighbour_language, docid) in seen:
                 continue
@@ -61,7 +66,7 @@ def of_neighbours(
                 label=weight * float(gain > 0),
                 origin=ORIGIN,
                 round=0,
-                teacher=s.backbone,
+                teacher=settings.backbone,
                 reason=f"{neighbour_language} query {qid}, similarity {similarity:.3f}",
-                passage_language="" if neighbour_language == language else neighbour_language,
+                passage_language=neighbour_language if elsewhere else "",
             )

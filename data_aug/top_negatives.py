@@ -42,9 +42,8 @@ def top_negatives(
         excluded = relevant | set(taken.get(qid, ()))
         candidates = run.get(qid, {})
         own_scores = scores.get(qid, {}) if scores else candidates
-        limit = upper_bound(
-            select, [score for docid, score in own_scores.items() if docid in relevant]
-        )
+        of_relevant = [score for docid, score in own_scores.items() if docid in relevant]
+        limit = upper_bound(select, of_relevant)
         pool: list[tuple[int, str]] = []  # (place among the candidates from 1, docid)
         for place, (docid, _) in enumerate(ranked(candidates)[:depth], 1):
             if place <= select.shift or docid in excluded:
@@ -81,8 +80,10 @@ def upper_bound(select: Select, relevant: Collection[float]) -> float:
     among the scores the last two bind nothing.
     """
     bounds = [float("inf")] if select.below is None else [select.below]
-    if relevant and select.margin is not None:
-        bounds.append(max(relevant) - select.margin)
-    if relevant and select.share is not None:
-        bounds.append(max(relevant) - abs(max(relevant)) * (1 - select.share))
+    if relevant:
+        best = max(relevant)
+        if select.margin is not None:
+            bounds.append(best - select.margin)
+        if select.share is not None:
+            bounds.append(best - abs(best) * (1 - select.share))
     return min(bounds)
