@@ -40,22 +40,23 @@ class TrainingData:
         size: int = 1,
         languages: Sequence[str] = (),
     ):
-        self.draws, self.seed, self.size = draws, seed, size
+        self.draws = draws
+        self.seed = seed
+        self.size = size
         self.rows = [rows_of(draw, languages) for draw in draws]
         self.check_labels()
-        self.pools: list[Rows | Pools]
-        if size == 1:
-            self.pools = [Rows(rows) for rows in self.rows]
-        else:
-            self.pools = [Pools(draw, rows) for draw, rows in zip(draws, self.rows, strict=True)]
+        self.pools: list[Rows | Pools] = []
+        for draw, rows in zip(draws, self.rows, strict=True):
+            self.pools.append(Rows(rows) if size == 1 else Pools(draw, rows))
         fewest = min(len(pools) for pools in self.pools)
         if size > 1:
             self.say_groups(fewest)
         self.order = Order(fewest, per_step, seed)
         if not self.order.steps_per_epoch:
+            what = "pairs" if size == 1 else "groups"
             raise InputError(
-                f"{fewest} training {'pairs' if size == 1 else 'groups'} do not fill one step of "
-                f"{per_step}; lower batch_size or accumulation"
+                f"{fewest} training {what} do not fill one step of {per_step}; "
+                "lower batch_size or accumulation"
             )
 
     def check_labels(self) -> None:
@@ -75,9 +76,10 @@ class TrainingData:
         """How many groups there are, and how many queries have none."""
         first = self.pools[0]
         assert isinstance(first, Pools)
+        unused = first.queries - first.queries_used
         say(
             f"  groups: {fewest} of up to {self.size} passages; "
-            f"{first.queries - first.queries_used} of {first.queries} queries have no "
+            f"{unused} of {first.queries} queries have no "
             "passage above another and are in none"
         )
 
@@ -107,8 +109,9 @@ def rows_of(draw: PairTable, languages: Sequence[str]) -> "numpy.ndarray":
 
     if not languages:
         return np.arange(len(draw), dtype=np.int32)
-    wanted = np.isin(np.array(draw.dictionary("language").to_pylist()), list(languages))
-    return np.flatnonzero(wanted[draw.codes("language")]).astype(np.int32)
+    names = np.array(draw.dictionary("language").to_pylist())
+    is_wanted = np.isin(names, list(languages))  # by a language's code
+    return np.flatnonzero(is_wanted[draw.codes("language")]).astype(np.int32)
 
 
 class Rows:
@@ -117,7 +120,8 @@ class Rows:
     def __init__(self, rows: "numpy.ndarray"):
         import numpy as np
 
-        self.rows, self.none = rows, np.empty(0, np.int32)
+        self.rows = rows
+        self.none = np.empty(0, np.int32)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -136,28 +140,34 @@ class Pools:
     def __init__(self, draw: PairTable, rows: "numpy.ndarray"):
         import numpy as np
 
-        qids = len(draw.dictionary("qid"))
-        keys = draw.codes("language")[rows].astype(np.int64) * qids + draw.codes("qid")[rows]
+        # A query id may be in two languages, so a query is known by both codes in one number
+        languages = draw.codes("language")[rows].astype(np.int64)
+        keys = languages * len(draw.dictionary("qid")) + draw.codes("qid")[rows]
         _, first_row, query = np.unique(keys, return_index=True, return_inverse=True)
-        place = np.empty(len(first_row), np.int32)  # of a query, in the order of first rows
-        place[np.argsort(first_row)] = np.arange(len(first_row))
+        count = len(first_row)
+        place = np.empty(count, np.int32)  # of a query, in the order of first rows
+        place[np.argsort(first_row)] = np.arange(count)
         by_query = np.argsort(place[query], kind="stable")
         self.rows = rows[by_query]  # a query's rows lie together
-        of_query = place[query[by_query]]
-        self.starts = np.searchsorted(of_query, np.arange(len(first_row) + 1))
+        place_of_row = place[query[by_query]]
+        self.starts = np.searchsorted(place_of_row, np.arange(count + 1))
         self.labels = draw.labels
         labels = self.labels[self.rows]
-        lowest = np.minimum.reduceat(labels, self.starts[:-1]) if len(rows) else labels
-        self.firsts = np.flatnonzero(labels > lowest[of_query])
-        self.query = of_query[self.firsts]
+        lowest = labels  # of each query
+        if len(rows):
+            lowest = np.minimum.reduceat(labels, self.starts[:-1])
+        self.firsts = np.flatnonzero(labels > lowest[place_of_row])
+        self.query = place_of_row[self.firsts]
 
     def __len__(self) -> int:
         return len(self.firsts)
 
     def __getitem__(self, number: int) -> "tuple[int, numpy.ndarray]":
-        first, query = self.rows[self.firsts[number]], self.query[number]
+        first = self.rows[self.firsts[number]]
+        query = self.query[number]
         of_query = self.rows[self.starts[query] : self.starts[query + 1]]
-        return int(first), of_query[self.labels[of_query] < self.labels[first]]
+        is_lower = self.labels[of_query] < self.labels[first]
+        return int(first), of_query[is_lower]
 
     @property
     def queries(self) -> int:

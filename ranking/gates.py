@@ -20,13 +20,11 @@ from core.settings import Ranker
 from core.steps import Step
 from core.task import Task
 from ranking import backends, rankers, trainings
+from ranking.pairs import apart
 from ranking.rankers import DevSample, at_home, depth, own_depth, texts_of
 from ranking.rerank import Scorer, candidate_pairs, reranked, score_pairs
 
 CALIBRATION = 300  # pairs that int8 is calibrated on
-
-PairTexts = tuple[list[str], list[str]]
-"""The texts of queries, and those of passages."""
 
 
 def judges(task: Task, ranker: Ranker) -> DevSample:
@@ -36,28 +34,31 @@ def judges(task: Task, ranker: Ranker) -> DevSample:
 
 def cascade(task: Task, name: str, scorer: Scorer, trained: Step, folder: Path) -> None:
     """Notes nDCG@10 of a ranker's own runs of dev, beside that of scoring the whole block."""
-    ranker, dev = task.config.ranking.rankers[name], task.config.splits.dev
+    ranker = task.config.ranking.rankers[name]
+    dev = task.config.splits.dev
     sample = judges(task, ranker)
     store = rankers.scores_of(task, trained, scorer)
     whole: dict[str, Run] = {}
     own: dict[str, Run] = {}
-    for la, sampled in sample.chosen.items():
+    queries = 0
+    for language, sampled in sample.chosen.items():
         pairs = candidate_pairs(sampled.candidates, sample.depth)
         scores = score_pairs(
             scorer,
             store,
             pairs,
-            texts_of(task, la, dev),
-            what=f"{name} {la}-{dev}, whole block",
+            texts_of(task, language, dev),
+            what=f"{name} {language}-{dev}, whole block",
         )
-        whole[la] = reranked(sampled.candidates, pairs, scores)
-        run = task.run(name, la, dev)
-        own[la] = {qid: run[qid] for qid in sampled.candidates if qid in run}
+        whole[language] = reranked(sampled.candidates, pairs, scores)
+        run = task.run(name, language, dev)
+        own[language] = {qid: run[qid] for qid in sampled.candidates if qid in run}
+        queries += len(sampled.qrels)
     note = {
         "after": ranker.after or "hybrid",
         "depth": own_depth(task, ranker),
         "block": depth(task),
-        "queries": sum(len(sampled.qrels) for sampled in sample.chosen.values()),
+        "queries": queries,
         "own": sample.mean(own),
         "whole": sample.mean(whole),
     }
@@ -75,7 +76,8 @@ def int8(task: Task, name: str, trained: Step, folder: Path) -> None:
     sample = judges(task, ranker)
     exact = rankers.load(task, name, trained, "openvino", number_format="fp32")
     if distributed.rank() == 0:
-        rows = exact.tokenize(*calibration_texts(task, ranker, sample))
+        queries, passages = calibration_texts(task, ranker, sample)
+        rows = exact.tokenize(queries, passages)
         inputs = [exact.tokenize.pad([row], "cpu") for row in rows]
         backends.quantise(trained.path / "model", inputs, folder)
     distributed.barrier()
@@ -97,19 +99,28 @@ def int8(task: Task, name: str, trained: Step, folder: Path) -> None:
         write_json(folder / "int8.json", note)
 
 
-def calibration_texts(task: Task, ranker: Ranker, sample: DevSample) -> PairTexts:
-    """A random sample of a ranker's training pairs; for a given one, of its dev candidates."""
-    if ranker.model is not None:
+def calibration_texts(task: Task, ranker: Ranker, sample: DevSample) -> tuple[list[str], list[str]]:
+    """Queries and passages of a random sample of a ranker's training pairs.
+
+    A given ranker has none: the sample is of its dev candidates.
+    """
+    if ranker.model is None:
+        chosen = training_texts(task, ranker)
+    else:
         texts = candidate_texts(task, sample)
         chosen = [texts[place] for place in sampled_places(len(texts), ranker.seed)]
-    else:
-        source = rankers.task_of(task, ranker)
-        recipe = source.step(TrainingGroups(ranker.recipe))
-        (pairs,) = pair_tables([read_table(recipe.path / "draw-0.parquet", encoded=True)])
-        text_of = trainings.pair_texts(source)
-        rows = sampled_places(len(pairs), ranker.seed)
-        chosen = [text_of(pair) for pair in pairs.pairs(rows)]
-    return [query for query, _ in chosen], [passage for _, passage in chosen]
+    return apart(chosen)
+
+
+def training_texts(task: Task, ranker: Ranker) -> list[tuple[str, str]]:
+    """Query and passage of some training pairs; of millions no other becomes a Python object."""
+    source = rankers.task_of(task, ranker)
+    groups = source.step(TrainingGroups(ranker.recipe))
+    draw = read_table(groups.path / "draw-0.parquet", encoded=True)
+    (pairs,) = pair_tables([draw])
+    rows = sampled_places(len(pairs), ranker.seed)
+    text_of = trainings.PairTexts(source)
+    return [text_of(pair) for pair in pairs.pairs(rows)]
 
 
 def sampled_places(count: int, seed: int) -> list[int]:
@@ -120,9 +131,9 @@ def sampled_places(count: int, seed: int) -> list[int]:
 def candidate_texts(task: Task, sample: DevSample) -> list[tuple[str, str]]:
     """Query and passage, of all candidates of the sampled dev queries."""
     texts: list[tuple[str, str]] = []
-    for la, sampled in sample.chosen.items():
+    for language, sampled in sample.chosen.items():
         pairs = candidate_pairs(sampled.candidates, sample.depth)
-        queries, passages = texts_of(task, la, sample.split)(pairs)
+        queries, passages = texts_of(task, language, sample.split)(pairs)
         texts += zip(queries, passages, strict=True)
     return texts
 
@@ -135,12 +146,14 @@ def agreement(sample: DevSample, exact: Scorer, quantised: Scorer) -> dict:
     """
     from scipy.stats import kendalltau
 
-    exact_runs, quantised_runs = sample.rerank(exact), sample.rerank(quantised)
+    exact_runs = sample.rerank(exact)
+    quantised_runs = sample.rerank(quantised)
+    blocks = zip(sample.blocks(exact_runs), sample.blocks(quantised_runs), strict=True)
     taus = []
-    for one, other in zip(sample.blocks(exact_runs), sample.blocks(quantised_runs), strict=True):
-        if len(one) > 1:
-            others = [other[docid] for docid in one]
-            taus.append(kendalltau(list(one.values()), others).statistic)
+    for exact_scores, quantised_scores in blocks:
+        if len(exact_scores) > 1:
+            others = [quantised_scores[docid] for docid in exact_scores]
+            taus.append(kendalltau(list(exact_scores.values()), others).statistic)
     if not taus:
         raise InputError(
             "int8: no dev query has two candidates to compare it by; "

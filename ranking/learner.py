@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy
 import torch
 
 from core import distributed
@@ -18,7 +19,7 @@ from ranking.data import TrainingData
 from ranking.guards import Dev
 from ranking.losses import LOSSES, Groups
 from ranking.model import CrossEncoder
-from ranking.pairs import PairTokenizer
+from ranking.pairs import PairTokenizer, apart
 from training.learner import Measured
 from training.optimiser import parameter_groups
 from training.order import micro_batches, per_process
@@ -34,6 +35,33 @@ class Batch(NamedTuple):
     pairs: list[TrainingPair]
     teacher: list[float] | None
     sizes: list[int]  # pairs of each sample
+
+    def divided(self, samples: int) -> "list[Batch]":
+        """Micro-batches of so many samples, those of like length together."""
+        spans = []  # of each sample, in the lists of pairs
+        longest = []
+        start = 0
+        for size in self.sizes:
+            span = slice(start, start + size)
+            spans.append(span)
+            longest.append(max(len(row["input_ids"]) for row in self.inputs[span]))
+            start += size
+        batches = []
+        for numbers in micro_batches(longest, samples):
+            batches.append(self.of([spans[number] for number in numbers]))
+        return batches
+
+    def of(self, spans: list[slice]) -> "Batch":
+        """Some of the samples, by where their pairs stand."""
+        batch = Batch([], [], None if self.teacher is None else [], [])
+        for span in spans:
+            pairs = self.pairs[span]
+            batch.inputs.extend(self.inputs[span])
+            batch.pairs.extend(pairs)
+            batch.sizes.append(len(pairs))
+            if self.teacher is not None and batch.teacher is not None:
+                batch.teacher.extend(self.teacher[span])
+        return batch
 
 
 class RankerLearner:
@@ -56,8 +84,14 @@ class RankerLearner:
         dev: Dev | None = None,
         teacher: Any = None,
     ):
-        self.name, self.settings, self.model, self.tokenize = name, settings, model, tokenize
-        self.data, self.texts, self.dev, self.teacher = data, texts, dev, teacher
+        self.name = name
+        self.settings = settings
+        self.model = model
+        self.tokenize = tokenize
+        self.data = data
+        self.texts = texts
+        self.dev = dev
+        self.teacher = teacher
         self.unit = "pair" if data.size == 1 else "group"
         self.per_step = data.order.per_step
         self.samples = per_process(  # of a micro-batch of this process
@@ -84,37 +118,22 @@ class RankerLearner:
     def batches(self, step: int) -> list[Batch]:
         """This process's share of the step, tokenised, in micro-batches of like length."""
         part = self.data.part(step, distributed.rank(), distributed.world_size())
-        rows = [int(row) for sample in part.samples for row in sample]
+        rows = numpy.concatenate(part.samples)
         pairs = self.data.draws[part.draw].pairs(rows)
-        texts = [self.texts(pair) for pair in pairs]
-        inputs = self.tokenize([query for query, _ in texts], [passage for _, passage in texts])
-        logits = self.teacher[part.draw][rows].tolist() if self.teacher is not None else None
-
-        spans = []  # of each sample, in the lists above
-        start = 0
-        for sample in part.samples:
-            spans.append(range(start, start + len(sample)))
-            start += len(sample)
-        longest = [max(len(inputs[i]["input_ids"]) for i in span) for span in spans]
-
-        batches = []
-        for numbers in micro_batches(longest, self.samples):
-            chosen = [i for number in numbers for i in spans[number]]
-            batches.append(
-                Batch(
-                    inputs=[inputs[i] for i in chosen],
-                    pairs=[pairs[i] for i in chosen],
-                    teacher=[logits[i] for i in chosen] if logits is not None else None,
-                    sizes=[len(spans[number]) for number in numbers],
-                )
-            )
-        return batches
+        queries, passages = apart(self.texts(pair) for pair in pairs)
+        whole = Batch(
+            inputs=self.tokenize(queries, passages),
+            pairs=pairs,
+            teacher=None if self.teacher is None else self.teacher[part.draw][rows].tolist(),
+            sizes=[len(sample) for sample in part.samples],
+        )
+        return whole.divided(self.samples)
 
     def learn(self, engine: Any, batch: Batch, step: int) -> dict[str, float]:
         """Clean loss, and with FGM the adversarial one, each backward through the engine."""
-        settings, device = self.settings, engine.device
-        inputs = self.tokenize.pad(batch.inputs, device)
-        spread = Spread(batch.sizes, self.data.size, device)
+        settings = self.settings
+        inputs = self.tokenize.pad(batch.inputs, engine.device)
+        spread = Spread(batch.sizes, self.data.size, engine.device)
         groups = Groups(
             labels=spread([pair.label for pair in batch.pairs]),
             mask=spread([1.0] * len(batch.pairs)),
@@ -137,15 +156,16 @@ class RankerLearner:
             if math.isfinite(losses["clean"]):
                 with self.fgm.perturb():
                     losses["adversarial"] = backward()
-        if not all(math.isfinite(loss) for loss in losses.values()):
-            raise InputError(
-                guards.not_finite(self.name, step + 1, losses, batch.pairs, engine, inputs)
-            )
+        if not all(map(math.isfinite, losses.values())):
+            message = guards.not_finite(self.name, step + 1, losses, batch.pairs, engine, inputs)
+            raise InputError(message)
         return losses
 
     def too_large(self, batches: list[Batch]) -> str:
         """What was in memory at once, and what to do."""
-        longest = max(len(row["input_ids"]) for batch in batches for row in batch.inputs)
+        longest = 0
+        for batch in batches:
+            longest = max(longest, *(len(row["input_ids"]) for row in batch.inputs))
         pairs = self.settings.batch_size // distributed.world_size()
         return (
             f"with {pairs} pairs of up to {longest} tokens at once; "
@@ -206,7 +226,10 @@ class Spread:
 
     def __init__(self, sizes: list[int], size: int, device: Any):
         self.shape = (len(sizes), size)
-        places = [i * size + j for i, count in enumerate(sizes) for j in range(count)]
+        places: list[int] = []
+        for sample, count in enumerate(sizes):
+            first = sample * size
+            places += range(first, first + count)
         self.places = torch.tensor(places, device=device)
 
     def __call__(self, values: Any) -> torch.Tensor:

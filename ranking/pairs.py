@@ -24,7 +24,9 @@ class Pieces(dict[str, list[int]]):
 
     def __init__(self, tokenizer: Any, longest: int):
         super().__init__()
-        self.tokenizer, self.longest, self.count = tokenizer, longest, 0
+        self.tokenizer = tokenizer
+        self.longest = longest
+        self.count = 0  # pieces of all texts
         self.lock = Lock()
 
     def of(self, texts: Iterable[str]) -> list[list[int]]:
@@ -42,15 +44,28 @@ class Pieces(dict[str, list[int]]):
     def remember(self, texts: list[str]) -> None:
         """Tokenises texts that are not known yet."""
         encoded = self.tokenizer(
-            texts, add_special_tokens=False, truncation=True, max_length=self.longest
+            texts,
+            add_special_tokens=False,
+            truncation=True,
+            max_length=self.longest,
         )
-        pieces = encoded["input_ids"]
-        self.update(zip(texts, pieces, strict=True))
-        self.count += sum(len(ids) for ids in pieces)
+        for text, pieces in zip(texts, encoded["input_ids"], strict=True):
+            self[text] = pieces
+            self.count += len(pieces)
 
 
 KNOWN: dict[tuple[str, int], Pieces] = {}
 """By the content of the tokenizer, and how many pieces of a text it keeps."""
+
+
+def apart(texts: Iterable[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    """The queries of (query, passage) texts, and their passages."""
+    queries = []
+    passages = []
+    for query, passage in texts:
+        queries.append(query)
+        passages.append(passage)
+    return queries, passages
 
 
 class Template(NamedTuple):
@@ -73,16 +88,25 @@ def template(tokenizer: Any) -> Template:
             "which the rankers need"
         )
     encoded = tokenizer("a", "b", return_token_type_ids=True)
-    ids, types = encoded["input_ids"], encoded["token_type_ids"]
+    ids = encoded["input_ids"]
     whose = encoded.sequence_ids(0)  # 0: the query's pieces, 1: the passage's, None: special
-    query_start, query_end = whose.index(0), len(whose) - whose[::-1].index(0)
-    passage_start, passage_end = whose.index(1), len(whose) - whose[::-1].index(1)
-    bounds = [0, query_start, query_end, passage_start, passage_end, len(ids)]
-    parts = [slice(start, end) for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
-    kinds = None
+    query = span_of(0, whose)
+    passage = span_of(1, whose)
+    before = slice(0, query.start)
+    between = slice(query.stop, passage.start)
+    after = slice(passage.stop, len(ids))
+    types = None
     if "token_type_ids" in tokenizer.model_input_names:
-        kinds = tuple((types[part] or [0])[0] for part in parts)
-    return Template(ids[parts[0]], ids[parts[2]], ids[parts[4]], kinds)
+        of_piece = encoded["token_type_ids"]
+        parts = (before, query, between, passage, after)
+        types = tuple(of_piece[part][0] if of_piece[part] else 0 for part in parts)
+    return Template(ids[before], ids[between], ids[after], types)
+
+
+def span_of(text: int, whose: Sequence[int | None]) -> slice:
+    """Where the pieces of the first or second text of a pair (0, 1) stand."""
+    start = whose.index(text)
+    return slice(start, start + whose.count(text))
 
 
 class PairTokenizer:
@@ -94,8 +118,10 @@ class PairTokenizer:
     """
 
     def __init__(self, tokenizer: Any, query_length: int, max_length: int, pruned: bool = False):
-        self.tokenizer, self.pruned = tokenizer, pruned
-        self.query_length, self.max_length = query_length, max_length
+        self.tokenizer = tokenizer
+        self.pruned = pruned
+        self.query_length = query_length
+        self.max_length = max_length
         self.template = template(tokenizer)
         self.identity = digest([tokenizer.backend_tokenizer.to_str(), self.template])
         longest = max(LONGEST, max_length)
@@ -105,31 +131,37 @@ class PairTokenizer:
         self, queries: Sequence[str], passages: Sequence[str]
     ) -> list[dict[str, list[int]]]:
         """A row a pair: ``input_ids``, and ``token_type_ids`` where the model has them."""
-        of_queries, of_passages = self.pieces.of(queries), self.pieces.of(passages)
-        rows = [
-            self.row(query[: self.query_length], passage)
-            for query, passage in zip(of_queries, of_passages, strict=True)
-        ]
+        pieces_of_queries = self.pieces.of(queries)
+        pieces_of_passages = self.pieces.of(passages)
+        rows = []
+        for query, passage in zip(pieces_of_queries, pieces_of_passages, strict=True):
+            rows.append(self.row(query[: self.query_length], passage))
         if self.pruned:
             refuse_unknown(self.tokenizer, [row["input_ids"] for row in rows], "ranking")
         return rows
 
     @property
     def room(self) -> int:
-        """Pieces that a query of full length and the special ones leave for a passage."""
-        t = self.template
-        special = len(t.before) + len(t.between) + len(t.after)
-        return self.max_length - special - self.query_length
+        """Pieces that a query of full length leaves for a passage; negative where it overflows."""
+        return self.room_beside(self.query_length)
+
+    def room_beside(self, query: int) -> int:
+        """Pieces that ``query`` pieces and the special ones leave for a passage."""
+        template = self.template
+        special = len(template.before) + len(template.between) + len(template.after)
+        return self.max_length - special - query
 
     def row(self, query: list[int], passage: list[int]) -> dict[str, list[int]]:
         """One pair of pieces under the template."""
-        t = self.template
-        room = self.max_length - len(t.before) - len(query) - len(t.between) - len(t.after)
-        parts = [t.before, query, t.between, passage[: max(0, room)], t.after]
-        row = {"input_ids": [piece for part in parts for piece in part]}
-        if t.types:
+        template = self.template
+        room = max(0, self.room_beside(len(query)))
+        parts = (template.before, query, template.between, passage[:room], template.after)
+        row: dict[str, list[int]] = {"input_ids": []}
+        for part in parts:
+            row["input_ids"] += part
+        if template.types:
             row["token_type_ids"] = []
-            for kind, part in zip(t.types, parts, strict=True):
+            for kind, part in zip(template.types, parts, strict=True):
                 row["token_type_ids"] += [kind] * len(part)
         return row
 

@@ -41,8 +41,8 @@ class Scores:
         """Takes up the segments that other processes wrote."""
         new = [path for path in sorted(self.folder.glob("*.npy")) if path.name not in self.read]
         if new:
-            self.add(*(read_segment(path) for path in new))
-            self.read |= {path.name for path in new}
+            self.add(*map(read_segment, new))
+            self.read.update(path.name for path in new)
 
     def add(self, *segments: np.ndarray) -> None:
         """Takes scores into memory; of two of a key the first stays."""
@@ -64,8 +64,9 @@ class Scores:
     def put(self, wanted: np.ndarray, scores: np.ndarray) -> None:
         """A new segment of scores under the keys ``wanted``, named by its content."""
         segment = np.empty(len(wanted), SEGMENT)
-        segment["key"], segment["score"] = wanted, scores
-        name = hashlib.sha256(segment.tobytes()).hexdigest()[:16] + ".npy"
+        segment["key"] = wanted
+        segment["score"] = scores
+        name = f"{hashlib.sha256(segment.tobytes()).hexdigest()[:16]}.npy"
         with finished_file(self.folder / name, "wb") as file:
             np.save(file, segment)
         self.read.add(name)

@@ -16,7 +16,7 @@ from core.steps import Step
 from core.task import Task
 from ranking.backends import bears_half
 from ranking.data import TrainingData
-from ranking.pairs import PairTokenizer
+from ranking.pairs import PairTokenizer, apart
 from ranking.rankers import (
     DevSample,
     check_room,
@@ -44,9 +44,9 @@ def recipe(task: Task, name: str) -> dict:
     With the number format that ``precision: auto`` comes to on this machine, where that is not
     fp32: trainings in bf16 and in fp32 are two.
     """
-    r = task.config.ranking.trainings[name]
-    settings = r.recipe_settings
-    if r.precision == "auto":
+    ranker = task.config.ranking.trainings[name]
+    settings = ranker.recipe_settings
+    if ranker.precision == "auto":
         resolved = number_format(task, name)
         if resolved != "fp32":
             settings["precision"] = resolved
@@ -69,15 +69,16 @@ def weights_of(task: Task, name: str) -> str:
     return first.start or backbones.source(first.model or first.backbone, task.config.models)
 
 
-def sample_size(r: Ranker) -> int:
+def sample_size(ranker: Ranker) -> int:
     """Passages of a query that the loss sees together."""
-    return 1 if r.loss == "binary_cross_entropy" else r.group_size
+    return 1 if ranker.loss == "binary_cross_entropy" else ranker.group_size
 
 
 def check_division(task: Task) -> None:
     """Raises InputError for a ranker whose micro-batches the processes can't share evenly."""
-    for name, r in task.config.ranking.trained.items():
-        per_process(name, r.batch_size, sample_size(r), distributed.world_size())
+    processes = distributed.world_size()
+    for name, ranker in task.config.ranking.trained.items():
+        per_process(name, ranker.batch_size, sample_size(ranker), processes)
 
 
 def train(task: Task, name: str, steps: Any, folder: Path) -> None:
@@ -103,56 +104,60 @@ def learner(task: Task, name: str, steps: Any, folder: Path) -> "RankerLearner":
     from ranking.learner import RankerLearner
     from ranking.model import CrossEncoder
 
-    r = task.config.ranking.trainings[name]
-    source = task_of(task, r)
-    torch.manual_seed(distributed.seed_of(r.seed, 0, "head"))
+    ranker = task.config.ranking.trainings[name]
+    source = task_of(task, ranker)
+    torch.manual_seed(distributed.seed_of(ranker.seed, 0, "head"))
     body, where = body_of(task, name, steps)
-    if r.gradient_checkpointing:
+    if ranker.gradient_checkpointing:
         body.activation_checkpointing_enable(
             activation_checkpointing_kwargs={"use_reentrant": False}
         )
-    data = training_data(source, r, folder)
+    data = training_data(source, ranker, folder)
     tokenize = tokenizer_of(task, name, where)
-    check_room(name, r, tokenize.room)
+    check_room(name, ranker, tokenize.room)
     batch_tokens = task.config.ranking.rerank.batch_tokens
-    dev = LoopDev(source, r, tokenize, batch_tokens, distributed.device())
+    dev = LoopDev(source, ranker, tokenize, batch_tokens, distributed.device())
     teacher = None
-    if r.teacher:
-        trained = steps[TrainedRanker(r.teacher).step_name]
+    if ranker.teacher:
+        trained = steps[TrainedRanker(ranker.teacher).step_name]
         teacher = teacher_scores(task, name, source, trained, data)
     return RankerLearner(
         name=name,
-        settings=r,
-        model=CrossEncoder(body, r.dropouts),
+        settings=ranker,
+        model=CrossEncoder(body, ranker.dropouts),
         tokenize=tokenize,
         data=data,
-        texts=pair_texts(source),
+        texts=PairTexts(source),
         dev=dev if dev.chosen else None,
         teacher=teacher,
     )
 
 
-def training_data(source: Task, r: Ranker, folder: Path) -> TrainingData:
+def training_data(source: Task, ranker: Ranker, folder: Path) -> TrainingData:
     """The pairs of a ranker's recipe, mapped into memory and shared by the processes.
 
     The parquet files are turned once into an Arrow file in ``folder``, which goes at the end of
     the training.
     """
-    training_languages(source, r)  # an unknown one is an error
+    training_languages(source, ranker)  # an unknown one is an error
     mapped = folder / SCRATCH / "groups.arrow"
     if distributed.rank() == 0 and not mapped.exists():
-        made = source.step(TrainingGroups(r.recipe)).path
-        draws = sorted(made.glob("draw-*.parquet"), key=lambda path: int(path.stem[5:]))
-        write_mapped(draws, mapped)
+        groups = source.step(TrainingGroups(ranker.recipe)).path
+        write_mapped(sorted(groups.glob("draw-*.parquet"), key=draw_number), mapped)
     distributed.barrier()
-    size = sample_size(r)
+    size = sample_size(ranker)
     return TrainingData(
         draws=open_mapped(mapped),
-        seed=r.seed,
-        per_step=r.batch_size // size * r.accumulation,
+        seed=ranker.seed,
+        per_step=ranker.batch_size // size * ranker.accumulation,
         size=size,
-        languages=r.languages,
+        languages=ranker.languages,
     )
+
+
+def draw_number(path: Path) -> int:
+    """N of a file ``draw-N.parquet``."""
+    return int(path.stem.removeprefix("draw-"))
 
 
 class LoopDev(DevSample):
@@ -162,35 +167,40 @@ class LoopDev(DevSample):
         self, task: Task, ranker: Ranker, tokenize: PairTokenizer, batch_tokens: int, device: str
     ):
         super().__init__(task, ranker, ranker.dev_queries, ranker.dev_depth)
-        self.tokenize, self.batch_tokens, self.device = tokenize, batch_tokens, device
+        self.tokenize = tokenize
+        self.batch_tokens = batch_tokens
+        self.device = device
 
     def __call__(self, forward: Callable) -> tuple[float, float]:
         """nDCG@10 and the mean standard deviation of a query's logits."""
-        runs = self.rerank(Scorer(forward, self.tokenize, self.batch_tokens, self.device))
+        scorer = Scorer(forward, self.tokenize, self.batch_tokens, self.device)
+        runs = self.rerank(scorer)
         spreads = [pstdev(block.values()) for block in self.blocks(runs)]
         return self.mean(runs), fmean(spreads)
 
 
 def body_of(task: Task, name: str, steps: Any) -> tuple[Any, str | Path]:
     """The model that a training starts from, and where its tokenizer is."""
-    r = task.config.ranking.trainings[name]
-    if r.start:
-        started = Path(r.start)
-        if r.start in task.config.ranking.trainings:
-            started = steps[TrainedRanker(r.start).step_name].path / "model"
-        return backbones.load_cross_encoder(str(started), r.layers, r.attention), started
-    source = backbones.source(r.backbone, task.config.models)
-    body = backbones.load_cross_encoder(source, r.layers, r.attention)
-    if not r.prune_vocabulary:
-        return body, source
-    vocabulary = steps[f"vocabulary/{r.backbone}"].path
+    known = task.config.ranking.trainings
+    ranker = known[name]
+    where: str | Path
+    if ranker.start in known:
+        where = steps[TrainedRanker(ranker.start).step_name].path / "model"
+    elif ranker.start:
+        where = Path(ranker.start)
+    else:
+        where = backbones.source(ranker.backbone, task.config.models)
+    body = backbones.load_cross_encoder(str(where), ranker.layers, ranker.attention)
+    if ranker.start or not ranker.prune_vocabulary:  # a start has its own vocabulary
+        return body, where
+    vocabulary = steps[f"vocabulary/{ranker.backbone}"].path
     keep = json.loads((vocabulary / "keep.json").read_text())
     backbones.prune_embeddings(body, keep)
     return body, vocabulary
 
 
 class PairTexts:
-    """The texts of training pairs: (query, passage)."""
+    """A function from a training pair to (query text, passage text)."""
 
     def __init__(self, task: Task):
         self.queries: dict[tuple[str, str], str] = {}
@@ -202,13 +212,8 @@ class PairTexts:
 
     def __call__(self, pair: TrainingPair) -> tuple[str, str]:
         """Of one pair."""
-        passage = self.store(pair.passage_language or pair.language).text(pair.docid)
-        return self.queries[pair.language, pair.qid], passage
-
-
-def pair_texts(task: Task) -> PairTexts:
-    """A function from a training pair to (query text, passage text)."""
-    return PairTexts(task)
+        passages = self.store(pair.passage_language or pair.language)
+        return self.queries[pair.language, pair.qid], passages.text(pair.docid)
 
 
 def teacher_scores(
@@ -225,23 +230,17 @@ def teacher_scores(
     assert teacher_name is not None
     scorer = load(task, teacher_name, teacher)
     store = scores_of(task, teacher, scorer)
-    text = pair_texts(source)
+    text_of = PairTexts(source)
 
     def texts(part: Any) -> tuple[list[str], list[str]]:
-        both = [text(passage.pair) for _, passage in part]
-        return [query for query, _ in both], [passage for _, passage in both]
+        return apart(text_of(passage.pair) for _, passage in part)
 
     distinct = DistinctPairs(data)
     logits = np.empty(len(distinct), np.float32)
     for language, span in distinct.by_language():
         pairs: Any = TaughtPairs(distinct, span)
-        logits[span.start : span.stop] = score_pairs(
-            scorer,
-            store,
-            pairs,
-            texts,
-            f"{teacher_name} teaches {name}, {language}",
-        )
+        what = f"{teacher_name} teaches {name}, {language}"
+        logits[span.start : span.stop] = score_pairs(scorer, store, pairs, texts, what)
     return distinct.by_row(logits)
 
 
@@ -254,32 +253,38 @@ class TaughtPassage(NamedTuple):
         return self.pair.docid
 
 
+SORTED_BY = ("docid", "qid", "passage_language", "language")
+"""Columns that tell pairs apart; the last one decides first."""
+
 Taught = tuple[str, TaughtPassage]
 """(query id, passage), as ``score_pairs`` wants pairs to be."""
 
 
 class DistinctPairs:
-    """The pairs of all draws, each once: by language, passage's language, query and passage."""
+    """The pairs of all draws, each once: by language, passage's language, query and passage.
+
+    ``draw`` and ``row`` say where each pair in use stands. Of these pairs, ``first`` has one place
+    for each distinct pair, and ``number`` has, for each pair, which of the distinct ones it is.
+    """
 
     def __init__(self, data: TrainingData):
         import numpy as np
 
-        self.draws, self.rows = data.draws, data.rows
+        self.draws = data.draws
+        self.rows = data.rows
         counts = [len(rows) for rows in data.rows]
         self.draw = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
         self.row = np.concatenate(data.rows)
-        places = [
-            self.places(column) for column in ("docid", "qid", "passage_language", "language")
-        ]
-        order = np.lexsort(places)  # the last key decides first
-        changed = np.zeros(len(order), bool)
-        changed[:1] = True
+        places = [self.places(column) for column in SORTED_BY]
+        order = np.lexsort(places)
+        is_first = np.zeros(len(order), bool)  # in that order, whether another than the one before
+        is_first[:1] = True
         for place in places:
             in_order = place[order]
-            changed[1:] |= in_order[1:] != in_order[:-1]
-        self.first = order[changed]  # where each distinct pair stands in draw and row
-        self.number = np.empty(len(order), np.int64)  # of its distinct pair, for each of them
-        self.number[order] = np.cumsum(changed) - 1
+            is_first[1:] |= in_order[1:] != in_order[:-1]
+        self.first = order[is_first]
+        self.number = np.empty(len(order), np.int64)
+        self.number[order] = np.cumsum(is_first) - 1
 
     def __len__(self) -> int:
         return len(self.first)
@@ -302,15 +307,18 @@ class DistinctPairs:
         starts = np.flatnonzero(np.diff(codes, prepend=-1)).tolist()
         ends = [*starts[1:], len(codes)]
         names = self.draws[0].dictionary("language")
-        return [
-            (names[int(codes[start])].as_py(), range(start, end))
-            for start, end in zip(starts, ends, strict=True)
-        ]
+        spans = []
+        for start, end in zip(starts, ends, strict=True):
+            language = names[int(codes[start])].as_py()
+            spans.append((language, range(start, end)))
+        return spans
 
     def columns(self, column: str) -> "list[numpy.ndarray]":
         """A string column's codes of the rows in use, an array a draw."""
-        both = zip(self.draws, self.rows, strict=True)
-        return [draw.codes(column)[rows] for draw, rows in both]
+        arrays = []
+        for draw, rows in zip(self.draws, self.rows, strict=True):
+            arrays.append(draw.codes(column)[rows])
+        return arrays
 
     def pairs(self, numbers: range) -> list[TrainingPair]:
         """Some of them as Python objects."""
@@ -340,7 +348,8 @@ class TaughtPairs(Sequence[Taught]):
     """Some distinct pairs, made when they are looked at."""
 
     def __init__(self, distinct: DistinctPairs, span: range):
-        self.distinct, self.span = distinct, span
+        self.distinct = distinct
+        self.span = span
 
     def __len__(self) -> int:
         return len(self.span)

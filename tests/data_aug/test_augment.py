@@ -240,11 +240,11 @@ def test_rounds_of_an_older_version_have_no_note(task, config):
 
 
 def test_a_training_reads_texts_of_every_split(task):
-    from ranking.trainings import pair_texts
+    from ranking.trainings import PairTexts
 
     found = task("q2q2d")
     pairs = [p for p in read_groups(made(found) / "draw-0.parquet") if p.language == "de"]
-    text = pair_texts(found)(pairs[0])
+    text = PairTexts(found)(pairs[0])
     assert text[0] == "Hauptstadt von Norwegen" and text[1]
 
 

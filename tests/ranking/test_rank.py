@@ -214,7 +214,7 @@ def test_the_pairs_that_int8_is_calibrated_on(trained, monkeypatch):
     ranker = task.config.ranking.rankers["small"]
     groups = read_groups(task.step(TrainingGroups("default")).path / "draw-0.parquet")
     rows = generator(ranker.seed, 0, "int8").permutation(len(groups))[:3]
-    texts = [trainings.pair_texts(task)(groups[row]) for row in rows]
+    texts = [trainings.PairTexts(task)(groups[row]) for row in rows]
     queries, passages = gates.calibration_texts(task, ranker, None)
     assert list(zip(queries, passages, strict=True)) == texts and len(set(texts)) == 3
 
