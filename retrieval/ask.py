@@ -64,9 +64,10 @@ def ask(config: Config, language: str, text: str, hits: int) -> dict[str, list[H
             )
         run = search_source(task, index, question)
         passages = task.passages(language)
-        hits_by_source[source] = [
-            Hit(docid, score, passages.text(docid)) for docid, score in ranked(run["question"])
-        ]
+        hits_by_source[source] = []
+        for docid, score in ranked(run["question"]):
+            hit = Hit(docid, score, passages.text(docid))
+            hits_by_source[source].append(hit)
     return hits_by_source
 
 
@@ -114,8 +115,9 @@ def main() -> None:
     for source, hits in hits_by_source.items():
         print(f"\n{source}")
         for place, hit in enumerate(hits, 1):
-            shown = textwrap.fill(textwrap.shorten(hit.text, SHOWN, placeholder=" …"), width)
-            print(f"{place}. {hit.docid}  {hit.score:.4f}\n{textwrap.indent(shown, '    ')}")
+            beginning = textwrap.shorten(hit.text, SHOWN, placeholder=" …")
+            paragraph = textwrap.indent(textwrap.fill(beginning, width), "    ")
+            print(f"{place}. {hit.docid}  {hit.score:.4f}\n{paragraph}")
 
 
 if __name__ == "__main__":

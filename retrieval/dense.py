@@ -1,6 +1,7 @@
 """Dense retrieval: a bi-encoder's vectors in fp16, memory-mapped, and exact search by block."""
 
 import io
+import math
 import os
 import resource
 import time
@@ -80,13 +81,15 @@ def encode_corpus(
     processes or machines can share the work: ``shard`` (i, n) makes the chunks i, i + n, … and
     leaves the joining to (0, 1). Raises InputError without room on the disk.
     """
-    starts = range(shard[0] * CHUNK, len(passages), shard[1] * CHUNK)
+    number, shards = shard
+    joins = shard == (0, 1)
+    starts = range(number * CHUNK, len(passages), shards * CHUNK)
     joined = joined_rows(folder, encoder.dimension)
     missing = []
     for start in starts:
         if start >= joined and not chunk_file(folder, start).exists():
             missing.append(start)
-    tell_cost(encoder, passages, folder, what, missing, joins=shard == (0, 1))
+    tell_cost(encoder, passages, folder, what, missing, joins)
     with progress(None, len(starts) * CHUNK, f"dense {what}", "passage") as bar:
         bar.update((len(starts) - len(missing)) * CHUNK)
         for start in missing:
@@ -96,7 +99,7 @@ def encode_corpus(
             with finished_file(chunk_file(folder, start), "wb") as file:
                 np.save(file, vectors)
             bar.update(len(rows))
-    if shard == (0, 1):
+    if joins:
         join(folder, (len(passages), encoder.dimension))
 
 
@@ -119,7 +122,9 @@ def tell_cost(
     one, so there is never more than one chunk beside it. Raises InputError without room.
     """
     row_bytes = encoder.dimension * 2
-    rows = sum(min(CHUNK, len(passages) - start) for start in missing)
+    rows = 0
+    for start in missing:
+        rows += min(CHUNK, len(passages) - start)
     beside = min(CHUNK, len(passages)) if joins else 0
     require_room(
         folder,
@@ -129,11 +134,11 @@ def tell_cost(
     )
     if len(missing) < 2:
         return
-    every = -(-len(passages) // 64)
+    every = math.ceil(len(passages) / 64)
     sample = [document_text(passages.document(row)) for row in range(0, len(passages), every)]
-    start = time.monotonic()
+    begun = time.monotonic()
     encoder.encode_passages(sample)
-    rate = len(sample) / (time.monotonic() - start)
+    rate = len(sample) / (time.monotonic() - begun)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     say(
         f"  {what}: {len(passages)} passages, "
@@ -246,18 +251,20 @@ def best_rows(vectors: np.ndarray, encoded: np.ndarray, depth: int) -> Hits:
 
 def merged(before: Hits, new: Hits, depth: int) -> Hits:
     """The best of two sets of hits; of equal scores those ``before`` stand first."""
-    count = len(before[0])
-    width = min(depth, before[0].shape[1] + new[0].shape[1])
-    scores = np.empty((count, width), np.float32)
-    rows = np.empty((count, width), np.int64)
+    scores, rows = before
+    new_scores, new_rows = new
+    count = len(scores)
+    width = min(depth, scores.shape[1] + new_scores.shape[1])
+    kept_scores = np.empty((count, width), np.float32)
+    kept_rows = np.empty((count, width), np.int64)
     for first in range(0, count, MERGED):
         part = slice(first, first + MERGED)
-        both_scores = np.hstack([before[0][part], new[0][part]])
-        both_rows = np.hstack([before[1][part], new[1][part]])
+        both_scores = np.hstack([scores[part], new_scores[part]])
+        both_rows = np.hstack([rows[part], new_rows[part]])
         order = np.argsort(-both_scores, axis=1, kind="stable")[:, :width]
-        scores[part] = np.take_along_axis(both_scores, order, 1)
-        rows[part] = np.take_along_axis(both_rows, order, 1)
-    return scores, rows
+        kept_scores[part] = np.take_along_axis(both_scores, order, 1)
+        kept_rows[part] = np.take_along_axis(both_rows, order, 1)
+    return kept_scores, kept_rows
 
 
 def searched_blocks(

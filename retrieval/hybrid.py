@@ -23,7 +23,8 @@ def alphas(names: Sequence[str]) -> Iterator[dict[str, float]]:
             "retrieval.hybrid.preset=sparse-dense fuses two sources, "
             f"found {', '.join(names)}; choose another preset"
         )
-    return ({names[0]: 1.0, names[1]: alpha} for alpha in ALPHAS)
+    first, second = names
+    return ({first: 1.0, second: alpha} for alpha in ALPHAS)
 
 
 def grid(names: Sequence[str]) -> Iterator[dict[str, float]]:
@@ -33,8 +34,9 @@ def grid(names: Sequence[str]) -> Iterator[dict[str, float]]:
     """
     parts = round(1 / STEP) if len(names) < 3 else 10
     for counts in product(range(1, parts), repeat=len(names) - 1):
-        if sum(counts) < parts:
-            shares = [count / parts for count in (*counts, parts - sum(counts))]
+        left_for_last = parts - sum(counts)
+        if left_for_last > 0:
+            shares = [count / parts for count in (*counts, left_for_last)]
             yield dict(zip(names, shares, strict=True))
 
 
@@ -55,20 +57,21 @@ def tune(
     The first of equals, which is least weight on the first source. ``runs``: source -> language ->
     run. Returns the weights and their score.
     """
-    names = list(runs)
     prepared = []
     for language, judged in qrels.items():
-        aligned = align({name: runs[name][language] for name in names}, list(judged))
+        own_runs = {name: by_language[language] for name, by_language in runs.items()}
+        aligned = align(own_runs, list(judged))
         scores = normalised(aligned.scores, preset.normalise)
         prepared.append((scores, aligned.present, relevant(aligned, judged)))
 
     best: dict[str, float] = {}
     best_mean = -1.0
-    for weights in choices(names, preset):
+    for weights in choices(list(runs), preset):
         means = []
-        for scores, present, places in prepared:
+        for scores, present, judged_passages in prepared:
             fused = weighted_sum(scores, list(weights.values()), preset.missing)
-            means.append(ndcg(np.where(present, fused, np.nan), places).mean())
+            without_padding = np.where(present, fused, np.nan)
+            means.append(ndcg(without_padding, judged_passages).mean())
         mean = float(fmean(means))
         if mean > best_mean + 1e-12:
             best, best_mean = weights, mean
@@ -101,9 +104,12 @@ def fused(
     A query that some source does not answer is fused from the others. Normalisation is by query,
     so each is read and fused alone, and 100,000 of them take no more memory than one.
     """
-    for qid in dict.fromkeys(qid for run in runs.values() for qid in run):
-        own = {}
+    qids: dict[str, None] = {}
+    for run in runs.values():
+        qids |= dict.fromkeys(run)
+    for qid in qids:
+        of_query: dict[str, Run] = {}
         for source, run in runs.items():
-            own[source] = {qid: dict(run[qid])} if qid in run else {}
-        scores = fuse(own, weights, preset.normalise, preset.missing)[qid]
+            of_query[source] = {qid: dict(run[qid])} if qid in run else {}
+        scores = fuse(of_query, weights, preset.normalise, preset.missing)[qid]
         yield qid, top_k(scores, depth)

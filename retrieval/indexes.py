@@ -1,6 +1,6 @@
 """FAISS indexes over a language's vectors: INDEXES, trained, saved, memory-mapped, measured."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +17,26 @@ CENTROIDS = 256  # of each part of a product-quantised vector: what its one byte
 VECTORS_A_LIST = 39  # at least, as FAISS asks for
 
 
-def lists_of(s: Index, count: int) -> int:
+def lists_of(settings: Index, count: int) -> int:
     """The lists of an inverted file over ``count`` vectors.
 
     As set, or four times the square root of their number; at most one list for every 39 vectors.
     """
-    wanted = s.lists or round(4 * count**0.5)
+    wanted = settings.lists or round(4 * count**0.5)
     return max(1, min(wanted, count // VECTORS_A_LIST))
 
 
-# kind -> FAISS factory string of (settings, number of vectors)
-INDEXES: dict[str, Callable[[Index, int], str]] = {
-    "flat": lambda s, n: "Flat",
-    "sq": lambda s, n: "SQ8",
-    "ivf": lambda s, n: f"IVF{lists_of(s, n)},Flat",
-    "ivfpq": lambda s, n: f"IVF{lists_of(s, n)},PQ{s.code_bytes}",
-    "hnsw": lambda s, n: f"HNSW{s.links},Flat",
+# kind -> FAISS factory string, filled in with the settings and the number of lists
+INDEXES: dict[str, str] = {
+    "flat": "Flat",
+    "sq": "SQ8",
+    "ivf": "IVF{lists},Flat",
+    "ivfpq": "IVF{lists},PQ{settings.code_bytes}",
+    "hnsw": "HNSW{settings.links},Flat",
 }
 
 
-def build(vectors: np.ndarray, s: Index, folder: Path, what: str, seed: int) -> None:
+def build(vectors: np.ndarray, settings: Index, folder: Path, what: str, seed: int) -> None:
     """Writes ``index.faiss`` over ``vectors``, fp16 [passages, dimension].
 
     They are read in blocks; what the index itself holds must fit in memory while it is made.
@@ -45,46 +45,48 @@ def build(vectors: np.ndarray, s: Index, folder: Path, what: str, seed: int) -> 
     import faiss
 
     count, dimension = vectors.shape
-    if s.kind == "ivfpq" and dimension % s.code_bytes:
+    if settings.kind == "ivfpq" and dimension % settings.code_bytes:
         raise InputError(
-            f"retrieval.dense.index.code_bytes: found {s.code_bytes}, "
+            f"retrieval.dense.index.code_bytes: found {settings.code_bytes}, "
             f"expected a divisor of the {dimension} dimensions"
         )
-    if s.kind == "ivfpq" and count < CENTROIDS:
+    if settings.kind == "ivfpq" and count < CENTROIDS:
         raise InputError(
             f"{what}: product quantisation needs at least {CENTROIDS} passages to learn from, "
             f"found {count}; set retrieval.dense.index.kind=exact"
         )
-    recipe = INDEXES[s.kind](s, count)
+    lists = lists_of(settings, count)
+    recipe = INDEXES[settings.kind].format(settings=settings, lists=lists)
     index: Any = faiss.index_factory(dimension, recipe, faiss.METRIC_INNER_PRODUCT)
-    if s.kind == "ivfpq":
+    if settings.kind == "ivfpq":
         # an order of codes that nothing here uses, and most of the training time
         index.do_polysemous_training = False
     if not index.is_trained:
-        index.train(training_vectors(vectors, s, seed))
+        index.train(training_vectors(vectors, settings, seed))
     for start in progress(range(0, count, BLOCK), what=f"index {what}", unit="block"):
         index.add(vectors[start : start + BLOCK].astype(np.float32))
     faiss.write_index(index, str(folder / "index.faiss"))
 
 
-def training_vectors(vectors: np.ndarray, s: Index, seed: int) -> np.ndarray:
+def training_vectors(vectors: np.ndarray, settings: Index, seed: int) -> np.ndarray:
     """A sample that the seed fixes, in fp32 and in the order of the corpus."""
     count = len(vectors)
-    wanted = min(count, SAMPLE * max(lists_of(s, count), CENTROIDS))
+    learned = max(lists_of(settings, count), CENTROIDS)
+    wanted = min(count, SAMPLE * learned)
     shuffled = np.random.Generator(np.random.PCG64(seed)).permutation(count)
     return vectors[np.sort(shuffled[:wanted])].astype(np.float32)
 
 
-def load(folder: Path, s: Index) -> Any:
+def load(folder: Path, settings: Index) -> Any:
     """Memory-mapped where FAISS can; on GPUs where faiss-gpu finds some."""
     import faiss
 
     flags = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
     index: Any = faiss.read_index(str(folder / "index.faiss"), flags)
-    if s.kind in ("ivf", "ivfpq"):
-        index.nprobe = s.probes
-    if s.kind == "hnsw":
-        index.hnsw.efSearch = s.ef
+    if settings.kind in ("ivf", "ivfpq"):
+        index.nprobe = settings.probes
+    if settings.kind == "hnsw":
+        index.hnsw.efSearch = settings.ef
     gpus = getattr(faiss, "get_num_gpus", int)()  # faiss-cpu of old has no such function
     return faiss.index_cpu_to_all_gpus(index) if gpus else index
 
@@ -97,11 +99,11 @@ def recall(exact: Sequence[set[str]], of_index: Sequence[set[str]]) -> float:
     return float(np.mean(shares))
 
 
-def report(folder: Path, s: Index, what: str, share: float, depth: int, queries: int) -> str:
+def report(folder: Path, settings: Index, what: str, share: float, depth: int, queries: int) -> str:
     """A line about ``share``, the recall at ``depth``, which is also kept in ``recall.json``."""
-    note = {"kind": s.kind, "depth": depth, "queries": queries, "recall": share}
+    note = {"kind": settings.kind, "depth": depth, "queries": queries, "recall": share}
     write_json(folder / "recall.json", note)
     return (
-        f"  index {what} ({s.kind}): recall@{depth} against exact search {share:.4f} "
+        f"  index {what} ({settings.kind}): recall@{depth} against exact search {share:.4f} "
         f"over {queries} queries"
     )

@@ -9,6 +9,7 @@ queries together choose.
 
 import argparse
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import TypedDict
@@ -50,10 +51,10 @@ def best(values: Values, qids: Sequence[str], default: Point) -> Point:
     means: dict[Point, float] = {}
     for point, by_query in values.items():
         means[point] = fmean(by_query[qid] for qid in qids)
-    top = max(means.values())
-    if means[default] > top - 1e-9:
+    first_of_best = max(means, key=lambda point: means[point])
+    if means[default] > means[first_of_best] - 1e-9:
         return default
-    return next(point for point in means if means[point] == top)
+    return first_of_best
 
 
 def held_out_gain(
@@ -77,14 +78,14 @@ def grid_values(
     settings = task.config.retrieval.bm25
     index = search.plan(task)[f"bm25-index/{language}"].path
     qrels = task.judgments(language, split)
-    queries = [query for query in task.queries(language, split) if query.qid in qrels]
-    grid = [(k1, b) for k1 in K1 for b in B]
-    points = list(dict.fromkeys([retrievers.bm25_parameters(task, language), *grid]))
+    judged = [query for query in task.queries(language, split) if query.qid in qrels]
+    default = retrievers.bm25_parameters(task, language)
+    points = list(dict.fromkeys([default, *product(K1, B)]))
     depth = min(DEPTH, task.config.retrieval.depth)
     values: dict[Point, dict[str, float]] = {}
     for k1, b in progress(points, what=f"BM25 {language}", unit="point"):
         searcher = bm25.open_searcher(language, index, k1, b, settings.heap)
-        run = bm25.search(searcher, language, queries, depth, settings.heap, settings.threads)
+        run = bm25.search(searcher, language, judged, depth, settings.heap, settings.threads)
         values[k1, b] = evaluate(run, qrels, [metric])[metric]
     return values
 
@@ -107,7 +108,8 @@ def tune(task: Task, split: str, metric: str) -> dict[str, Tuned]:
             f"retrieval.sources: found {', '.join(sources)}, but what is tuned here is bm25; "
             "set, for example, retrieval.sources=[bm25]"
         )
-    languages = [la for la, s in task.pairs(split) if (la, s) in task.collection.qrels]
+    qrels = task.collection.qrels
+    languages = [language for language, _ in task.pairs(split) if (language, split) in qrels]
     if not languages:
         raise InputError(f"{task.collection.root}: no language has judgments for {split}")
     tuned: dict[str, Tuned] = {}
@@ -130,9 +132,10 @@ def tune_language(task: Task, language: str, split: str, metric: str) -> Tuned:
     point = best(values, qids, default)
     held_out = 0.0
     if len(qids) > 1:
-        order = generator(task.config.seed, 0, "tune", language).permutation(len(qids))
-        mixed = [qids[place] for place in order]
-        held_out = held_out_gain(values, (mixed[::2], mixed[1::2]), default)
+        random = generator(task.config.seed, 0, "tune", language)
+        mixed = [qids[place] for place in random.permutation(len(qids))]
+        halves = (mixed[::2], mixed[1::2])
+        held_out = held_out_gain(values, halves, default)
     return {
         "point": point,
         "before": fmean(values[default].values()),
@@ -168,12 +171,11 @@ def main() -> None:
     task = Task(config)
     split = options.split or config.splits.dev
     out = options.out or config.folder / "bm25.yaml"
-    indexes = [
-        step
-        for name, step in search.plan(task).items()
-        if name.startswith(("passages/", "bm25-index/"))
-    ]
-    run_steps(indexes, config.folder, some=True)
+    needed = []
+    for name, step in search.plan(task).items():
+        if name.startswith(("passages/", "bm25-index/")):
+            needed.append(step)
+    run_steps(needed, config.folder, some=True)
     tuned = tune(task, split, options.metric)
     with finished_file(out) as file:
         file.write(layer(tuned, options.metric, split))
