@@ -127,7 +127,9 @@ def quantise(folder: Path, sample: Sequence[dict], target: Path) -> None:
     """
     ov, nncf = package("openvino"), package("nncf")
     nncf.set_log_level("ERROR")
-    arrays = [{name: values.numpy() for name, values in inputs.items()} for inputs in sample]
+    arrays = []
+    for inputs in sample:
+        arrays.append({name: values.numpy() for name, values in inputs.items()})
     with contextlib.redirect_stdout(io.StringIO()):  # bars
         quantised = nncf.quantize(
             of_folder(folder),

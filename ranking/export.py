@@ -96,17 +96,15 @@ def card(task: Task, name: str, step: Step, lengths: dict[str, int]) -> str:
         # what the embedded model was made of
         base = backbones.backbone(body.backbone).hub_id or "intfloat/multilingual-e5-small"
         about = about_trained(task, name, step, base)
-    header = yaml.safe_dump(
-        {
-            "language": languages,
-            "library_name": "sentence-transformers",
-            "pipeline_tag": "text-ranking",
-            "tags": ["cross-encoder", "reranker", "continuum"],
-            **({"base_model": base} if base else {}),
-        },
-        sort_keys=False,
-        allow_unicode=True,
-    )
+    metadata = {
+        "language": languages,
+        "library_name": "sentence-transformers",
+        "pipeline_tag": "text-ranking",
+        "tags": ["cross-encoder", "reranker", "continuum"],
+    }
+    if base:
+        metadata["base_model"] = base
+    header = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
     return f"""---
 {header}---
 # {name}
@@ -143,23 +141,37 @@ def about_trained(task: Task, name: str, step: Step, base: str) -> str:
     """Of a training: its figures on dev, and its data."""
     ranker = task.config.ranking.trainings[name]
     source = rankers.task_of(task, ranker)
-    collection, dev = source.config.collection_name, source.config.splits.dev
     layers = rankers.origin(task, name).layers or "all"
-    languages = rankers.training_languages(source, ranker)
-    counts = pair_counts(source, ranker)
-    counted = ", ".join(f"{count} {origin}" for origin, count in counts.items())
+    chain = rankers.note_chain(task, name)
     return f"""A cross-encoder for passage reranking, trained with Continuum: \
-{layers} layers of {base}, {rankers.note_chain(task, name)}.
+{layers} layers of {base}, {chain}.
 
-| nDCG@10 on {dev} queries of {collection} (up to {ranker.dev_queries} a language, \
-{ranker.dev_depth} candidates) | |
-| --- | --- |
-{figure_rows(training(step.path))}
-
+{about_figures(source, ranker, training(step.path))}
 ## Data
 
-Collection {collection}, recipe `{ranker.recipe}`, languages {", ".join(languages)}: {counted}.
-Training: {ranker.steps} steps of {ranker.batch_size * ranker.accumulation} pairs, \
+{about_data(source, ranker)}"""
+
+
+def about_figures(source: Task, ranker: Ranker, state: dict) -> str:
+    """The table of nDCG@10 before and after a training."""
+    collection = source.config.collection_name
+    dev = source.config.splits.dev
+    return f"""| nDCG@10 on {dev} queries of {collection} (up to {ranker.dev_queries} a language, \
+{ranker.dev_depth} candidates) | |
+| --- | --- |
+{figure_rows(state)}
+"""
+
+
+def about_data(source: Task, ranker: Ranker) -> str:
+    """What a training learned from, and how."""
+    languages = ", ".join(rankers.training_languages(source, ranker))
+    counts = pair_counts(source, ranker)
+    counted = ", ".join(f"{count} {origin}" for origin, count in counts.items())
+    pairs = ranker.batch_size * ranker.accumulation
+    return f"""Collection {source.config.collection_name}, recipe `{ranker.recipe}`, \
+languages {languages}: {counted}.
+Training: {ranker.steps} steps of {pairs} pairs, \
 loss {ranker.loss}, FGM epsilon {ranker.fgm.epsilon}, dropout samples {ranker.dropouts}, \
 learning rate {ranker.learning_rate}.
 """

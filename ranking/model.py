@@ -38,7 +38,8 @@ class CrossEncoder(nn.Module):
         before, last = head_of(body, "multi-sample dropout")
         if body.config.model_type not in HEADS:
             switch_off_dropout(body)
-        self.body, self.rates = body, rates
+        self.body = body
+        self.rates = rates
         # In a list, so that the layer is no second submodule under another name
         self._last = [in_float32(body, last)]
         self._features = torch.empty(0)
@@ -62,8 +63,10 @@ class Float32Linear(nn.Linear):
 
     def __init__(self, layer: nn.Linear):
         nn.Module.__init__(self)  # it has the layer's own parameters and makes none
-        self.in_features, self.out_features = layer.in_features, layer.out_features
-        self.weight, self.bias = layer.weight, layer.bias
+        self.in_features = layer.in_features
+        self.out_features = layer.out_features
+        self.weight = layer.weight
+        self.bias = layer.bias
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Float32 [..., out_features] of [..., in_features]."""
@@ -95,11 +98,10 @@ def found_head(body: "PreTrainedModel", purpose: str) -> tuple[str, str]:
 
     Multi-sample dropout drops the input of that layer, so it stands in both places.
     """
-    candidates = [
-        name
-        for name, module in head_modules(body).items()
-        if isinstance(module, nn.Linear) and module.out_features == 1
-    ]
+    candidates = []
+    for name, module in head_modules(body).items():
+        if isinstance(module, nn.Linear) and module.out_features == 1:
+            candidates.append(name)
     if len(candidates) != 1:
         raise InputError(
             f"no {purpose} for the architecture {body.config.model_type!r}: "
@@ -119,6 +121,10 @@ def switch_off_dropout(body: "PreTrainedModel") -> None:
 
 def head_modules(body: "PreTrainedModel") -> dict[str, nn.Module]:
     """All modules outside the encoder, by name."""
-    base = body.base_model_prefix + "."
-    named = {name: module for name, module in body.named_modules() if name}
-    return {name: module for name, module in named.items() if not f"{name}.".startswith(base)}
+    encoder = body.base_model_prefix
+    outside = {}
+    for name, module in body.named_modules():
+        in_encoder = name == encoder or name.startswith(f"{encoder}.")
+        if name and not in_encoder:  # the whole model has no name
+            outside[name] = module
+    return outside

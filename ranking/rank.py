@@ -129,15 +129,16 @@ def add_training(task: Task, steps: Plan, name: str) -> Step:
             inputs.append(add_ranker(task, steps, other))
     passes = 2 if ranker.fgm.epsilon else 1
     pairs = ranker.steps * ranker.batch_size * ranker.accumulation
+    on_two_cores = 3 * passes * pairs * pair_seconds(task, name)  # see TOKEN_LAYERS
     settings = trainings.recipe(task, name)
     return steps.add(
         TrainedRanker(name),
-        TRAINING_VERSIONS.get(settings["precision"], 1),
-        {**settings, **body},
-        inputs,
-        lambda folder: trainings.train(task, name, steps, folder),
+        version=TRAINING_VERSIONS.get(settings["precision"], 1),
+        settings={**settings, **body},
+        inputs=inputs,
+        build=lambda folder: trainings.train(task, name, steps, folder),
         resumes=True,
-        seconds=model_seconds(3 * passes * pairs * pair_seconds(task, name)),
+        seconds=model_seconds(on_two_cores),
         disk=5e8,
         memory=3e9,
     )
@@ -147,8 +148,9 @@ def judged_dev(task: Task, languages: Iterable[str]) -> list[Step | Files]:
     """The hybrid's runs of dev queries, and their judgments."""
     dev = task.config.splits.dev
     inputs: list[Step | Files] = []
-    for la in languages:
-        inputs += [task.step(RankedRun("hybrid", la, dev)), task.qrels_input(la, dev)]
+    for language in languages:
+        inputs.append(task.step(RankedRun("hybrid", language, dev)))
+        inputs.append(task.qrels_input(language, dev))
     return inputs
 
 
@@ -185,10 +187,10 @@ def add_vocabulary(task: Task, steps: Plan, backbone: str, body: dict) -> Step:
         inputs += [source.topics_input(la, split) for la, split in source.pairs()]
     return steps.add(
         name,
-        1,
-        body,
-        inputs,
-        lambda folder: build_vocabulary(task, backbone, folder),
+        version=1,
+        settings=body,
+        inputs=inputs,
+        build=lambda folder: build_vocabulary(task, backbone, folder),
         seconds=20,
     )
 
@@ -202,7 +204,8 @@ def add_runs(task: Task, steps: Plan, name: str) -> None:
     ranker = task.config.ranking.rankers[name]
     backend = task.config.ranking.rerank.backend
     trained = steps[TrainedRanker(name).step_name]
-    model_steps, compiled = [trained], None
+    model_steps = [trained]
+    compiled = None  # where a back end keeps what it made of the model
     if backend == "int8":
         quantised = add_int8(task, steps, name)
         model_steps.append(quantised)
@@ -245,13 +248,14 @@ def add_run(
         inputs.append(task.step(RankedRun(ranker.after, language, split)))
     if backend != "torch":  # younger than the first runs
         settings["backend"] = backend
+    precision = model_steps[0].settings["precision"]
     pairs = len(task.queries(language, split)) * own_depth(task, ranker)
     steps.add(
         RankedRun(name, language, split),
-        RUN_VERSIONS.get((backend, model_steps[0].settings["precision"]), 1),
-        settings,
-        inputs,
-        lambda folder: build_run(task, scorer(), name, language, split, folder),
+        version=RUN_VERSIONS.get((backend, precision), 1),
+        settings=settings,
+        inputs=inputs,
+        build=lambda folder: build_run(task, scorer(), name, language, split, folder),
         seconds=scoring_seconds(task, name, pairs),
     )
 
@@ -263,32 +267,36 @@ def judging_settings(task: Task) -> dict:
 
 def add_int8(task: Task, steps: Plan, name: str) -> Step:
     """A ranker's quantised model, judged by dev queries."""
-    ranker, rerank = task.config.ranking.rankers[name], task.config.ranking.rerank
+    ranker = task.config.ranking.rankers[name]
+    rerank = task.config.ranking.rerank
     trained = steps[TrainedRanker(name).step_name]
+    judged = judged_dev(task, home_languages(task, ranker))
     pairs = 10 * rerank.dev_queries * depth(task)
+    quantising = core_seconds(60)
     return steps.add(
         f"int8/{name}",
-        1,
-        {"tolerance": rerank.tolerance, **judging_settings(task)},
-        [trained, *judged_dev(task, home_languages(task, ranker))],
-        lambda folder: gates.int8(task, name, trained, folder),
-        seconds=core_seconds(60) + scoring_seconds(task, name, pairs),
+        version=1,
+        settings={"tolerance": rerank.tolerance, **judging_settings(task)},
+        inputs=[trained, *judged],
+        build=lambda folder: gates.int8(task, name, trained, folder),
+        seconds=quantising + scoring_seconds(task, name, pairs),
     )
 
 
 def add_cascade(task: Task, steps: Plan, name: str, scorer: Callable[[], Scorer]) -> None:
     """What a ranker's smaller depth, or the ranker before it, costs on dev queries."""
-    ranker, rerank = task.config.ranking.rankers[name], task.config.ranking.rerank
+    ranker = task.config.ranking.rankers[name]
+    dev = task.config.splits.dev
     trained = steps[TrainedRanker(name).step_name]
     languages = home_languages(task, ranker)
-    runs = [task.step(RankedRun(name, la, task.config.splits.dev)) for la in languages]
-    pairs = len(languages) * rerank.dev_queries * depth(task)
+    runs = [task.step(RankedRun(name, language, dev)) for language in languages]
+    pairs = len(languages) * task.config.ranking.rerank.dev_queries * depth(task)
     steps.add(
         f"cascade/{name}",
-        1,
-        judging_settings(task),
-        [*runs, *judged_dev(task, languages)],
-        lambda folder: gates.cascade(task, name, scorer(), trained, folder),
+        version=1,
+        settings=judging_settings(task),
+        inputs=[*runs, *judged_dev(task, languages)],
+        build=lambda folder: gates.cascade(task, name, scorer(), trained, folder),
         seconds=scoring_seconds(task, name, pairs),
     )
 
@@ -314,7 +322,8 @@ def texts_in_use(task: Task) -> Iterator[str]:
             for query in source.queries(la, split):
                 yield query.text
         for la in source.languages:
-            yield from map(document_text, source.passages(la).documents())
+            for document in source.passages(la).documents():
+                yield document_text(document)
 
 
 def candidates(task: Task, ranker: Ranker, language: str, split: str) -> Run:
@@ -330,13 +339,9 @@ def build_run(
     ranker = task.config.ranking.rankers[name]
     run = candidates(task, ranker, language, split)
     pairs = candidate_pairs(run, own_depth(task, ranker))
-    scores = score_pairs(
-        scorer,
-        rankers.scores_of(task, task.step(TrainedRanker(name)), scorer),
-        pairs,
-        rankers.texts_of(task, language, split),
-        what=f"{name} {language}-{split}",
-    )
+    store = rankers.scores_of(task, task.step(TrainedRanker(name)), scorer)
+    texts = rankers.texts_of(task, language, split)
+    scores = score_pairs(scorer, store, pairs, texts, what=f"{name} {language}-{split}")
     if distributed.rank() == 0:
         write_run(folder / "run.trec", reranked(run, pairs, scores), name)
 
@@ -353,20 +358,26 @@ def report(task: Task) -> None:
             continue
         trained = steps[TrainedRanker(name).step_name]
         state = json.loads((trained.path / "training.json").read_text())
-        measured = [
-            f"{value:.4f} at {step}" for step, value in state["history"] if value is not None
-        ]
-        before = ""
-        if "base" in state:
-            before = (
-                f" (first stage {state['first_stage']:.4f}, before training {state['base']:.4f})"
-            )
-        say(f"{rankers.note_chain(task, name)}: dev nDCG@10 {', '.join(measured)}{before}")
+        say(f"{rankers.note_chain(task, name)}: dev nDCG@10 {measured(state)}")
     for name, way, note in costs(task):
+        difference = note["own"] - note["whole"]
         say(
             f"  {name}, {way}: nDCG@10 {note['own']:.4f} on {note['queries']} dev queries, "
-            f"{note['own'] - note['whole']:+.4f}"
+            f"{difference:+.4f}"
         )
+
+
+def measured(state: dict) -> str:
+    """The values of a training in the order of its steps, and those that it began from."""
+    values = []
+    for step, value in state["history"]:
+        if value is not None:
+            values.append(f"{value:.4f} at {step}")
+    text = ", ".join(values)
+    if "base" in state:
+        first_stage, base = state["first_stage"], state["base"]
+        text += f" (first stage {first_stage:.4f}, before training {base:.4f})"
+    return text
 
 
 def costs(task: Task) -> Iterator[tuple[str, str, dict]]:
@@ -374,10 +385,10 @@ def costs(task: Task) -> Iterator[tuple[str, str, dict]]:
     steps = plan(task)
     for name in task.config.ranking.rankers:
         for gate in ("cascade", "int8"):
-            if f"{gate}/{name}" not in steps:
+            step = steps.get(f"{gate}/{name}")
+            if step is None:
                 continue
-            file = steps[f"{gate}/{name}"].path / f"{gate}.json"
-            note = json.loads(file.read_text())
+            note = json.loads((step.path / f"{gate}.json").read_text())
             way = "int8 instead of fp32"
             if gate == "cascade":
                 way = f"{note['depth']} best of {note['after']} instead of {note['block']}"

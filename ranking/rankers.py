@@ -16,12 +16,13 @@ from core.errors import InputError
 from core.evaluate import score
 from core.files import digest, file_digest
 from core.records import Qrels, Run
+from core.runs import ranked
 from core.settings import Ranker
 from core.steps import Step
 from core.store import kept_beside
 from core.task import Task, once
 from ranking import given
-from ranking.pairs import PairTokenizer
+from ranking.pairs import PairTokenizer, apart
 from ranking.rerank import Scorer, Texts, candidate_pairs, reranked
 from ranking.reranker import LENGTHS
 from ranking.scores import Scores
@@ -103,17 +104,18 @@ def transductive(task: Task, name: str) -> bool:
 
 def check(task: Task, name: str) -> None:
     """Raises InputError for settings of a ranker that contradict each other or name nothing."""
-    ranker = task.config.ranking.trainings[name]
+    ranking = task.config.ranking
+    ranker = ranking.trainings[name]
     where = f"ranking: {name}"
     first = origin(task, name)
     if ranker.model is not None:
         given.check(task, name)
-    if ranker.start and "backbone" in ranker.model_fields_set:
-        if ranker.backbone != first.backbone:
-            raise InputError(
-                f"{where} has start={ranker.start} and backbone={ranker.backbone}; "
-                "a start brings its own backbone, take the setting away"
-            )
+    names_backbone = "backbone" in ranker.model_fields_set
+    if ranker.start and names_backbone and ranker.backbone != first.backbone:
+        raise InputError(
+            f"{where} has start={ranker.start} and backbone={ranker.backbone}; "
+            "a start brings its own backbone, take the setting away"
+        )
     if ranker.loss in TAUGHT and ranker.teacher is None:
         raise InputError(f"{where}: loss={ranker.loss} needs a teacher (teacher=NAME of a ranker)")
     if ranker.loss not in TAUGHT and ranker.teacher is not None:
@@ -121,8 +123,8 @@ def check(task: Task, name: str) -> None:
             f"{where}: loss={ranker.loss} has no use for teacher={ranker.teacher}; "
             f"{' and '.join(TAUGHT)} have"
         )
-    check_name(where, "teacher", ranker.teacher, task.config.ranking.trainings, name)
-    check_name(where, "after", ranker.after, task.config.ranking.rankers, name)
+    check_name(where, "teacher", ranker.teacher, ranking.trainings, name)
+    check_name(where, "after", ranker.after, ranking.rankers, name)
     if ranker.loss != "binary_cross_entropy" and ranker.batch_size % ranker.group_size:
         raise InputError(
             f"{where}: batch_size {ranker.batch_size} is not a multiple of group_size "
@@ -176,7 +178,8 @@ def own_depth(task: Task, ranker: Ranker) -> int:
 
 def languages_with(task: Task, *splits: str) -> list[str]:
     """Those that have topics for any of some splits."""
-    return list(dict.fromkeys(la for la, _ in task.pairs(*splits)))
+    languages = [la for la, _ in task.pairs(*splits)]
+    return list(dict.fromkeys(languages))
 
 
 def training_languages(task: Task, ranker: Ranker) -> list[str]:
@@ -228,7 +231,7 @@ def texts_of(task: Task, language: str, split: str) -> Texts:
     store = task.passages(language)
 
     def texts(pairs: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]:
-        return [queries[qid] for qid, _ in pairs], [store.text(docid) for _, docid in pairs]
+        return apart((queries[qid], store.text(docid)) for qid, docid in pairs)
 
     return texts
 
@@ -247,20 +250,27 @@ class DevSample:
     """
 
     def __init__(self, task: Task, ranker: Ranker, count: int, depth: int):
-        self.task, self.split, self.depth = task, task.config.splits.dev, depth
-        self.chosen: dict[str, Sampled] = {}
-        for la in dev_languages(task, ranker):
-            qrels = task.judgments(la, self.split)
-            qids = sorted(qrels)
-            order = generator(ranker.seed, 0, "dev", la).permutation(len(qids))
-            sample = [qids[i] for i in sorted(order[:count])]
-            run = task.run("hybrid", la, self.split)
-            self.chosen[la] = Sampled(
-                candidates={qid: run.get(qid, {}) for qid in sample},
-                qrels={qid: qrels[qid] for qid in sample},
-            )
-        first = {la: sampled.candidates for la, sampled in self.chosen.items()}
-        self.first_stage = self.mean(first) if first else 0.0
+        self.task = task
+        self.split = task.config.splits.dev
+        self.depth = depth
+        self.chosen: dict[str, Sampled] = {}  # by language
+        for language in dev_languages(task, ranker):
+            self.chosen[language] = self.sample(language, ranker.seed, count)
+        first_stage = {la: sampled.candidates for la, sampled in self.chosen.items()}
+        self.first_stage = self.mean(first_stage) if first_stage else 0.0
+
+    def sample(self, language: str, seed: int, count: int) -> Sampled:
+        """Some judged queries of a language, in the order of their ids."""
+        qrels = self.task.judgments(language, self.split)
+        run = self.task.run("hybrid", language, self.split)
+        qids = sorted(qrels)
+        order = generator(seed, 0, "dev", language).permutation(len(qids))
+        sampled = Sampled(candidates={}, qrels={})
+        for place in sorted(order[:count]):
+            qid = qids[place]
+            sampled.candidates[qid] = run.get(qid, {})
+            sampled.qrels[qid] = qrels[qid]
+        return sampled
 
     def mean(self, runs: dict[str, Run]) -> float:
         """nDCG@10, a mean over languages."""
@@ -269,20 +279,20 @@ class DevSample:
     def rerank(self, scorer: Scorer) -> dict[str, Run]:
         """The candidates of each language, the best of them by their scores."""
         runs: dict[str, Run] = {}
-        for la, sampled in self.chosen.items():
+        for language, sampled in self.chosen.items():
             pairs = candidate_pairs(sampled.candidates, self.depth)
-            scores = scorer(*texts_of(self.task, la, self.split)(pairs))
-            runs[la] = reranked(sampled.candidates, pairs, scores)
+            queries, passages = texts_of(self.task, language, self.split)(pairs)
+            runs[language] = reranked(sampled.candidates, pairs, scorer(queries, passages))
         return runs
 
     def blocks(self, runs: dict[str, Run]) -> list[dict[str, float]]:
         """The scores of each query's reranked candidates."""
         blocks = []
-        for la, run in runs.items():
-            for qid, candidates in self.chosen[la].candidates.items():
+        for language, run in runs.items():
+            for qid, candidates in self.chosen[language].candidates.items():
                 if candidates:
-                    pairs = candidate_pairs({qid: candidates}, self.depth)
-                    blocks.append({docid: run[qid][docid] for _, docid in pairs})
+                    best = ranked(candidates)[: self.depth]
+                    blocks.append({docid: run[qid][docid] for docid, _ in best})
         return blocks
 
 
@@ -326,10 +336,11 @@ def load(
         number_format = precision(wanted, half=backends.bears_half(model))
     forward, device, known_as = backends.BACKENDS[backend](where or model, number_format)
     tokenize = tokenizer_of(task, name, model)
-    weights = sorted({*model.glob("*.safetensors"), model / "config.json"})
+    files = sorted({*model.glob("*.safetensors"), model / "config.json"})
+    digests = task.config.home / "digests"
     identity = digest(
         [
-            [file_digest(path, task.config.home / "digests") for path in weights],
+            [file_digest(path, digests) for path in files],
             tokenize.identity,
             tokenize.query_length,
             tokenize.max_length,

@@ -49,8 +49,11 @@ class Scorer:
         device: str = "cpu",
         identity: str = "",
     ):
-        self.forward, self.tokenize = forward, tokenize
-        self.batch_tokens, self.device, self.identity = batch_tokens, device, identity
+        self.forward = forward
+        self.tokenize = tokenize
+        self.batch_tokens = batch_tokens
+        self.device = device
+        self.identity = identity
 
     def __call__(self, queries: Sequence[str], passages: Sequence[str]) -> np.ndarray:
         """fp32 [pairs], in the order of the pairs."""
@@ -71,7 +74,8 @@ class Scorer:
         left = list(range(len(rows)))
         while left:
             done: set[int] = set()
-            for batch in token_batches([lengths[place] for place in left], self.batch_tokens):
+            lengths_left = [lengths[place] for place in left]
+            for batch in token_batches(lengths_left, self.batch_tokens):
                 places = [left[i] for i in batch]
                 try:
                     logits = self.logits([rows[place] for place in places])
@@ -119,8 +123,10 @@ def score_pairs(scorer: Scorer, store: Scores, pairs: Pairs, texts: Texts, what:
     Each process scores its own chunks, and every one gets all. ``what`` is said beside the bar and
     in errors.
     """
-    starts = range(0, len(pairs), CHUNK)
-    wanted = [keys(*texts(pairs[start : start + CHUNK])) for start in starts]
+    wanted = []  # the keys of each chunk
+    for start in range(0, len(pairs), CHUNK):
+        queries, passages = texts(pairs[start : start + CHUNK])
+        wanted.append(keys(queries, passages))
     with progress(None, len(pairs), f"score {what}", "pair") as bar:
         for number in range(distributed.rank(), len(wanted), distributed.world_size()):
             chunk = pairs[number * CHUNK : (number + 1) * CHUNK]
@@ -137,8 +143,10 @@ def score_pairs(scorer: Scorer, store: Scores, pairs: Pairs, texts: Texts, what:
             )
     distributed.barrier()
     store.refresh()
-    no_scores = np.empty(0, np.float32)
-    return np.concatenate([no_scores, *(store.get(chunk_keys) for chunk_keys in wanted)])
+    scores = [np.empty(0, np.float32)]  # there may be no pairs at all
+    for chunk_keys in wanted:
+        scores.append(store.get(chunk_keys))
+    return np.concatenate(scores)
 
 
 def score_missing(
@@ -168,7 +176,8 @@ def score_missing(
             values.clear()
 
     try:
-        for places, logits in scorer.batches(*texts(pairs)):
+        queries, passages = texts(pairs)
+        for places, logits in scorer.batches(queries, passages):
             refuse_not_finite(logits, [pairs[place] for place in places], what)
             done += places
             values += logits.tolist()
@@ -193,7 +202,11 @@ def refuse_not_finite(logits: np.ndarray, pairs: Pairs, what: str) -> None:
 
 def candidate_pairs(run: Run, depth: int) -> list[tuple[str, str]]:
     """(query id, docid) of the ``depth`` best passages of each query, the best first."""
-    return [(qid, docid) for qid, scores in run.items() for docid, _ in ranked(scores)[:depth]]
+    pairs = []
+    for qid, scores in run.items():
+        for docid, _ in ranked(scores)[:depth]:
+            pairs.append((qid, docid))
+    return pairs
 
 
 def reranked(candidates: Run, pairs: Sequence[tuple[str, str]], scores: np.ndarray) -> Run:
@@ -206,5 +219,6 @@ def reranked(candidates: Run, pairs: Sequence[tuple[str, str]], scores: np.ndarr
         blocks[qid][docid] = score
     run: Run = {}
     for qid, before in candidates.items():
-        run[qid] = append_below(blocks[qid], (docid for docid, _ in ranked(before)))
+        in_order = [docid for docid, _ in ranked(before)]
+        run[qid] = append_below(blocks[qid], in_order)
     return run
