@@ -1,6 +1,5 @@
 """FAISS indexes over a language's vectors: INDEXES, trained, saved, memory-mapped, measured."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 from core.console import progress
 from core.errors import InputError
 from core.files import write_json
+from core.records import Run
 from core.settings import Index
 
 BLOCK = 65536  # vectors in fp32 at a time while adding
@@ -91,11 +91,12 @@ def load(folder: Path, settings: Index) -> Any:
     return faiss.index_cpu_to_all_gpus(index) if gpus else index
 
 
-def recall(exact: Sequence[set[str]], of_index: Sequence[set[str]]) -> float:
+def recall(exact: Run, of_index: Run) -> float:
     """Share of the exact hits that the index has, too; mean over queries."""
     shares = []
-    for expected, got in zip(exact, of_index, strict=True):
-        shares.append(len(expected & got) / max(len(expected), 1))
+    for qid, expected in exact.items():
+        got = expected.keys() & of_index[qid].keys()
+        shares.append(len(got) / max(len(expected), 1))
     return float(np.mean(shares))
 
 

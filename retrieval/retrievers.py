@@ -49,7 +49,8 @@ def expected(task: Task, language: str) -> float:
 def guessed(task: Task, language: str) -> float:
     """Passages, by the size of the files and what the first passages take of the first file."""
     files = task.collection.corpus_files(language)
-    return sum(path.stat().st_size for path in files) / passage_bytes(files[0])
+    size = sum(path.stat().st_size for path in files)
+    return size / passage_bytes(files[0])
 
 
 def passage_bytes(path: Path) -> float:
@@ -88,13 +89,15 @@ def add_run(
 ) -> Step:
     """The step of a run, which stands on ``inputs``, the passages and the queries."""
     passages = task.step(PassageStore(language))
+    topics = task.topics_input(language, split)
+    queries = len(task.queries(language, split))
     return steps.add(
         RankedRun(system, language, split),
         version=version,
         settings={**settings, "depth": task.config.retrieval.depth},
-        inputs=[*inputs, passages, task.topics_input(language, split)],
+        inputs=[*inputs, passages, topics],
         build=lambda folder: build(folder, language, split),
-        seconds=1 + core_seconds(len(task.queries(language, split)) / 100),
+        seconds=1 + core_seconds(queries / 100),
     )
 
 
@@ -127,14 +130,19 @@ def add_bm25_index(task: Task, steps: Plan, language: str) -> Step:
     """Its settings are the analyser alone: k1 and b count at search time."""
     heap = task.config.retrieval.bm25.heap
     store = task.step(PassageStore(language))
+    passages = expected(task, language)
+
+    def build(folder: Path) -> None:
+        bm25.build_index(language, Passages(store.path), folder, heap)
+
     return steps.add(
         f"bm25-index/{language}",
         version=1,
         settings={"analyser": bm25.analyser(language)},
         inputs=[store],
-        build=lambda folder: bm25.build_index(language, Passages(store.path), folder, heap),
-        seconds=3 + expected(task, language) / 4000,  # on one core
-        disk=expected(task, language) * 600,
+        build=build,
+        seconds=3 + passages / 4000,  # on one core
+        disk=passages * 600,
         memory=heap_bytes(heap),
     )
 
@@ -193,6 +201,7 @@ def vector_settings(task: Task) -> dict:
 def add_vectors(task: Task, steps: Plan, language: str) -> Step:
     """The vectors of a language's passages; a stopped step goes on."""
     store = task.step(PassageStore(language))
+    passages = expected(task, language)
 
     def build(folder: Path) -> None:
         dense.encode_corpus(encoder_of(task), Passages(store.path), folder, language)
@@ -204,8 +213,8 @@ def add_vectors(task: Task, steps: Plan, language: str) -> Step:
         inputs=[store],
         build=build,
         resumes=True,
-        seconds=model_seconds(expected(task, language) / 25),
-        disk=expected(task, language) * dimension(task) * 2,  # fp16
+        seconds=model_seconds(passages / 25),
+        disk=passages * dimension(task) * 2,  # fp16
         memory=2e9,
     )
 
@@ -287,10 +296,7 @@ def build_dense_index(
     exact = dense.search(stored, passages, queries, encoded, depth)
     index = indexes.load(folder, settings)
     through_index = dense.search_index(index, passages, queries, encoded, depth)
-    share = indexes.recall(
-        [set(exact[query.qid]) for query in queries],
-        [set(through_index[query.qid]) for query in queries],
-    )
+    share = indexes.recall(exact, through_index)
     say(indexes.report(folder, settings, language, share, depth, len(queries)))
 
 
@@ -313,11 +319,13 @@ def add_given(task: Task, steps: Plan) -> None:
     def build(folder: Path, language: str, split: str) -> None:
         passages = task.passages(language)
         run = given_run(task, passages, given(language, split), language, split)
-        cut = (
-            (query.qid, top_k(run.get(query.qid, {}), task.config.retrieval.depth))
-            for query in task.queries(language, split)
-        )
-        write_rankings(folder / "run.trec", cut, "run")
+
+        def rankings() -> Iterator[tuple[str, Mapping[str, float]]]:
+            for query in task.queries(language, split):
+                scores = run.get(query.qid, {})
+                yield query.qid, top_k(scores, task.config.retrieval.depth)
+
+        write_rankings(folder / "run.trec", rankings(), "run")
 
     for language, split in task.pairs():
         file = task.file_input(f"given/{language}-{split}", given(language, split))
