@@ -73,8 +73,11 @@ def prepare(language: str, text: str) -> str:
 
 def bigrams(text: str) -> Iterator[str]:
     """Two signs in a row of each stretch of letters, marks and digits; a sign alone as it is."""
-    kept = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text.lower())
-    for word in kept.split():
+    signs = []
+    for sign in text.lower():
+        is_kept = unicodedata.category(sign)[0] in "LMN"
+        signs.append(sign if is_kept else " ")
+    for word in "".join(signs).split():
         for start in range(max(1, len(word) - 1)):
             yield word[start : start + 2]
 
@@ -94,20 +97,19 @@ def build_index(language: str, passages: Passages, folder: Path, heap: str) -> N
             file.write(json.dumps({"id": document.docid, "contents": contents}) + "\n")
 
     autoclass = jvm.start(heap)
-    arguments = INDEX_ARGUMENTS[analyser(language)]
+    arguments = [
+        *("-collection", "JsonCollection"),
+        *("-input", str(source)),
+        *("-index", str(folder / "index")),
+        *("-generator", "DefaultLuceneDocumentGenerator"),
+        *("-threads", "1"),
+        "-optimize",
+        "-quiet",
+    ]
+    for argument in INDEX_ARGUMENTS[analyser(language)]:
+        arguments.append(language if argument == "LANGUAGE" else argument)
     with jvm.heap_errors(f"to index {language}"):
-        autoclass("io.anserini.index.IndexCollection").main(
-            [
-                *("-collection", "JsonCollection"),
-                *("-input", str(source)),
-                *("-index", str(folder / "index")),
-                *("-generator", "DefaultLuceneDocumentGenerator"),
-                *("-threads", "1"),
-                "-optimize",
-                "-quiet",
-                *(language if argument == "LANGUAGE" else argument for argument in arguments),
-            ]
-        )
+        autoclass("io.anserini.index.IndexCollection").main(arguments)
     (source / "passages.jsonl").unlink()
     source.rmdir()
 

@@ -72,7 +72,9 @@ class TokenBody:
         lengths = [len(ids) for ids in tokens["input_ids"]]
         vectors = np.empty((len(lengths), self.dimension), np.float32)
         for rows in token_batches(lengths, self.batch_tokens):
-            batch = [{name: tokens[name][row] for name in self.input_names} for row in rows]
+            batch = []
+            for row in rows:
+                batch.append({name: tokens[name][row] for name in self.input_names})
             vectors[rows] = self.forward(batch, task)
         return vectors
 
@@ -354,9 +356,9 @@ def check_body(body: Any, where: str, subfolder: str, model_kwargs: dict[str, An
     sentence-transformers does not say what was missing, so the names are read once more, without
     the weights.
     """
-    _, report = backbones.loading(
-        where,
-        lambda: type(body).from_pretrained(
+
+    def load() -> Any:
+        return type(body).from_pretrained(
             where,
             subfolder=subfolder,
             config=body.config,
@@ -364,8 +366,9 @@ def check_body(body: Any, where: str, subfolder: str, model_kwargs: dict[str, An
             trust_remote_code=False,
             device_map="meta",
             **model_kwargs,
-        ),
-    )
+        )
+
+    _, report = backbones.loading(where, load)
     backbones.refuse_missing(body, report["missing_keys"], where)
 
 
@@ -382,7 +385,8 @@ def takes_plain_tokens(model: Any) -> bool:
         return False
     text = first.modality_config.get("text", {})
     return (
-        (text.get("method"), text.get("method_output_name")) == ("forward", "last_hidden_state")
+        text.get("method") == "forward"
+        and text.get("method_output_name") == "last_hidden_state"
         and first.module_output_name == "token_embeddings"
         and "message" not in first.modality_config
         and not first.processing_kwargs

@@ -46,7 +46,11 @@ def ceiling(runs: Mapping[str, Run], qrels: Qrels, candidates: int) -> Ceiling:
     for qid, judged in qrels.items():
         relevant[qid] = {docid for docid, gain in judged.items() if gain > 0}
 
-    reached = {name: relevant_candidates(run, relevant, candidates) for name, run in runs.items()}
+    figures: dict[str, dict[str, float]] = {}
+    reached: dict[str, set[tuple[str, str]]] = {}
+    for name, run in runs.items():
+        figures[name] = means(evaluate(run, qrels, METRICS))
+        reached[name] = relevant_candidates(run, relevant, candidates)
     lost = {}
     for name, of_source in reached.items():
         if name != "hybrid":
@@ -58,7 +62,7 @@ def ceiling(runs: Mapping[str, Run], qrels: Qrels, candidates: int) -> Ceiling:
         if docids and not stored:
             unanswered.append(qid)
     return Ceiling(
-        figures={name: means(evaluate(run, qrels, METRICS)) for name, run in runs.items()},
+        figures=figures,
         relevant=sum(map(len, relevant.values())),
         lost=lost,
         unanswered=unanswered,

@@ -100,24 +100,20 @@ def add_hybrid(task: Task, steps: Plan) -> None:
         rankings = hybrid.fused(runs, chosen, preset, settings.depth)
         write_rankings(folder / "run.trec", rankings, "hybrid")
 
+    version = 2 if preset.normalise == "zscore" else 1  # each query for itself since 2
     for language, split in task.pairs():
-        sources = [task.step(RankedRun(name, language, split)) for name in settings.sources]
+        inputs = [weights]
+        for source in settings.sources:
+            inputs.append(task.step(RankedRun(source, language, split)))
         retrievers.add_run(
-            task,
-            steps,
-            "hybrid",
-            language,
-            split,
-            fusing,
-            [weights, *sources],
-            build,
-            version=2 if preset.normalise == "zscore" else 1,  # a query alone since 2
+            task, steps, "hybrid", language, split, fusing, inputs, build, version=version
         )
 
 
 def add_hybrid_weights(task: Task, steps: Plan, fusing: dict) -> Step:
     """The step that chooses the weights, on the sources' dev runs and their judgments."""
-    settings, dev = task.config.retrieval, task.config.splits.dev
+    settings = task.config.retrieval
+    dev = task.config.splits.dev
     preset = PRESETS[settings.hybrid.preset]
     chosen_by: dict[str, Any] = {"weights": preset.weights or settings.hybrid.weights}
     if settings.hybrid.shrink:
@@ -157,10 +153,11 @@ def choose_weights(task: Task) -> dict:
 
     Raises InputError where dev is to choose and there is none.
     """
-    settings, dev = task.config.retrieval, task.config.splits.dev
     given = given_weights(task)
     if given is not None:
         return {"weights": given, "chosen": "fixed"}
+    settings = task.config.retrieval
+    dev = task.config.splits.dev
     languages = task.weighing_languages()
     if not languages:
         raise InputError(
@@ -172,13 +169,14 @@ def choose_weights(task: Task) -> dict:
     for source in settings.sources:
         runs[source] = {language: task.run(source, language, dev) for language in languages}
     qrels = {language: task.checked_judgments(language, dev) for language in languages}
-    preset, shrink = PRESETS[settings.hybrid.preset], settings.hybrid.shrink
+    preset = PRESETS[settings.hybrid.preset]
     weights, mean = hybrid.tune(runs, qrels, preset)
     say(f"hybrid weights on {dev}: {weights}, mean nDCG@10 {mean:.4f}")
     chosen: dict[str, Any] = {
         "weights": weights,
         "chosen": f"nDCG@10 {mean:.4f} on {dev} of {', '.join(languages)}",
     }
+    shrink = settings.hybrid.shrink
     if shrink:
         chosen["by_language"] = hybrid.tune_languages(runs, qrels, preset, weights, shrink)
     return chosen
@@ -220,7 +218,8 @@ def encode_shard(config: Config, shard: tuple[int, int]) -> None:
     steps = plan(task)
     journal = Journal(config.folder)
     for language in task.languages:
-        store, vectors = task.step(PassageStore(language)), steps[f"vectors/{language}"]
+        store = task.step(PassageStore(language))
+        vectors = steps[f"vectors/{language}"]
         journal.record([store], some=True)
         if not store.done:
             build(store, journal.why(store), journal)
@@ -249,12 +248,12 @@ def report(task: Task) -> None:
     """
     ceilings: dict[str, dict[str, Ceiling]] = {}  # split -> language -> what is let through
     rows: list[Sequence] = [("language", "split", "system", "queries", *METRICS)]
+    systems = task.config.retrieval.systems
     for language, split in task.pairs():
         if (language, split) not in task.collection.qrels:
             continue
         qrels = split_judgments(task, language, split)
         task.collection.check_judged(language, split, qrels, task.passages(language))
-        systems = task.config.retrieval.systems
         runs = {system: task.run(system, language, split) for system in systems}
         own = ceiling(runs, qrels, task.config.candidates)
         ceilings.setdefault(split, {})[language] = own
@@ -277,7 +276,10 @@ def report(task: Task) -> None:
 
 def say_ceilings(task: Task, split: str, ceilings: dict[str, Ceiling]) -> None:
     """Two lines on a split: recall by language, and what is lost over all of them."""
-    recalls = [f"{la} {own.figures['hybrid']['R@200']:.4f}" for la, own in ceilings.items()]
+    recalls = []
+    for language, own in ceilings.items():
+        recall = own.figures["hybrid"]["R@200"]
+        recalls.append(f"{language} {recall:.4f}")
     say(f"  {split}: " + "  ".join(recalls))
     losses = []
     for source in task.config.retrieval.sources:
