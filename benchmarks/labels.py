@@ -9,7 +9,8 @@ another language than the query's are judged for no query; they are counted by t
 """
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 
@@ -18,23 +19,42 @@ from core.errors import InputError, exit_with_message
 from core.groups import read_groups
 from core.records import TrainingPair
 
+Key = tuple[str, str]  # (language, query id)
+
 
 def quality(pairs: Iterable[TrainingPair], relevant: set[tuple[str, str, str]]) -> dict:
     """Of pairs of passages in the query's language; ``relevant``: (language, query id, docid)."""
-    hit, miss = (
-        [p.label for p in pairs if ((p.language, p.qid, p.docid) in relevant) == wanted]
-        for wanted in (True, False)
-    )
-    auc = fmean((a > b) + (a == b) / 2 for a in hit for b in miss) if hit and miss else float("nan")
-    mean = [fmean(labels) if labels else float("nan") for labels in (hit, miss)]
+    of_relevant: list[float] = []
+    of_others: list[float] = []
+    for pair in pairs:
+        is_relevant = (pair.language, pair.qid, pair.docid) in relevant
+        if is_relevant:
+            of_relevant.append(pair.label)
+        else:
+            of_others.append(pair.label)
     return {
-        "relevant": len(hit),
-        "others": len(miss),
-        "label of relevant": mean[0],
-        "label of others": mean[1],
-        "AUC": auc,
-        "reached": len(hit) / max(1, len(relevant)),
+        "relevant": len(of_relevant),
+        "others": len(of_others),
+        "label of relevant": mean(of_relevant),
+        "label of others": mean(of_others),
+        "AUC": area_under_curve(of_relevant, of_others),
+        "reached": len(of_relevant) / max(1, len(relevant)),
     }
+
+
+def mean(labels: Sequence[float]) -> float:
+    return fmean(labels) if labels else float("nan")
+
+
+def area_under_curve(of_relevant: Sequence[float], of_others: Sequence[float]) -> float:
+    """How often a label of one is above one of the others; equal ones count a half."""
+    comparisons = len(of_relevant) * len(of_others)
+    if not comparisons:
+        return float("nan")
+    wins = 0.0
+    for label, other in product(of_relevant, of_others):
+        wins += (label > other) + (label == other) / 2
+    return wins / comparisons
 
 
 def in_words(figures: dict[str, int | float]) -> list[str]:
@@ -42,6 +62,34 @@ def in_words(figures: dict[str, int | float]) -> list[str]:
     for name, value in figures.items():
         words.append(f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}")
     return words
+
+
+def judged_split(collection: Collection, split: str) -> set[Key]:
+    """The split's queries in all languages that have judgments of it."""
+    keys: set[Key] = set()
+    for language in collection.languages:
+        if (language, split) in collection.qrels:
+            keys |= {(language, query.qid) for query in collection.queries(language, split)}
+    return keys
+
+
+def queries_of(pairs: Iterable[TrainingPair]) -> set[Key]:
+    return {(pair.language, pair.qid) for pair in pairs}
+
+
+def relevant_passages(
+    collection: Collection, split: str, queries: set[Key]
+) -> set[tuple[str, str, str]]:
+    """(language, query id, docid) of what is judged relevant to one of ``queries``."""
+    relevant: set[tuple[str, str, str]] = set()
+    for language in {language for language, _ in queries}:
+        for qid, judged in collection.judgments(language, split).items():
+            if (language, qid) not in queries:
+                continue
+            for docid, gain in judged.items():
+                if gain > 0:
+                    relevant.add((language, qid, docid))
+    return relevant
 
 
 def main() -> None:
@@ -54,34 +102,20 @@ def main() -> None:
     parser.add_argument("split")
     options = parser.parse_args()
     collection = Collection(options.collection)
-    targets = {
-        (la, q.qid)
-        for la in collection.languages
-        if (la, options.split) in collection.qrels
-        for q in collection.queries(la, options.split)
-    }
-    pairs = [p for p in read_groups(options.groups) if (p.language, p.qid) in targets]
+    targets = judged_split(collection, options.split)
+    pairs = [pair for pair in read_groups(options.groups) if (pair.language, pair.qid) in targets]
     if not pairs:
         raise InputError(
             f"{options.groups}: no pair of a query of {options.split}; "
             f"make the groups with a recipe whose split is {options.split}"
         )
-    used = {(p.language, p.qid) for p in pairs}
-    relevant = {
-        (la, qid, docid)
-        for la in {la for la, _ in used}
-        for qid, judged in collection.judgments(la, options.split).items()
-        if (la, qid) in used
-        for docid, gain in judged.items()
-        if gain > 0
-    }
-    for origin in sorted({p.origin for p in pairs}):
-        of_it = [p for p in pairs if p.origin == origin]
-        own = [p for p in of_it if not p.passage_language]
-        queries = {(p.language, p.qid) for p in of_it}
+    relevant = relevant_passages(collection, options.split, queries_of(pairs))
+    for origin in sorted({pair.origin for pair in pairs}):
+        of_origin = [pair for pair in pairs if pair.origin == origin]
+        own = [pair for pair in of_origin if not pair.passage_language]
         print(
-            f"{origin}: {len(queries)} queries, {len(own)} passages of their language, "
-            f"{len(of_it) - len(own)} of others"
+            f"{origin}: {len(queries_of(of_origin))} queries, "
+            f"{len(own)} passages of their language, {len(of_origin) - len(own)} of others"
         )
         if own:
             print("  " + ", ".join(in_words(quality(own, relevant))))

@@ -8,27 +8,34 @@ import resource
 import sys
 import tempfile
 import time
-from itertools import chain, islice
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from core.files import size_on_disk
 from core.passages import Passages, build_passages
+from core.records import Document
 from core.sources import atlas
 
+ALL_CITIES = 10**6  # more than there are
 
-def documents(count: int):
-    stream = chain.from_iterable(
-        (d._replace(docid=f"{la}{d.docid}") for d in atlas.city_documents(la, 10**6))
-        for la in atlas.KNOWN + atlas.SURPRISE
-    )
-    return islice(stream, count)
+
+def all_documents() -> Iterator[Document]:
+    for language in atlas.KNOWN + atlas.SURPRISE:
+        for document in atlas.city_documents(language, ALL_CITIES):
+            yield document._replace(docid=f"{language}{document.docid}")
+
+
+def documents(count: int) -> Iterator[Document]:
+    return islice(all_documents(), count)
 
 
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
-    before, start = peak(), time.monotonic()
+    before = peak()
+    start = time.monotonic()
     made = sum(1 for _ in documents(count))
     generated = time.monotonic() - start
     with tempfile.TemporaryDirectory() as folder:
@@ -40,10 +47,11 @@ def main() -> None:
             f"them), {size_on_disk(Path(folder)) / 1e6:.0f} MB on disk, "
             f"peak memory {peak() / 1e6:.0f} MB (before: {before / 1e6:.0f} MB)"
         )
-        store, random = Passages(Path(folder)), np.random.default_rng(0)
-        docids = [store.docid(int(r)) for r in random.integers(made, size=20000)]
+        store = Passages(Path(folder))
+        rows = np.random.default_rng(0).integers(made, size=20000)
+        docids = [store.docid(int(row)) for row in rows]
         start = time.monotonic()
-        characters = sum(len(store.text(d)) for d in docids)
+        characters = sum(len(store.text(docid)) for docid in docids)
         texts_a_second = len(docids) / (time.monotonic() - start)
         print(
             f"{texts_a_second:.0f} texts a second by docid, one at a time "
@@ -51,7 +59,8 @@ def main() -> None:
         )
         start = time.monotonic()
         store.rows(docids)
-        print(f"{len(docids) / (time.monotonic() - start):.0f} rows a second by docid, all at once")
+        rows_a_second = len(docids) / (time.monotonic() - start)
+        print(f"{rows_a_second:.0f} rows a second by docid, all at once")
 
 
 def peak() -> int:
