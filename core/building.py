@@ -90,7 +90,8 @@ def run_steps(steps: Iterable[Step], folder: Path, some: bool = False) -> None:
         "or give this run its own name (name=…)"
     )
     with locked(folder / "lock", busy) if main else contextlib.nullcontext():
-        journal, steps = Journal(folder), list(steps)
+        journal = Journal(folder)
+        steps = list(steps)
         stale = [(step, journal.why(step)) for step in steps if not step.done]
         distributed.barrier()
         if main:

@@ -276,10 +276,8 @@ def check(root: Path, allow: Sequence[str], scratch: Path) -> None:
         folder.mkdir(parents=True)
         count = build_passages(collection.documents(language), folder)
         passages = Passages(folder)
-        contents = []
-        for la, split in sorted(collection.topics):
-            if la == language:
-                contents.append(check_split(collection, language, split, passages))
+        splits = sorted(split for of, split in collection.topics if of == language)
+        contents = [check_split(collection, language, split, passages) for split in splits]
         print(f"{language}: {count} passages; {'; '.join(contents)}", flush=True)
         shutil.rmtree(folder)
 

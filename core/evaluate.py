@@ -99,8 +99,8 @@ def relevant(aligned: Aligned, qrels: Mapping[Any, Mapping[str, int]], k: int = 
         if query not in qrels:
             raise InputError(f"query {query}: no judgments, expected every query to be judged")
         gain_of = {docid: gain for docid, gain in qrels[query].items() if gain > 0}
-        best = sorted(gain_of.values(), reverse=True)[:k]
-        ideal[row] = sum(gain / np.log2(rank + 2) for rank, gain in enumerate(best))
+        best_gains = sorted(gain_of.values(), reverse=True)[:k]
+        ideal[row] = sum(gain / np.log2(place + 2) for place, gain in enumerate(best_gains))
         for place, docid in enumerate(docids):
             if docid in gain_of:
                 rows.append(row)
@@ -121,11 +121,13 @@ def ndcg(values: np.ndarray, judged: Relevant) -> np.ndarray:
     As trec_eval has it: linear gains, ties by docid descending. A relevant passage's rank is one
     more than the number of passages above it, so nothing is sorted.
     """
-    rows = np.where(np.isnan(values), -np.inf, values)[judged.query]
+    without_gaps = np.where(np.isnan(values), -np.inf, values)
+    rows = without_gaps[judged.query]  # a row a relevant passage
     own = rows[np.arange(len(rows)), judged.place][:, None]
-    higher = (rows > own).sum(1)
-    tied_before = (rows == own) & (np.arange(rows.shape[1]) < judged.place[:, None])
-    above = higher + tied_before.sum(1)
+    higher = rows > own
+    comes_before = np.arange(rows.shape[1]) < judged.place[:, None]
+    tied_before = (rows == own) & comes_before
+    above = higher.sum(1) + tied_before.sum(1)
     counts = (above < judged.k) & (own[:, 0] > -np.inf)
     gains = np.where(counts, judged.gain / np.log2(above + 2.0), 0.0)
     reached = np.bincount(judged.query, gains, len(judged.ideal)).astype(float)
@@ -188,7 +190,8 @@ def randomisation_test(
     for start in range(0, rounds, rounds_at_once):
         count = min(rounds_at_once, rounds - start)
         signs = random.choice([-1.0, 1.0], (count, len(shares)))
-        as_extreme += int((np.abs(signs @ shares) >= threshold).sum())
+        is_extreme = np.abs(signs @ shares) >= threshold
+        as_extreme += int(is_extreme.sum())
     return (as_extreme + 1) / (rounds + 1)
 
 
@@ -236,7 +239,8 @@ def t_test(differences: Sequence[float], languages: Sequence[str]) -> float:
         return 0.0 if difference else 1.0
     statistic = difference / (np.sqrt(error_squared) / len(means))
     parts = np.square(squared_errors) / freedom
-    return float(2 * student.sf(abs(statistic), error_squared**2 / parts.sum()))
+    freedom_of_mean = error_squared**2 / parts.sum()
+    return float(2 * student.sf(abs(statistic), freedom_of_mean))
 
 
 TESTS: dict[str, Callable[[Sequence[float], Sequence[str]], float]] = {
@@ -250,10 +254,11 @@ def holm(values: Sequence[float]) -> list[float]:
     """Holm's correction (1979) of p values for their number, in the order given."""
     adjusted = [0.0] * len(values)
     largest = 0.0
-    for step, i in enumerate(np.argsort(values, kind="stable")):
-        corrected = min(1.0, (len(values) - step) * values[i])
+    smallest_first = np.argsort(values, kind="stable")
+    for step, place in enumerate(smallest_first):
+        corrected = min(1.0, (len(values) - step) * values[place])
         largest = max(largest, corrected)
-        adjusted[i] = largest
+        adjusted[place] = largest
     return adjusted
 
 
@@ -269,10 +274,12 @@ def main() -> None:
     run = read_run(options.run)
     answered = qrels.keys() & run.keys()
     if not answered:
-        first, expected = next(iter(run)), next(iter(qrels), "none")
+        first_of_run = next(iter(run))
+        first_judged = next(iter(qrels), "none")
         raise InputError(
             f"{options.run}: answers none of the {len(qrels)} judged queries "
-            f"(its first is {first}, theirs {expected}); is it of this language and split?"
+            f"(its first is {first_of_run}, theirs {first_judged}); "
+            "is it of this language and split?"
         )
     for metric, value in means(evaluate(run, qrels)).items():
         print(f"{metric}\t{value:.4f}")

@@ -64,11 +64,11 @@ def align(runs: Mapping[str, AnyRun], queries: Sequence[Hashable] | None = None)
         docids.append(sorted(of_query, reverse=True))
     longest = max(map(len, docids), default=0)
     scores = np.full((len(runs), len(queries), longest), np.nan)
-    for layer, run in zip(scores, runs.values(), strict=True):
-        for row, query, names in zip(layer, queries, docids, strict=True):
+    for of_run, run in zip(scores, runs.values(), strict=True):
+        for row, query, in_order in zip(of_run, queries, docids, strict=True):
             own = run.get(query)
             if own:
-                row[: len(names)] = [own.get(docid, np.nan) for docid in names]
+                row[: len(in_order)] = [own.get(docid, np.nan) for docid in in_order]
     return Aligned(tuple(runs), tuple(queries), docids, scores)
 
 

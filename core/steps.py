@@ -4,7 +4,7 @@ A step's recipe holds the fingerprints of the steps and files that it reads, so 
 known before anything runs, and "why is this stale" is a difference of two recipes.
 """
 
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -125,17 +125,19 @@ def changes(before: dict | None, after: dict) -> str:
     if before["version"] != after["version"]:
         reasons.append(f"version {before['version']} -> {after['version']}")
     old, new = flat(before["settings"]), flat(after["settings"])
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key):
-            reasons.append(f"{key}: {old.get(key)} -> {new.get(key)}")
-    old, new = before["inputs"], after["inputs"]
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key):
-            reasons.append(f"{key} changed")
+    for key in differing(old, new):
+        reasons.append(f"{key}: {old.get(key)} -> {new.get(key)}")
+    for name in differing(before["inputs"], after["inputs"]):
+        reasons.append(f"{name} changed")
     if not reasons:
         return "stopped before its end, or removed"
     more = "; …" if len(reasons) > 3 else ""
     return "; ".join(reasons[:3]) + more
+
+
+def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Keys whose values are not the same, or that only one of the two has; sorted."""
+    return [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:

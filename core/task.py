@@ -132,9 +132,9 @@ class Task:
             limit = limit.get(split)
         if limit is None or limit >= len(queries):
             return queries
-        generator = distributed.generator(self.config.seed, 0, "limit", language, split)
-        chosen = generator.permutation(len(queries))[:limit]
-        return [queries[place] for place in sorted(chosen)]
+        random = distributed.generator(self.config.seed, 0, "limit", language, split)
+        chosen = sorted(random.permutation(len(queries))[:limit])
+        return [queries[place] for place in chosen]
 
     def judgments(self, language: str, split: str) -> Qrels:
         """Of train or dev, for the queries in use."""
