@@ -111,7 +111,8 @@ def add_judged(mix: Mix) -> Iterator[TrainingPair]:
 
 def add_q2q2d(mix: Mix) -> Iterator[TrainingPair]:
     """Judged passages of similar training queries, of the same language or of any."""
-    task, settings = mix.task, mix.recipe.q2q2d
+    task = mix.task
+    settings = mix.recipe.q2q2d
     if settings is None or (mix.language, settings.split) not in task.pairs(settings.split):
         return
     languages = [language for language, _ in task.pairs(mix.train)]

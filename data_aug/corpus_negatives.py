@@ -50,6 +50,7 @@ def corpus_negatives(
 
 def distinct(count: int, random: "Generator") -> Iterator[int]:
     """All of range(count) in a random order, without laying it out for a large count."""
+    # Up to a half, a number that was drawn comes again rarely; then the rest is laid out
     seen: set[int] = set()
     while len(seen) < count // 2:
         row = int(random.integers(count))

@@ -19,7 +19,8 @@ def sigmoid(scores: Sequence[float]) -> list[float]:
 
 def minmax(scores: Sequence[float]) -> list[float]:
     """From 0 for a query's lowest to 1 for its highest; 0.5 where they are equal."""
-    low, high = min(scores), max(scores)
+    low = min(scores)
+    high = max(scores)
     if high == low:
         return [0.5 for _ in scores]
     return [(score - low) / (high - low) for score in scores]
@@ -46,6 +47,7 @@ def pseudo_label(
         if not best:
             continue
         values = CALIBRATIONS[settings.calibrate]([score for _, score in best])
+        # One number a passage decides both: below ``share``, and among the ``number`` lowest
         chances = random.uniform(size=len(best))
         lowest = chances.argsort()[: settings.number]
         taken = lowest[chances[lowest] < settings.share]

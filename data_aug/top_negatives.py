@@ -51,6 +51,7 @@ def top_negatives(
             if own_scores.get(docid, float("-inf")) <= limit:
                 pool.append((place, docid))
 
+        # The first k in this order that ``keep`` lets pass, given in the order of their places
         order = range(len(pool)) if select.draw == "top" else random.permutation(len(pool))
         chosen: list[int] = []
         for i in order:

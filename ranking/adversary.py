@@ -24,7 +24,9 @@ class FGM:
     """
 
     def __init__(self, embedding: nn.Module, epsilon: float, norm: str):
-        self.embedding, self.epsilon, self.norm = embedding, epsilon, norm
+        self.embedding = embedding
+        self.epsilon = epsilon
+        self.norm = norm
         self.gradient: torch.Tensor | None = None
 
     @contextlib.contextmanager
@@ -49,7 +51,8 @@ class FGM:
 
         Raises InputError where the model passes by its embeddings.
         """
-        delta, fired = self.delta(), []
+        delta = self.delta()
+        fired = []
 
         def add(_module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
             fired.append(True)

@@ -42,7 +42,7 @@ def not_finite(
 
     It names the pairs of the micro-batch and the first layer whose output is not finite.
     """
-    keys = ", ".join(f"{p.language}/{p.qid}/{p.docid}" for p in pairs[:8])
+    keys = ", ".join(f"{pair.language}/{pair.qid}/{pair.docid}" for pair in pairs[:8])
     more = ", …" if len(pairs) > 8 else ""
     return (
         f"{name}: the loss is {losses} at step {step} "
@@ -70,7 +70,9 @@ def tell(name: str, state: dict) -> None:
     """
     if state.get("base") is None:
         return
-    first, base, tuned = state["first_stage"], state["base"], state["best"]
+    first = state["first_stage"]
+    base = state["base"]
+    tuned = state["best"]
     say(
         f"  {name}, dev nDCG@10:  first stage {first:.4f}   base {base:.4f}   "
         f"tuned {tuned:.4f} (step {state['best_step']})"

@@ -121,23 +121,24 @@ class RankerLearner:
         rows = numpy.concatenate(part.samples)
         pairs = self.data.draws[part.draw].pairs(rows)
         queries, passages = apart(self.texts(pair) for pair in pairs)
-        whole = Batch(
-            inputs=self.tokenize(queries, passages),
-            pairs=pairs,
-            teacher=None if self.teacher is None else self.teacher[part.draw][rows].tolist(),
-            sizes=[len(sample) for sample in part.samples],
-        )
-        return whole.divided(self.samples)
+        inputs = self.tokenize(queries, passages)
+        sizes = [len(sample) for sample in part.samples]
+        logits = None
+        if self.teacher is not None:
+            logits = self.teacher[part.draw][rows].tolist()
+        return Batch(inputs, pairs, logits, sizes).divided(self.samples)
 
     def learn(self, engine: Any, batch: Batch, step: int) -> dict[str, float]:
         """Clean loss, and with FGM the adversarial one, each backward through the engine."""
         settings = self.settings
         inputs = self.tokenize.pad(batch.inputs, engine.device)
         spread = Spread(batch.sizes, self.data.size, engine.device)
+        labels = [pair.label for pair in batch.pairs]
+        teacher = None if batch.teacher is None else spread(batch.teacher)
         groups = Groups(
-            labels=spread([pair.label for pair in batch.pairs]),
-            mask=spread([1.0] * len(batch.pairs)),
-            teacher=spread(batch.teacher) if batch.teacher is not None else None,
+            labels=spread(labels),
+            mask=spread([1.0] * len(labels)),
+            teacher=teacher,
             temperature=settings.temperature,
             positive_weight=settings.positive_weight,
         )

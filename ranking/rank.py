@@ -29,8 +29,8 @@ from ranking.rerank import Scorer, candidate_pairs, reranked, score_pairs
 from retrieval import search
 from training import engine
 
-# Tokens x layers a second that two cores score; training takes three times as long
-TOKEN_LAYERS = 24000
+TOKEN_LAYERS = 24000  # tokens x layers a second that two cores score
+BACKWARD = 3  # times as long a pass of training takes
 FILLED = 0.8  # of max_length, by a pair on average
 
 # Runs of (back end, precision) that changed: logits are in fp32 since 2, with OpenVINO since 3
@@ -127,9 +127,6 @@ def add_training(task: Task, steps: Plan, name: str) -> Step:
     for other in (ranker.start, ranker.teacher):
         if other in known:
             inputs.append(add_ranker(task, steps, other))
-    passes = 2 if ranker.fgm.epsilon else 1
-    pairs = ranker.steps * ranker.batch_size * ranker.accumulation
-    on_two_cores = 3 * passes * pairs * pair_seconds(task, name)  # see TOKEN_LAYERS
     settings = trainings.recipe(task, name)
     return steps.add(
         TrainedRanker(name),
@@ -138,7 +135,7 @@ def add_training(task: Task, steps: Plan, name: str) -> Step:
         inputs=inputs,
         build=lambda folder: trainings.train(task, name, steps, folder),
         resumes=True,
-        seconds=model_seconds(on_two_cores),
+        seconds=training_seconds(task, name),
         disk=5e8,
         memory=3e9,
     )
@@ -164,6 +161,14 @@ def pair_seconds(task: Task, name: str) -> float:
     layers = rankers.origin(task, name).layers or 12
     tokens = FILLED * task.config.ranking.trainings[name].max_length
     return layers * tokens / TOKEN_LAYERS
+
+
+def training_seconds(task: Task, name: str) -> float:
+    """What this machine takes for a ranker's training; an adversarial pass is a second one."""
+    ranker = task.config.ranking.trainings[name]
+    passes = 2 if ranker.fgm.epsilon else 1
+    pairs = ranker.steps * ranker.batch_size * ranker.accumulation
+    return model_seconds(BACKWARD * passes * pairs * pair_seconds(task, name))
 
 
 def scoring_seconds(task: Task, name: str, pairs: float) -> float:
@@ -411,7 +416,8 @@ def run(config: Config) -> None:
 
 def main() -> None:
     """The command line."""
-    run(from_arguments("groups and candidates to reranked runs")[0])
+    config, _ = from_arguments("groups and candidates to reranked runs")
+    run(config)
 
 
 if __name__ == "__main__":

@@ -83,6 +83,7 @@ class Checkpoints:
         """
         with deep.gathered(model):
             if distributed.rank() == 0:
+                # Written beside and renamed: a kill meanwhile leaves no half of a model
                 part = self.folder / "best.part"
                 shutil.rmtree(part, ignore_errors=True)
                 save(part)
@@ -141,6 +142,7 @@ class Checkpoints:
         if distributed.rank() == 0:
             for best in self.folder.glob("model-*"):
                 best.rename(self.folder / "model")
+            # The note goes before the state that it names: what is named is always there
             (self.folder / PROGRESS).unlink(missing_ok=True)
             shutil.rmtree(self.states, ignore_errors=True)
             shutil.rmtree(self.folder / SCRATCH, ignore_errors=True)

@@ -177,11 +177,13 @@ def load_state(engine: Any, folder: Path, tag: str) -> None:
     Raises InputError for a state that is missing or not whole: it was changed from outside, as it
     is named only once it is written.
     """
+    loaded = None
     reason = ""
     try:
         loaded, _ = engine.load_checkpoint(str(folder), tag=tag)
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        loaded, reason = None, f" ({' '.join(str(error).split())[:200]})"
+        on_one_line = " ".join(str(error).split())
+        reason = f" ({on_one_line[:200]})"
     if loaded is None:
         raise InputError(
             f"{folder / tag}: cannot be read: remove {folder.parent} to train anew{reason}"

@@ -55,6 +55,7 @@ class Loop:
             "history": [],  # (step, metric)
         }
         stopped = self.checkpoints.stopped(learner.per_step, other_world, other_world_setting)
+        # Before the engine is made, which lays the weights out for itself
         if stopped and stopped["world"] != distributed.world_size():
             self.take_weights(stopped)
         self.engine = self.made_engine()
@@ -144,6 +145,7 @@ class Loop:
     def step(self, step: int, ahead: Ahead | None = None) -> dict[str, float]:
         """One optimizer step; the losses are means over its micro-batches on all processes."""
         learner = self.learner
+        # Dropout is a function of step and process, so a training that goes on draws the same
         torch.manual_seed(distributed.seed_of(self.settings.seed, step, distributed.rank()))
         self.engine.train()
         factor = learning_rate(step, self.settings.steps, self.settings.warmup)
@@ -180,8 +182,8 @@ class Loop:
         self.state["step"] = step
         self.checkpoints.save_state(self.engine, self.learner.state(), self.state)
         if measured:
-            name, metric = self.learner.name, self.learner.metric
-            say(f"  {name}: step {step} of {self.settings.steps}, dev {metric} {value:.4f}")
+            where = f"step {step} of {self.settings.steps}"
+            say(f"  {self.learner.name}: {where}, dev {self.learner.metric} {value:.4f}")
             if measured.warning:
                 say(f"  note: {measured.warning}")
         return value
