@@ -93,11 +93,11 @@ def candidates(
     frequency = np.diff(texts_of.indptr)
     meetings = prefixes @ frequency  # of each text, itself counted
     meetings_before = np.cumsum(meetings) - meetings
-    blocks = meetings_before // BLOCK
+    blocks = meetings_before // BLOCK  # rows in a row with about so many meetings together
     starts = np.flatnonzero(np.diff(blocks, prepend=-1))
     ends = [*starts[1:], len(sizes)]
     for start, end in zip(starts, ends, strict=True):
-        met = (prefixes[start:end] @ texts_of).tocoo()
+        met = (prefixes[start:end] @ texts_of).tocoo()  # [rows of the block, texts]
         rows_of_block, columns = met.coords
         first = rows_of_block.astype(np.int64) + start
         second = columns.astype(np.int64)

@@ -50,5 +50,8 @@ class TrainingPair(NamedTuple):
 Run = dict[str, dict[str, float]]
 """Of one language and split: query id -> docid -> score."""
 
+Ranking = tuple[str, dict[str, float]]
+"""One query of a run: its id, and docid -> score."""
+
 Qrels = dict[str, dict[str, int]]
 """Of one language and split: query id -> docid -> relevance."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from core.errors import InputError, at_line
 from core.files import finished_file
-from core.records import Run, ScoredDocument
+from core.records import Ranking, Run, ScoredDocument
 
 
 def ranked(scores: Mapping[str, float]) -> list[ScoredDocument]:
@@ -135,9 +135,7 @@ def write_run(path: Path, run: Run, tag: str) -> None:
     write_rankings(path, run.items(), tag)
 
 
-def write_rankings(
-    path: Path, rankings: Iterable[tuple[str, Mapping[str, float]]], tag: str
-) -> None:
+def write_rankings(path: Path, rankings: Iterable[Ranking], tag: str) -> None:
     """``write_run`` for a stream of (query id, scores): written as they come, none is kept."""
     with finished_file(path) as file:
         for qid, scores in rankings:

@@ -11,7 +11,7 @@ from typing import Any
 from core.console import progress, say
 from core.errors import InputError
 from core.passages import Passages, document_text
-from core.records import Query, Run
+from core.records import Query, Ranking, Run
 from retrieval import jvm
 
 # Those with an analyser in Lucene.
@@ -163,7 +163,7 @@ def search(
 
 def search_each(
     searcher: Any, language: str, queries: Sequence[Query], depth: int, heap: str, threads: int = 0
-) -> Iterator[tuple[str, dict[str, float]]]:
+) -> Iterator[Ranking]:
     """(query id, docid -> score) for each query, on all cores (``threads``: 0).
 
     A query that matches no term has an empty ranking. Java gets some queries at a time, since it

@@ -16,7 +16,7 @@ import numpy as np
 from core.console import progress, say
 from core.files import finished_file, require_room
 from core.passages import Passages, document_text
-from core.records import Query, Run
+from core.records import Query, Ranking, Run
 from retrieval.bodies import BACKENDS, load_body
 
 __all__ = ["BACKENDS", "Encoder", "encode_corpus", "search", "search_each", "search_index"]
@@ -227,7 +227,7 @@ def search_each(
     queries: Sequence[Query],
     encoded: np.ndarray,
     depth: int,
-) -> Iterator[tuple[str, dict[str, float]]]:
+) -> Iterator[Ranking]:
     """The best ``depth`` passages of each query by exact inner product in fp32, query by query.
 
     ``vectors`` [passages, dimension] are read block by block, so that memory does not grow with
@@ -337,7 +337,7 @@ def search_index(
 
 def search_index_each(
     index, passages: Passages, queries: Sequence[Query], encoded: np.ndarray, depth: int
-) -> Iterator[tuple[str, dict[str, float]]]:
+) -> Iterator[Ranking]:
     """Through a FAISS index of ``retrieval.indexes``; it may find fewer than ``depth``."""
     for first in range(0, len(queries), QUERY_BLOCK):
         served = slice(first, first + QUERY_BLOCK)
@@ -347,7 +347,7 @@ def search_index_each(
 
 def hits_of(
     passages: Passages, queries: Sequence[Query], rows: np.ndarray, scores: np.ndarray
-) -> Iterator[tuple[str, dict[str, float]]]:
+) -> Iterator[Ranking]:
     """(query id, docid -> score) for each query; -1 stands for no row."""
     for query, query_rows, query_scores in zip(queries, rows, scores, strict=True):
         hits = zip(query_rows.tolist(), query_scores.tolist(), strict=True)

@@ -9,11 +9,14 @@ import numpy as np
 from core.errors import InputError
 from core.evaluate import ndcg, relevant
 from core.fusion import Preset, align, fuse, normalised, shrunk, weighted_sum
-from core.records import Qrels, Run
+from core.records import Qrels, Ranking, Run
 from core.runs import top_k
 
 STEP = 0.05
-ALPHAS = tuple(round(0.1 * i, 1) for i in range(1, 31))
+ALPHAS = tuple(round(0.1 * tenths, 1) for tenths in range(1, 31))
+
+RunsOfSources = Mapping[str, Mapping[str, Run]]
+"""Source -> language -> run."""
 
 
 def alphas(names: Sequence[str]) -> Iterator[dict[str, float]]:
@@ -50,12 +53,12 @@ def choices(names: Sequence[str], preset: Preset) -> Iterator[dict[str, float]]:
 
 
 def tune(
-    runs: Mapping[str, Mapping[str, Run]], qrels: Mapping[str, Qrels], preset: Preset
+    runs: RunsOfSources, qrels: Mapping[str, Qrels], preset: Preset
 ) -> tuple[dict[str, float], float]:
     """One global weight a source: the best mean nDCG@10 over the languages of ``qrels``.
 
-    The first of equals, which is least weight on the first source. ``runs``: source -> language ->
-    run. Returns the weights and their score.
+    The first of equals, which is least weight on the first source. Returns the weights and their
+    score.
     """
     prepared = []
     for language, judged in qrels.items():
@@ -79,7 +82,7 @@ def tune(
 
 
 def tune_languages(
-    runs: Mapping[str, Mapping[str, Run]],
+    runs: RunsOfSources,
     qrels: Mapping[str, Qrels],
     preset: Preset,
     overall: Mapping[str, float],
@@ -98,7 +101,7 @@ def fused(
     weights: Mapping[str, float],
     preset: Preset,
     depth: int,
-) -> Iterator[tuple[str, dict[str, float]]]:
+) -> Iterator[Ranking]:
     """(query id, the ``depth`` best) of runs by source, queries in first-seen order.
 
     A query that some source does not answer is fused from the others. Normalisation is by query,

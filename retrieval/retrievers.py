@@ -6,7 +6,7 @@ RETRIEVERS is the table; ``retrieval.search`` puts them together.
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from core.distributed import seed_of
 from core.errors import InputError
 from core.machine import core_seconds, model_seconds
 from core.passages import Passages
-from core.records import Run
+from core.records import Ranking, Run
 from core.runs import read_run, run_file, top_k, write_rankings
 from core.steps import Files, Plan, Step
 from core.task import Task, once
@@ -155,7 +155,7 @@ def write_bm25_run(task: Task, index: Step, language: str, split: str, folder: P
     searcher = bm25.open_searcher(language, index.path, k1, b, settings.heap)
     empty: list[str] = []
 
-    def rankings() -> Iterator[tuple[str, Mapping[str, float]]]:
+    def rankings() -> Iterator[Ranking]:
         depth = task.config.retrieval.depth
         for qid, scores in bm25.search_each(
             searcher, language, queries, depth, settings.heap, settings.threads
@@ -320,7 +320,7 @@ def add_given(task: Task, steps: Plan) -> None:
         passages = task.passages(language)
         run = given_run(task, passages, given(language, split), language, split)
 
-        def rankings() -> Iterator[tuple[str, Mapping[str, float]]]:
+        def rankings() -> Iterator[Ranking]:
             for query in task.queries(language, split):
                 scores = run.get(query.qid, {})
                 yield query.qid, top_k(scores, task.config.retrieval.depth)

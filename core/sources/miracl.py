@@ -23,11 +23,13 @@ TABLE = Path(__file__).with_name("miracl.tsv")  # the paper's Table 1; de and yo
 
 def counts() -> dict[str, dict[str, int]]:
     """Language -> what -> how many there are; test splits have no public judgments."""
-    head, *rows = (line.split("\t") for line in TABLE.read_text("utf-8").splitlines())
+    head, *rows = TABLE.read_text("utf-8").splitlines()
+    _, *names = head.split("\t")
     table = {}
-    for language, *cells in rows:
+    for row in rows:
+        language, *cells = row.split("\t")
         known = {}
-        for name, cell in zip(head[1:], cells, strict=True):
+        for name, cell in zip(names, cells, strict=True):
             if cell != "-":
                 known[name] = int(cell)
         table[language] = known
@@ -71,7 +73,10 @@ def language_of(name: str) -> str | None:
 def read_counts(collection: Collection, language: str) -> dict[str, int]:
     """As ``counts`` has them, read from the files."""
     files = collection.corpus_files(language)
-    read = {"passages": sum(1 for path in files for _ in corpus_lines(path))}
+    passages = 0
+    for path in files:
+        passages += sum(1 for _ in corpus_lines(path))
+    read = {"passages": passages}
     for split in ("train", "dev", "testA", "testB"):
         if not collection.has(language, split):
             continue
@@ -84,7 +89,8 @@ def read_counts(collection: Collection, language: str) -> dict[str, int]:
 
 def check_counts(collection: Collection, language: str, allowed: bool) -> None:
     """Prints what a language has. Raises InputError for other counts than known, unless allowed."""
-    known, read = counts().get(language, {}), read_counts(collection, language)
+    known = counts().get(language, {})
+    read = read_counts(collection, language)
     wrong = []
     for name, expected in known.items():
         if read.get(name) != expected:

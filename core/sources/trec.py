@@ -30,7 +30,10 @@ def documents(paths: Sequence[Path]) -> Iterator[Document]:
     for path in paths:
         if not path.is_file():
             raise InputError(f"{path}: no such file")
-        yield from json_documents(path) if ".jsonl" in path.name else tagged_documents(path)
+        if ".jsonl" in path.name:
+            yield from json_documents(path)
+        else:
+            yield from tagged_documents(path)
 
 
 def json_documents(path: Path) -> Iterator[Document]:
