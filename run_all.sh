@@ -37,6 +37,11 @@ while [ $# -gt 0 ]; do
     esac
 done
 
+if [ "$PLAN" ] && [ "$FORCE" ]; then
+    echo "error: --plan changes nothing, so it goes with no --force $FORCE; leave one of them out" >&2
+    exit 2
+fi
+
 SELECTED=()                   # the stages from FIRST to LAST
 selecting=
 for name in "${STAGES[@]}"; do
@@ -44,6 +49,10 @@ for name in "${STAGES[@]}"; do
     if [ "$selecting" ]; then SELECTED+=("$name"); fi
     if [ "$name" = "$LAST" ]; then selecting=; fi
 done
+if [ "$selecting" ]; then
+    echo "error: --until $LAST comes before --from $FIRST; the stages in order: ${STAGES[*]}" >&2
+    exit 2
+fi
 
 run() {                       # STAGE: runs it if it is selected
     if [[ " ${SELECTED[*]} " == *" $1 "* ]]; then "./$1/run.sh" "$CONFIG" "${SETTINGS[@]}"; fi

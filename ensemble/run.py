@@ -59,7 +59,9 @@ def scored_depth(task: Task, system: str) -> int | None:
         return None
     if system in config.ranking.rankers:
         return own_depth(task, config.ranking.rankers[system])
-    return config.block
+    if system == "ensemble-rankers" and not config.ensemble.runs:
+        return max(own_depth(task, ranker) for ranker in config.ranking.rankers.values())
+    return config.block  # the hybrid or a given run scores what no ranker does
 
 
 def enter(task: Task, figures: results.Results) -> None:

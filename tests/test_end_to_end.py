@@ -295,6 +295,12 @@ def test_what_a_user_sees_of_mistakes(first, work):
     assert "--from: found 'rank', expected one of retrieval data_aug ranking ensemble" in run_all(
         "--from", "rank", ok=False
     )
+    assert "--until data_aug comes before --from ensemble" in run_all(
+        "--from", "ensemble", "--until", "data_aug", ok=False
+    )
+    assert "--plan changes nothing, so it goes with no --force ranking" in run_all(
+        "--plan", "--force", "ranking", ok=False
+    )
     assert "unknown backbone 'e6'" in run_all(
         work / "tiny.yaml", "retrieval.dense.backbone=e6", ok=False
     )
