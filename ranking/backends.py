@@ -15,6 +15,7 @@ from core import backbones
 from core.compiled import compiled, converted, package
 from core.distributed import device
 from core.files import digest
+from training import engine
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +33,19 @@ def bears_half(where: str | Path) -> bool:
         return True
     config = json.loads(file.read_text("utf-8"))
     return config.get("model_type") not in OVERFLOWING
+
+
+def number_format_of(wanted: str, model: str, models: Path) -> str:
+    """What a setting ``precision`` comes to on this machine for a model, a name as in ``backbone``.
+
+    Raises InputError for fp16 where machine or model can't have it.
+    """
+    number_format = engine.precision(wanted)
+    if number_format != "fp16":
+        return number_format
+    # Only here the model counts, so that only here its config.json is fetched
+    half = bears_half(backbones.source(model, models))
+    return engine.precision(wanted, half=half)
 
 
 def load_model(folder: Path, number_format: str) -> Any:

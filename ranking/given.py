@@ -17,6 +17,7 @@ from core.files import write_json
 from core.settings import Ranker
 from core.steps import Plan, Step
 from core.task import Task
+from ranking.backends import number_format_of
 from ranking.pairs import PairTokenizer
 from ranking.reranker import LENGTHS, model_config
 
@@ -52,7 +53,7 @@ def add_given(task: Task, steps: Plan, name: str) -> Step:
         "model": backbones.fingerprint(ranker.model, task.config.models),
         "query_length": ranker.query_length,
         "max_length": None if own_length else ranker.max_length,
-        "precision": resolved_precision(ranker),
+        "precision": resolved_precision(task, ranker),
     }
     return steps.add(
         TrainedRanker(name),
@@ -66,14 +67,14 @@ def add_given(task: Task, steps: Plan, name: str) -> Step:
     )
 
 
-def resolved_precision(ranker: Ranker) -> str:
+def resolved_precision(task: Task, ranker: Ranker) -> str:
     """The setting, or what ``auto`` comes to on this machine where that is not fp32.
 
-    Scores in bf16 and in fp32 are two. Raises InputError for fp16 on a CPU.
+    Scores in bf16 and in fp32 are two. Raises InputError for fp16 on a CPU, and for a model that
+    overflows in it.
     """
-    from training.engine import precision
-
-    number_format = precision(ranker.precision)
+    assert ranker.model is not None
+    number_format = number_format_of(ranker.precision, ranker.model, task.config.models)
     return ranker.precision if number_format == "fp32" else number_format
 
 

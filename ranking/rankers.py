@@ -21,11 +21,12 @@ from core.settings import Ranker
 from core.steps import Step
 from core.store import kept_beside
 from core.task import Task, once
-from ranking import given
+from ranking import backends, given
 from ranking.pairs import PairTokenizer, apart
 from ranking.rerank import Scorer, Texts, candidate_pairs, reranked
 from ranking.reranker import LENGTHS
 from ranking.scores import Scores
+from training import engine
 
 TAUGHT = ("margin_mse", "kl_divergence")  # losses that follow a teacher's scores
 
@@ -327,13 +328,10 @@ def load(
     In the ``number_format`` of its settings if no other is given; ``where``: the folder that the
     ``backend`` made of the model, if it made one.
     """
-    from ranking import backends
-    from training.engine import precision
-
     model = trained.path / "model"
     if number_format is None:
         wanted = task.config.ranking.trainings[name].precision
-        number_format = precision(wanted, half=backends.bears_half(model))
+        number_format = engine.precision(wanted, half=backends.bears_half(model))
     forward, device, known_as = backends.BACKENDS[backend](where or model, number_format)
     tokenize = tokenizer_of(task, name, model)
     files = sorted({*model.glob("*.safetensors"), model / "config.json"})

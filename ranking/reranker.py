@@ -6,8 +6,10 @@ from pathlib import Path
 
 from core import backbones
 from core.errors import InputError
+from ranking import backends
 from ranking.pairs import PairTokenizer
 from ranking.rerank import Scorer
+from training import engine
 
 LENGTHS = "continuum"  # the key of config.json where a model keeps its lengths
 DEFAULT_LENGTHS = {"query_length": 64, "max_length": 256}  # of a model without that key
@@ -31,9 +33,6 @@ class Reranker:
         max_length: int | None = None,
         batch_tokens: int = 16384,
     ):
-        from ranking import backends
-        from training import engine
-
         folder = Path(folder)
         lengths = {**DEFAULT_LENGTHS, **model_config(folder).get(LENGTHS, {})}
         tokenize = PairTokenizer(

@@ -14,7 +14,7 @@ from core.records import TrainingPair
 from core.settings import Ranker
 from core.steps import Step
 from core.task import Task
-from ranking.backends import bears_half
+from ranking.backends import number_format_of
 from ranking.data import TrainingData
 from ranking.pairs import PairTokenizer, apart
 from ranking.rankers import (
@@ -56,17 +56,9 @@ def recipe(task: Task, name: str) -> dict:
 def number_format(task: Task, name: str) -> str:
     """What a ranker's ``precision`` comes to on this machine."""
     wanted = task.config.ranking.trainings[name].precision
-    resolved = engine.precision(wanted)
-    if resolved != "fp16":
-        return resolved
-    # Only here the model counts, so that only here its config.json is fetched
-    return engine.precision(wanted, half=bears_half(weights_of(task, name)))
-
-
-def weights_of(task: Task, name: str) -> str:
-    """The folder or hub id of the weights that a ranker's chain begins with."""
     first = origin(task, name)
-    return first.start or backbones.source(first.model or first.backbone, task.config.models)
+    weights = first.start or first.model or first.backbone
+    return number_format_of(wanted, weights, task.config.models)
 
 
 def sample_size(ranker: Ranker) -> int:

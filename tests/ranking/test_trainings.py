@@ -7,7 +7,7 @@ from core.errors import InputError
 from core.files import digest
 from core.settings import Fgm, Ranker
 from core.task import Task
-from ranking import rank, trainings
+from ranking import given, rank, trainings
 from training import engine
 
 
@@ -76,6 +76,18 @@ def test_a_folder_that_overflows_in_fp16_is_known_by_its_type(
         trainings.number_format(task, "b")
     (tmp_path / "own" / "config.json").write_text('{"model_type": "bert"}')
     assert trainings.recipe(task, "a")["precision"] == "fp16"
+
+
+def test_a_given_model_that_overflows_in_fp16_is_known_by_its_type(config, monkeypatch, tmp_path):
+    """Its recipe names the format that it is scored in."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    shelf = {"model": deberta(tmp_path / "own")}
+    task = Task(config(ranking={"rankers": {"shelf": shelf}}))
+    ranker = task.config.ranking.rankers["shelf"]
+    assert given.resolved_precision(task, ranker) == "auto"  # comes to fp32
+    (tmp_path / "own" / "config.json").write_text('{"model_type": "bert"}')
+    assert given.resolved_precision(task, ranker) == "fp16"
 
 
 def test_a_query_that_fills_a_pair_is_told_before_training(trained, tmp_path):
