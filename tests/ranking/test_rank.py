@@ -88,6 +88,7 @@ def test_a_cascade_scores_the_best_of_the_ranker_before(trained):
 def test_the_members_of_an_ensemble_have_no_scores_below_their_depth(trained):
     from ensemble import members
 
+    rank.plan(trained[0])
     blocks = members.blocks(trained[0], "en", "testA")
     assert {len(scores) for scores in blocks["large"].values()} == {2} and {
         len(scores) for scores in blocks["small"].values()
