@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
 CONFIG = """
 collection: {{source: atlas, atlas: {{countries: 50, cities: {cities}, queries: 40}}}}
@@ -40,30 +41,41 @@ print(f"{time.perf_counter() - start:.1f} s for 100 queries, peak memory {peak:.
 """
 
 
-def steps(passages: int, layers: int) -> dict[str, tuple[float, float]]:
-    """Kind of step -> seconds, peak GB."""
+COUNTRY_PASSAGES = 2500  # of the atlas in all languages, beside those of cities
+CITY_PASSAGES = 30  # of each city in all languages
+
+
+class Cost(NamedTuple):
+    """What a kind of step takes."""
+
+    seconds: float
+    peak: float  # GB, of the process until then
+
+
+def cost_of_steps(passages: int, layers: int) -> tuple[int, dict[str, Cost]]:
+    """How many passages there are at last, and the cost of each kind of step."""
+    cities = max(0, (passages - COUNTRY_PASSAGES) // CITY_PASSAGES)
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "scale.yaml"
-        config.write_text(
-            CONFIG.format(cities=max(0, (passages - 2500) // 30), layers=layers, work=folder)
-        )
-        subprocess.run(
-            [sys.executable, "-m", "retrieval.search", str(config)], check=True, capture_output=True
-        )
-        found: dict[str, list] = defaultdict(lambda: [0.0, 0.0])
-        for entry in map(
-            json.loads, (Path(folder) / "atlas" / "scale" / "log.jsonl").read_text().splitlines()
-        ):
-            kind = found[entry["step"].split("/")[0]]
-            kind[0], kind[1] = kind[0] + entry["seconds"], max(kind[1], entry["peak_bytes"] / 1e9)
-        count = sum(
-            json.loads(p.read_text())["passages"]
-            for p in Path(folder).glob("atlas/shared/retrieval/passages-*/count.json")
-        )
-        return {"count": (count, 0.0), **{k: (v[0], v[1]) for k, v in found.items()}}
+        config.write_text(CONFIG.format(cities=cities, layers=layers, work=folder))
+        command = [sys.executable, "-m", "retrieval.search", str(config)]
+        subprocess.run(command, check=True, capture_output=True)
+
+        seconds: dict[str, float] = defaultdict(float)
+        peaks: dict[str, float] = defaultdict(float)
+        log = Path(folder) / "atlas" / "scale" / "log.jsonl"
+        for line in log.read_text("utf-8").splitlines():
+            entry = json.loads(line)
+            kind = entry["step"].split("/")[0]
+            seconds[kind] += entry["seconds"]
+            peaks[kind] = max(peaks[kind], entry["peak_bytes"] / 1e9)
+        count = 0
+        for file in Path(folder).glob("atlas/shared/retrieval/passages-*/count.json"):
+            count += json.loads(file.read_text())["passages"]
+    return count, {kind: Cost(seconds[kind], peaks[kind]) for kind in seconds}
 
 
-def plot(found: dict[int, dict[str, tuple[float, float]]], target: Path) -> None:
+def plot(costs: dict[int, dict[str, Cost]], target: Path) -> None:
     """Seconds and peak memory of each kind of step by passages.
 
     A dotted line is time in proportion to them.
@@ -74,22 +86,35 @@ def plot(found: dict[int, dict[str, tuple[float, float]]], target: Path) -> None
     matplotlib.rcParams["svg.hashsalt"] = "continuum"
     from matplotlib import pyplot
 
-    sizes, (time, memory) = (
-        sorted(found),
-        pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")[1],
-    )
-    for kind in (k for k, (seconds, _) in found[sizes[-1]].items() if seconds >= 1):
-        time.loglog(sizes, [found[n][kind][0] for n in sizes], marker="o", label=kind)
-        memory.semilogx(sizes, [found[n][kind][1] for n in sizes], marker="o", label=kind)
-    longest = max(v[0] for v in found[sizes[-1]].values())
-    time.loglog(
-        sizes, [longest * n / sizes[-1] for n in sizes], ":", color="grey", label="in proportion"
-    )
-    for axes, title in ((time, "seconds"), (memory, "peak memory of the process so far, GB")):
-        axes.set(title=title, xlabel="passages")
+    sizes = sorted(costs)
+    largest = sizes[-1]
+    _, (time, memory) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for kind, cost in costs[largest].items():
+        if cost.seconds >= 1:
+            seconds = [costs[size][kind].seconds for size in sizes]
+            peaks = [costs[size][kind].peak for size in sizes]
+            time.loglog(sizes, seconds, marker="o", label=kind)
+            memory.semilogx(sizes, peaks, marker="o", label=kind)
+    longest = max(cost.seconds for cost in costs[largest].values())
+    in_proportion = [longest * size / largest for size in sizes]
+    time.loglog(sizes, in_proportion, ":", color="grey", label="in proportion")
+    time.set(title="seconds", xlabel="passages")
+    memory.set(title="peak memory of the process so far, GB", xlabel="passages")
     memory.set_ylim(0)
     time.legend(fontsize="small")
     pyplot.savefig(target, metadata={"Date": None})
+
+
+def random_vectors(count: int, target: Path) -> None:
+    """Writes fp16 [count, 384], 100,000 at a time."""
+    import numpy as np
+
+    vectors = np.lib.format.open_memmap(target, "w+", np.float16, (count, 384))
+    random = np.random.default_rng(0)
+    for start in range(0, count, 100_000):
+        block = vectors[start : start + 100_000]
+        block[:] = random.normal(size=block.shape)
+    vectors.flush()
 
 
 def main() -> None:
@@ -98,43 +123,25 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--vectors", type=int, default=1_000_000)
     parser.add_argument("--plot", type=Path)
-    options, all_found = parser.parse_args(), {}
+    options = parser.parse_args()
+    costs: dict[int, dict[str, Cost]] = {}
     for size in options.passages:
-        found = steps(size, options.layers)
-        count = int(found.pop("count")[0])
-        all_found[count] = found
-        print(
-            f"{count} passages: "
-            + ", ".join(
-                f"{kind} {seconds:.1f} s ({1e6 * seconds / count:.0f} µs a passage, {peak:.1f} GB)"
-                for kind, (seconds, peak) in found.items()
-            ),
-            flush=True,
-        )
+        count, by_kind = cost_of_steps(size, options.layers)
+        costs[count] = by_kind
+        parts = []
+        for kind, (seconds, peak) in by_kind.items():
+            each = 1e6 * seconds / count
+            parts.append(f"{kind} {seconds:.1f} s ({each:.0f} µs a passage, {peak:.1f} GB)")
+        print(f"{count} passages: {', '.join(parts)}", flush=True)
     if options.plot:
-        plot(all_found, options.plot)
+        plot(costs, options.plot)
     with tempfile.TemporaryDirectory() as folder:
-        import numpy as np
-
         target = Path(folder) / "vectors.npy"
-        vectors, random = (
-            np.lib.format.open_memmap(target, "w+", np.float16, (options.vectors, 384)),
-            np.random.default_rng(0),
-        )
-        for start in range(0, options.vectors, 100_000):
-            vectors[start : start + 100_000] = random.normal(
-                size=vectors[start : start + 100_000].shape
-            )
-        vectors.flush()
-        print(
-            f"exact search of {options.vectors} memory-mapped vectors: "
-            + subprocess.run(
-                [sys.executable, "-c", SEARCH, str(target)],
-                check=True,
-                capture_output=True,
-                text=True,
-            ).stdout.strip()
-        )
+        random_vectors(options.vectors, target)
+        command = [sys.executable, "-c", SEARCH, str(target)]
+        searched = subprocess.run(command, check=True, capture_output=True, text=True)
+        figures = searched.stdout.strip()
+        print(f"exact search of {options.vectors} memory-mapped vectors: {figures}")
 
 
 if __name__ == "__main__":
