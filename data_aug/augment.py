@@ -105,7 +105,10 @@ class Mix:
 def add_judged(mix: Mix) -> Iterator[TrainingPair]:
     """The judged pairs."""
     yield from judged.judged(
-        mix.language, mix.qrels, mix.recipe.judged_negatives, mix.random("judged")
+        language=mix.language,
+        qrels=mix.qrels,
+        keep=mix.recipe.judged_negatives,
+        random=mix.random("judged"),
     )
 
 
@@ -155,7 +158,11 @@ def add_pseudo_label(mix: Mix) -> Iterator[TrainingPair]:
     wanted = {query.qid for query in mix.task.queries(mix.language, split)}
     run = {qid: scores for qid, scores in taught.items() if qid in wanted}  # it may be of all
     yield from pseudo_label.pseudo_label(
-        mix.language, run, settings, mix.round, mix.random("pseudo_label")
+        language=mix.language,
+        run=run,
+        settings=settings,
+        round_=mix.round,
+        random=mix.random("pseudo_label"),
     )
 
 

@@ -22,8 +22,8 @@ def judged(
         relevant = [docid for docid, gain in gains.items() if gain > 0]
         wrong = [docid for docid, gain in gains.items() if gain == 0]
         if keep is not None and keep < len(wrong):
-            chosen = random.permutation(len(wrong))[:keep]
-            wrong = [wrong[i] for i in sorted(chosen)]
+            drawn = random.permutation(len(wrong))[:keep]
+            wrong = [wrong[place] for place in sorted(drawn)]
         for docid in relevant + wrong:
             yield TrainingPair(
                 language=language,

@@ -53,15 +53,18 @@ class Batch(NamedTuple):
 
     def of(self, spans: list[slice]) -> "Batch":
         """Some of the samples, by where their pairs stand."""
-        batch = Batch([], [], None if self.teacher is None else [], [])
+        inputs: list[dict[str, list[int]]] = []
+        pairs: list[TrainingPair] = []
+        logits: list[float] = []
+        sizes = []
         for span in spans:
-            pairs = self.pairs[span]
-            batch.inputs.extend(self.inputs[span])
-            batch.pairs.extend(pairs)
-            batch.sizes.append(len(pairs))
-            if self.teacher is not None and batch.teacher is not None:
-                batch.teacher.extend(self.teacher[span])
-        return batch
+            inputs += self.inputs[span]
+            pairs += self.pairs[span]
+            sizes.append(span.stop - span.start)
+            if self.teacher is not None:
+                logits += self.teacher[span]
+        teacher = None if self.teacher is None else logits
+        return Batch(inputs, pairs, teacher, sizes)
 
 
 class RankerLearner:
