@@ -13,6 +13,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,12 +86,12 @@ def fingerprint(name: str, models: Path) -> str:
     hub_id = backbone(name).hub_id
     if hub_id is None:
         return embedded.folder_name()
-    counted = []
+    digests = []
     if Path(hub_id).is_dir():
         for path in sorted(Path(hub_id).rglob("*")):
             if path.suffix in (".json", ".safetensors") or is_loaded_pickle(path):
-                counted.append(path)
-    return digest([name, [file_digest(path, models / "digests") for path in counted]])
+                digests.append(file_digest(path, models / "digests"))
+    return digest([name, digests])
 
 
 def is_loaded_pickle(path: Path) -> bool:
@@ -234,11 +235,11 @@ def pad(
     for name, filling in padding.items():
         if name in rows[0]:
             padded[name] = np.full(is_token.shape, filling, np.int64)
-            padded[name][is_token] = [number for row in rows for number in row[name]]
-    return {
-        name: torch.from_numpy(values).to(device, non_blocking=True)
-        for name, values in padded.items()
-    }
+            padded[name][is_token] = list(chain.from_iterable(row[name] for row in rows))
+    tensors = {}
+    for name, values in padded.items():
+        tensors[name] = torch.from_numpy(values).to(device, non_blocking=True)
+    return tensors
 
 
 def dtype(number_format: str) -> "torch.dtype":
@@ -300,17 +301,18 @@ def load_whole_body(kind: Any, where: str, config: Any, **extra: Any) -> Any:
     ``kind``: a class of transformers. Raises InputError where ``refuse_missing`` does.
     """
     weights = weights_of(where)
-    model, report = loading(
-        where,
-        lambda: kind.from_pretrained(
+
+    def load() -> Any:
+        return kind.from_pretrained(
             where,
             config=config,
             trust_remote_code=False,
             output_loading_info=True,
             **weights,
             **extra,
-        ),
-    )
+        )
+
+    model, report = loading(where, load)
     refuse_missing(model, report["missing_keys"], where)
     return model
 
@@ -344,10 +346,10 @@ def load_config(where: str, layers: int | None, subfolder: str = "") -> Any:
     """
     from transformers import AutoConfig
 
-    config = loading(
-        where,
-        lambda: AutoConfig.from_pretrained(where, trust_remote_code=False, subfolder=subfolder),
-    )
+    def load() -> Any:
+        return AutoConfig.from_pretrained(where, trust_remote_code=False, subfolder=subfolder)
+
+    config = loading(where, load)
     if layers is not None:
         if layers > config.num_hidden_layers:
             raise InputError(
@@ -397,15 +399,16 @@ def prune_tokenizer(folder: Path, keep: list[int], target: Path) -> None:
             f"{folder}: prune_vocabulary works on Unigram tokenizers (XLM-R, mDeBERTa, RemBERT), "
             f"found {state['model']['type']}; set prune_vocabulary=false"
         )
-    vocabulary = state["model"]["vocab"]
+    unigram = state["model"]
+    vocabulary = unigram["vocab"]
     renumbered = {old: new for new, old in enumerate(keep)}
-    state["model"]["vocab"] = [vocabulary[piece] for piece in keep]
-    state["model"]["unk_id"] = renumbered[state["model"]["unk_id"]]
-    state["added_tokens"] = [
-        {**token, "id": renumbered[token["id"]]}
-        for token in state["added_tokens"]
-        if token["id"] in renumbered
-    ]
+    unigram["vocab"] = [vocabulary[piece] for piece in keep]
+    unigram["unk_id"] = renumbered[unigram["unk_id"]]
+    added_tokens = []
+    for token in state["added_tokens"]:
+        if token["id"] in renumbered:
+            added_tokens.append({**token, "id": renumbered[token["id"]]})
+    state["added_tokens"] = added_tokens
     post_processor = state["post_processor"] or {}
     for token in post_processor.get("special_tokens", {}).values():
         token["ids"] = [renumbered[piece] for piece in token["ids"]]

@@ -99,7 +99,8 @@ def unpack_blocks(data: bytes, offset: int, count: int) -> np.ndarray:
     weights = np.empty((len(blocks), 32), np.float32)
     weights[:, :16] = blocks["nibbles"] & 15
     weights[:, 16:] = blocks["nibbles"] >> 4
-    return ((weights - 8) * blocks["scale"].astype(np.float32)[:, None]).reshape(-1)
+    scales = blocks["scale"].astype(np.float32)[:, None]
+    return ((weights - 8) * scales).reshape(-1)
 
 
 def read_packed(path: Path) -> Packed:
@@ -157,7 +158,8 @@ def any_of(characters: str) -> Any:
     """A pattern of one of these characters."""
     from tokenizers import Regex
 
-    return Regex("[" + "".join(f"\\x{{{ord(c):x}}}" for c in characters) + "]")
+    escaped = [f"\\x{{{ord(character):x}}}" for character in characters]
+    return Regex(f"[{''.join(escaped)}]")
 
 
 def tokenizer_json(packed: Packed) -> Any:
@@ -227,7 +229,8 @@ def state_dict(packed: Packed) -> dict[str, Any]:
         layer, part, kind = packed_name.split(".")
         weight_or_bias = "weight" if kind == "w" else "bias"
         name = f"encoder.layer.{layer[1:]}.{LAYER_PARTS[part]}.{weight_or_bias}"
-        state[name] = torch.tensor(values.reshape(shapes.get(f"{part}.{kind}", values.shape)))
+        shape = shapes.get(f"{part}.{kind}", values.shape)
+        state[name] = torch.tensor(values.reshape(shape))
     return state
 
 
