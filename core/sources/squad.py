@@ -27,8 +27,7 @@ def articles(path: Path) -> list[dict]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not JSON in UTF-8 ({error})") from None
     listed = data.get("data") if isinstance(data, dict) else None
-    is_list = isinstance(listed, list)
-    if not is_list or not all(is_article(entry) for entry in listed):
+    if not isinstance(listed, list) or not all(is_article(entry) for entry in listed):
         raise InputError(
             f'{path}: expected {{"data": [{{"title": …, '
             f'"paragraphs": [{{"context": …, "qas": […]}}]}}]}}'
