@@ -200,7 +200,7 @@ def take_away(whole: dict, key: Any, where: str, path: tuple[str, ...]) -> None:
         return
     known = [str(name) for name in whole]
     near = nearest(str(key), known, cutoff=0.4)
-    hint = f"; did you mean {'.'.join([*path[:-1], near])}?" if near else ""
+    hint = f"; did you mean {'.'.join([*path[:-1], near])}?" if near else "."
     raise InputError(
         f"{where}: {'.'.join(path)}: found null, which takes away what an earlier layer put there, "
         f"but there is none{hint} Known here: {', '.join(known) or 'nothing'}"
@@ -281,9 +281,11 @@ def explain(part: type[Part], fault: Mapping[str, Any], layers: Sequence[Layer])
     if fault["type"] == "extra_forbidden":
         known = known_keys(part, path[:-1])
         near = nearest(path[-1], known, cutoff=0.4)
-        hint = f"; did you mean {'.'.join([*path[:-1], near])}?" if near else ""
+        hint = f"; did you mean {'.'.join([*path[:-1], near])}?" if near else "."
         return f"{where}: unknown key {key}{hint} Known here: {', '.join(known)}"
     expected = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if fault["type"] == "too_short":
+        expected = f"at least {fault['ctx']['min_length']} in it"
     return f"{where}: {key}: found {fault['input']!r}, expected {expected}"
 
 
@@ -335,7 +337,7 @@ def check_splits(config: Config, layers: Sequence[Layer]) -> None:
         if split in named:
             continue
         near = nearest(split, named, cutoff=0.4)
-        hint = f"; did you mean limit.{near}?" if near else ""
+        hint = f"; did you mean limit.{near}?" if near else "."
         raise InputError(
             f"{where_set(['limit', split], layers)}: limit.{split}: no configured split{hint} "
             f"Known here: {', '.join(named)} (splits.train, splits.dev, splits.test); "

@@ -403,11 +403,12 @@ def costs(task: Task) -> Iterator[tuple[str, str, dict]]:
 def run(config: Config) -> None:
     """Builds what is not done yet, with all processes of the launcher."""
     task = Task(config)
+    steps = plan(task)
     trainings.check_division(task)
     several = distributed.world_size() > 1
     if several:
         engine.start()
-    run_steps(plan(task).values(), config.folder)
+    run_steps(steps.values(), config.folder)
     if distributed.rank() == 0:
         report(task)
     if several:

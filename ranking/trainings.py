@@ -67,9 +67,14 @@ def sample_size(ranker: Ranker) -> int:
 
 
 def check_division(task: Task) -> None:
-    """Raises InputError for a ranker whose micro-batches the processes can't share evenly."""
+    """Raises InputError for a ranker whose micro-batches the processes can't share evenly.
+
+    Only one that is still to be trained: any number of processes can score.
+    """
     processes = distributed.world_size()
     for name, ranker in task.config.ranking.trained.items():
+        if task.step(TrainedRanker(name)).done:
+            continue
         per_process(name, ranker.batch_size, sample_size(ranker), processes)
 
 

@@ -220,9 +220,10 @@ def encode_shard(config: Config, shard: tuple[int, int]) -> None:
     for language in task.languages:
         store = task.step(PassageStore(language))
         vectors = steps[f"vectors/{language}"]
+        why = journal.why(store)
         journal.record([store], some=True)
         if not store.done:
-            build(store, journal.why(store), journal)
+            build(store, why, journal)
         with shared_work(vectors, config.folder) as part:
             if part is not None:
                 encoder = retrievers.encoder_of(task)

@@ -116,8 +116,15 @@ def test_processes_that_cannot_share_a_batch_are_told_before_anything_is_trained
 ):
     rankers = {"a": {"batch_size": 32}, "b": {"batch_size": 12}}
     task = Task(config(ranking={"rankers": rankers}))
+    steps = rank.plan(task)
     monkeypatch.setenv("WORLD_SIZE", "8")
     with pytest.raises(InputError, match="b: batch_size 12 .* among 8; set batch_size to 8 or 16"):
         trainings.check_division(task)
     monkeypatch.setenv("WORLD_SIZE", "4")
     trainings.check_division(task)
+    monkeypatch.setenv("WORLD_SIZE", "5")
+    with pytest.raises(InputError, match="a: batch_size 32"):
+        trainings.check_division(task)
+    for name in rankers:
+        steps[f"ranker/{name}"].path.mkdir(parents=True)
+    trainings.check_division(task)  # five can score what is trained
