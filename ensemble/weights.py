@@ -87,8 +87,10 @@ class Judged:
 
     def macro(self, per_query: np.ndarray) -> float:
         """Mean over languages of the mean over queries."""
-        names = dict.fromkeys(self.languages)
-        return float(np.mean([per_query[self.languages == name].mean() for name in names]))
+        means = []
+        for language in dict.fromkeys(self.languages):
+            means.append(per_query[self.languages == language].mean())
+        return float(np.mean(means))
 
 
 @dataclass(frozen=True)
@@ -108,11 +110,10 @@ class Problem:
     @cached_property
     def alone(self) -> dict[str, float]:
         """Member -> its own nDCG@10, mean over languages."""
-        names = self.judged.members.names
-        return {
-            name: self.judged.macro(self.judged.per_query(scores))
-            for name, scores in zip(names, self.scores, strict=True)
-        }
+        worth = {}
+        for name, scores in zip(self.judged.members.names, self.scores, strict=True):
+            worth[name] = self.judged.macro(self.judged.per_query(scores))
+        return worth
 
     @cached_property
     def table(self) -> Table:
@@ -211,12 +212,15 @@ def greedy(value: Value, count: int) -> np.ndarray:
     Each round adds the member that helps most; the weights are the counts of the best round.
     """
     members = np.eye(count)
-    chosen, best, best_value = np.zeros(count), np.zeros(count), -1.0
+    chosen = np.zeros(count)  # how often each member was
+    best = chosen
+    best_value = -1.0
     for _ in range(ROUNDS):
         values = [value(chosen + member) for member in members]
         chosen = chosen + members[int(np.argmax(values))]
         if max(values) > best_value + 1e-12:
-            best, best_value = chosen, max(values)
+            best = chosen
+            best_value = max(values)
     return best / best.sum()
 
 
@@ -227,14 +231,17 @@ def coordinate(value: Value, count: int) -> np.ndarray:
     proportions; of equal values the one nearest to the weight in place.
     """
     weights = np.full(count, 1 / count)
-    best, gained = value(weights), count > 1
+    best_value = value(weights)
+    gained = count > 1  # one member alone has nothing to gain
     while gained:
         gained = False
         for i in range(count):
             tried = along(weights, i)
             values = [value(candidate) for candidate in tried]
-            if max(values) > best + 1e-9:
-                weights, best, gained = tried[int(np.argmax(values))], max(values), True
+            if max(values) > best_value + 1e-9:
+                weights = tried[int(np.argmax(values))]
+                best_value = max(values)
+                gained = True
     return weights
 
 
@@ -263,12 +270,13 @@ RULES: dict[str, Callable[[Problem], dict[str, float]]] = {
 }
 
 
-def version(s: Ensemble) -> int:
+def version(settings: Ensemble) -> int:
     """Of what is made with weights: 3 where a result changed with version 3, otherwise 2.
 
     Since 3 the paper's rule leaves no member at 0, and calibration smooths its targets.
     """
-    return 3 if s.weights == "paper" or s.normalise == "sigmoid" else 2
+    changed = settings.weights == "paper" or settings.normalise == "sigmoid"
+    return 3 if changed else 2
 
 
 def calibration(scores: np.ndarray, gains: np.ndarray) -> list[float]:
@@ -282,12 +290,16 @@ def calibration(scores: np.ndarray, gains: np.ndarray) -> list[float]:
     from scipy.optimize import minimize
 
     scored = ~np.isnan(scores)
-    s, positive = scores[scored], (gains > 0)[scored]
-    if not len(s) or s.std() == 0 or positive.all() or not positive.any():
+    own = scores[scored]
+    positive = gains[scored] > 0
+    if not len(own) or own.std() == 0 or positive.all() or not positive.any():
         return [1.0, 0.0]
-    positives, negatives = positive.sum(), (~positive).sum()
-    target = np.where(positive, (positives + 1.0) / (positives + 2.0), 1.0 / (negatives + 2.0))
-    z = (s - s.mean()) / s.std()
+    positives = positive.sum()
+    negatives = (~positive).sum()
+    target_of_relevant = (positives + 1.0) / (positives + 2.0)
+    target_of_other = 1.0 / (negatives + 2.0)
+    target = np.where(positive, target_of_relevant, target_of_other)
+    z = (own - own.mean()) / own.std()
 
     def loss(line: np.ndarray) -> tuple[float, np.ndarray]:
         """Mean cross-entropy and its gradient."""
@@ -298,37 +310,44 @@ def calibration(scores: np.ndarray, gains: np.ndarray) -> list[float]:
 
     bounds = [(0.0, 50.0), (-50.0, 50.0)]
     slope, shift = minimize(loss, [1.0, 0.0], jac=True, bounds=bounds, method="L-BFGS-B").x
-    return [float(slope / s.std()), float(shift - slope * s.mean() / s.std())]
+    # slope and shift are of z; of the raw scores they are
+    return [float(slope / own.std()), float(shift - slope * own.mean() / own.std())]
 
 
-def prepared(scores: np.ndarray, names: Sequence[str], chosen: Mapping, s: Ensemble) -> np.ndarray:
+def prepared(
+    scores: np.ndarray, names: Sequence[str], chosen: Mapping, settings: Ensemble
+) -> np.ndarray:
     """Scores [member, query, passage], calibrated if that was fitted, then normalised."""
     if chosen.get("calibration"):
         lines = np.array([chosen["calibration"][name] for name in names])
-        slopes, shifts = lines[:, 0, None, None], lines[:, 1, None, None]
+        slopes = lines[:, 0, None, None]
+        shifts = lines[:, 1, None, None]
         scores = slopes * scores + shifts
-    return normalised(scores, s.normalise)
+    return normalised(scores, settings.normalise)
 
 
-def fit(judged: Judged, s: Ensemble, rule: str | None = None, shrink: float | None = None) -> dict:
-    """What ``apply`` needs, fit for JSON; ``rule`` and ``shrink``: those of ``s`` without them.
+def fit(
+    judged: Judged, settings: Ensemble, rule: str | None = None, shrink: float | None = None
+) -> dict:
+    """What ``apply`` needs, fit for JSON; ``rule``, ``shrink``: those of ``settings`` without them.
 
     ``weights``, and by the settings ``calibration`` (member -> line) and ``by_language``
     (language -> weights); beside them what they were chosen by.
     """
-    names, rule = judged.members.names, rule or cast(str, s.weights)
+    names = judged.members.names
+    rule = rule or cast(str, settings.weights)
+    shrink = shrink or settings.shrink
     chosen: dict = {"rule": rule}
-    if s.normalise == "sigmoid":
-        chosen["calibration"] = {
-            name: calibration(scores, judged.gains)
-            for name, scores in zip(names, judged.members.scores, strict=True)
-        }
-    scores = prepared(judged.members.scores, names, chosen, s)
-    problem = Problem(judged, scores, s.missing, s.fusion)
+    if settings.normalise == "sigmoid":
+        chosen["calibration"] = {}
+        for name, raw in zip(names, judged.members.scores, strict=True):
+            chosen["calibration"][name] = calibration(raw, judged.gains)
+    scores = prepared(judged.members.scores, names, chosen, settings)
+    problem = Problem(judged, scores, settings.missing, settings.fusion)
     chosen["weights"] = RULES[rule](problem)
     chosen["dev nDCG@10"] = problem.alone
     chosen["correlations"] = problem.table
-    if shrink := shrink or s.shrink:
+    if shrink:
         chosen["by_language"] = by_language(problem, chosen["weights"], rule, shrink)
     return chosen
 
@@ -337,24 +356,28 @@ def by_language(
     problem: Problem, overall: Mapping[str, float], rule: str, shrink: float
 ) -> dict[str, dict[str, float]]:
     """Language -> the rule's choice on its queries alone, shrunk to the ``overall`` weights."""
-    judged, weights = problem.judged, {}
+    judged = problem.judged
+    weights = {}
     for language in dict.fromkeys(judged.languages.tolist()):
         rows = judged.languages == language
-        alone = Problem(judged.part(rows), problem.scores[:, rows], problem.missing, problem.fusion)
-        weights[language] = shrunk(RULES[rule](alone), overall, int(rows.sum()), shrink)
+        own = Problem(judged.part(rows), problem.scores[:, rows], problem.missing, problem.fusion)
+        chosen = RULES[rule](own)
+        weights[language] = shrunk(chosen, overall, int(rows.sum()), shrink)
     return weights
 
 
-def apply(members: Aligned, chosen: Mapping, s: Ensemble) -> np.ndarray:
+def apply(members: Aligned, chosen: Mapping, settings: Ensemble) -> np.ndarray:
     """Fused values [query, passage]; a language without weights of its own has the global ones."""
-    scores = prepared(members.scores, members.names, chosen, s)
+    scores = prepared(members.scores, members.names, chosen, settings)
+    fuse = FUSIONS[settings.fusion]
+    own_weights = chosen.get("by_language", {})
     values = np.empty(scores.shape[1:])
     languages = languages_of(members)
     for language in dict.fromkeys(languages.tolist()):
         rows = languages == language
-        weights = chosen.get("by_language", {}).get(language, chosen["weights"])
+        weights = own_weights.get(language, chosen["weights"])
         in_order = [weights[name] for name in members.names]
-        values[rows] = FUSIONS[s.fusion](scores[:, rows], in_order, s.missing)
+        values[rows] = fuse(scores[:, rows], in_order, settings.missing)
     return values
 
 
