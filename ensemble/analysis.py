@@ -84,7 +84,9 @@ def look(
     recall = {}
     for system in config.retrieval.systems:
         recall[system] = recall_curve(runs[system], qrels, ks)
-    order = {qid: list(places(scores)) for qid, scores in runs["hybrid"].items()}
+    order = {}
+    for qid, hybrid_scores in runs["hybrid"].items():
+        order[qid] = list(places(hybrid_scores))
     by_depth = {}
     scores = {}
     for ranker in config.ranking.rankers:
@@ -143,10 +145,12 @@ def fates(hybrid: Run, final: Run, qrels: Qrels, candidates: int) -> dict[str, f
     """What became of the relevant passages, as shares: the first of FATES that is true."""
     counts = dict.fromkeys(FATES, 0)
     for qid, judged in qrels.items():
-        retrieved, placed = places(hybrid.get(qid, {})), places(final.get(qid, {}))
+        in_hybrid = places(hybrid.get(qid, {}))
+        in_final = places(final.get(qid, {}))
         for docid, gain in judged.items():
             if gain > 0:
-                counts[fate(retrieved.get(docid), placed.get(docid), candidates)] += 1
+                what = fate(in_hybrid.get(docid), in_final.get(docid), candidates)
+                counts[what] += 1
     total = max(sum(counts.values()), 1)
     return {name: count / total for name, count in counts.items()}
 
@@ -167,11 +171,15 @@ def scores_of(run: Run, order: Order, qrels: Qrels, depth: int) -> tuple[list[fl
     relevant: list[float] = []
     others: list[float] = []
     for qid, docids in order.items():
-        scores, judged = run.get(qid, {}), qrels.get(qid, {})
+        scores = run.get(qid, {})
+        judged = qrels.get(qid, {})
         for docid in docids[:depth]:
-            if docid in scores:
-                kind = relevant if judged.get(docid, 0) > 0 else others
-                kind.append(scores[docid])
+            if docid not in scores:
+                continue
+            if judged.get(docid, 0) > 0:
+                relevant.append(scores[docid])
+            else:
+                others.append(scores[docid])
     return relevant, others
 
 
@@ -197,17 +205,12 @@ def worst(
 
     chosen = []
     for qid in sorted(answerable, key=badness)[:WORST]:
-        if values[final][qid] < 1.0:
-            right, wrong = story(task.passages(language), qid, runs, qrels[qid], final)
-            chosen.append(
-                Worst(
-                    qid=qid,
-                    text=texts.get(qid, ""),
-                    figures={system: of_system[qid] for system, of_system in values.items()},
-                    right=right,
-                    wrong=wrong,
-                )
-            )
+        if values[final][qid] >= 1.0:
+            continue
+        right, wrong = story(task.passages(language), qid, runs, qrels[qid], final)
+        figures = {system: of_system[qid] for system, of_system in values.items()}
+        text = texts.get(qid, "")
+        chosen.append(Worst(qid=qid, text=text, figures=figures, right=right, wrong=wrong))
     return chosen
 
 
@@ -221,7 +224,8 @@ def story(
     def place(docid: str) -> tuple[int, str]:
         return in_final.get(docid, NOWHERE), docid
 
-    right = min((docid for docid, gain in judged.items() if gain > 0), key=place)
+    relevant = [docid for docid, gain in judged.items() if gain > 0]
+    right = min(relevant, key=place)
     wrong: list[Shown] = []
     for docid in in_final:
         if docid == right or len(wrong) == WRONG:
@@ -235,16 +239,15 @@ def shown(
     passages: Passages, docid: str, ranks: Mapping[str, Mapping[str, int]], right: str
 ) -> Shown:
     """A passage with its text, where the corpus has it; ``ranks``: system -> docid -> rank."""
+    title, text = "", "(not in the corpus)"
     row = int(passages.rows([docid], strict=False)[0])
-    document = passages.document(row) if row >= 0 else None
+    if row >= 0:
+        document = passages.document(row)
+        title, text = document.title, document.text
+    own_ranks = {}
     above = []
-    for system, places_there in ranks.items():
-        if places_there.get(docid, NOWHERE) < places_there.get(right, NOWHERE):
+    for system, rank_of in ranks.items():
+        own_ranks[system] = rank_of.get(docid)
+        if rank_of.get(docid, NOWHERE) < rank_of.get(right, NOWHERE):
             above.append(system)
-    return Shown(
-        docid=docid,
-        title=document.title if document else "",
-        text=document.text if document else "(not in the corpus)",
-        ranks={system: places_there.get(docid) for system, places_there in ranks.items()},
-        above=above,
-    )
+    return Shown(docid=docid, title=title, text=text, ranks=own_ranks, above=above)
