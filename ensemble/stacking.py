@@ -45,14 +45,14 @@ def member_features(name: str, scores: np.ndarray) -> Features:
 def agreement_features(scores: np.ndarray) -> Features:
     """How far the members' ``scores`` [member, query, passage] agree: on passage and query."""
     per_passage = scores.shape[1:]
-    shares = np.stack([np.where(np.isnan(own), 0.0, minmax(own)) for own in scores])
+    own_shares = []
     in_their_ten = np.zeros(per_passage)
     for own in scores:
-        in_their_ten += (ranks(own) <= IN_THEIR_TEN) & ~np.isnan(own)
-    alike = [query_correlations(a, b) for i, a in enumerate(scores) for b in scores[:i]]
-    by_pair = np.stack(alike) if alike else np.zeros((1, scores.shape[1]))
-    defined = (~np.isnan(by_pair)).sum(0)
-    agreement = np.nansum(by_pair, 0) / np.maximum(defined, 1)
+        absent = np.isnan(own)
+        own_shares.append(np.where(absent, 0.0, minmax(own)))
+        in_their_ten += (ranks(own) <= IN_THEIR_TEN) & ~absent
+    shares = np.stack(own_shares)
+    agreement = mean_correlation(scores)
     mean_share = shares.mean(0)
     candidates = count(mean_share) * 1.0
     return {
@@ -62,6 +62,19 @@ def agreement_features(scores: np.ndarray) -> Features:
         "agreement on the query": (np.broadcast_to(agreement[:, None], per_passage), 0),
         "candidates": (np.broadcast_to(candidates, per_passage), 0),
     }
+
+
+def mean_correlation(scores: np.ndarray) -> np.ndarray:
+    """[query] mean of the members' correlations, two by two, where defined; 0 where none is."""
+    by_pair = []
+    for i, first in enumerate(scores):
+        for second in scores[:i]:
+            by_pair.append(query_correlations(first, second))
+    if not by_pair:
+        return np.zeros(scores.shape[1])
+    correlations = np.stack(by_pair)
+    defined = (~np.isnan(correlations)).sum(0)
+    return np.nansum(correlations, 0) / np.maximum(defined, 1)
 
 
 def text_features(members: Aligned, texts: Texts) -> Features:
@@ -111,7 +124,10 @@ class Stack:
     def __init__(
         self, judged: Judged, texts: Texts, languages: Sequence[str], settings: Stacking, seed: int
     ):
-        self.judged, self.s, self.seed, self.languages = judged, settings, seed, list(languages)
+        self.judged = judged
+        self.settings = settings
+        self.seed = seed
+        self.languages = list(languages)
         table = features(judged.members, texts, languages)
         self.names = list(table)
         self.monotone = [direction for _, direction in table.values()]
@@ -146,9 +162,9 @@ class Stack:
             "objective": "lambdarank",
             "label_gain": list(range(max(labels.max(), 1) + 1)),  # linear, as trec_eval's nDCG
             "lambdarank_truncation_level": 12,  # two more than nDCG@10 looks at
-            "learning_rate": self.s.learning_rate,
-            "num_leaves": self.s.leaves,
-            "min_data_in_leaf": self.s.min_leaf,
+            "learning_rate": self.settings.learning_rate,
+            "num_leaves": self.settings.leaves,
+            "min_data_in_leaf": self.settings.min_leaf,
             "feature_fraction": 0.6,
             "monotone_constraints": self.monotone,
             "seed": self.seed,
@@ -164,18 +180,20 @@ class Stack:
 
     def best_trees(self, rows: np.ndarray, folds: np.ndarray) -> int:
         """The number of trees with the best nDCG@10 out of fold, within the queries of the mask."""
-        tried = [*range(STEP, self.s.trees, STEP), self.s.trees]
+        most = self.settings.trees
+        tried = [*range(STEP, most, STEP), most]
         per_query = np.zeros((len(tried), int(rows.sum())))
         inner = folds[rows]
         for fold in sorted(set(inner.tolist())):
             held = rows & (folds == fold)
             held_part = self.judged.part(held)
-            booster = self.train(rows & (folds != fold), self.s.trees)
+            booster = self.train(rows & (folds != fold), most)
             for i, trees in enumerate(tried):
                 values = self.predict(booster, held, trees)
                 per_query[i, inner == fold] = held_part.per_query(values)
         part = self.judged.part(rows)
-        return tried[int(np.argmax([part.macro(of_queries) for of_queries in per_query]))]
+        means = [part.macro(of_queries) for of_queries in per_query]
+        return tried[int(np.argmax(means))]
 
     def fit(self, rows: np.ndarray, folds: np.ndarray) -> "Booster":
         """A booster from the queries of the mask, with the number of trees that folds tell."""
