@@ -440,25 +440,18 @@ def table(lines: Sequence[Mapping[str, Any]], split: str) -> list[list[str]]:
     head += ["difference", "p", "p (Holm)", "pairs", "seconds", "paper", ""]
     rows = [head]
     for line in lines:
+        named = [line["row"], line["on"] or "", line["group"]]
         deviation = line["standard deviation"]
+        spread = "" if deviation is None else f"{deviation:.4f}"
+        measured = [f"{line['mean']:.4f}", spread, str(line["seeds"])]
         tested = ["", "", ""]
         if "p" in line:
             tested = [f"{line['difference']:+.4f}", f"{line['p']:.4f}", f"{line['holm']:.4f}"]
-        rows.append(
-            [
-                line["row"],
-                line["on"] or "",
-                line["group"],
-                f"{line['mean']:.4f}",
-                f"{deviation:.4f}" if deviation is not None else "",
-                str(line["seeds"]),
-                *tested,
-                str(line["pairs"] or ""),
-                f"{line['seconds']:.0f}" if line["seconds"] else "",
-                f"{line['paper']:.3f}" if line["paper"] else "",
-                "transductive" if line["transductive"] else "",
-            ]
-        )
+        pairs = str(line["pairs"] or "")
+        seconds = f"{line['seconds']:.0f}" if line["seconds"] else ""
+        paper = f"{line['paper']:.3f}" if line["paper"] else ""
+        mark = "transductive" if line["transductive"] else ""
+        rows.append([*named, *measured, *tested, pairs, seconds, paper, mark])
     return rows
 
 

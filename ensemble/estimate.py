@@ -121,17 +121,11 @@ def rows(
     head = ["method", "same queries", "nested", "gain over the best single"]
     table = [[*head, "won", "lost", "of", "p", *elsewhere]]
     for row in estimated:
-        table.append(
-            [
-                row["method"],
-                f"{row['same']:.4f}",
-                f"{row['nested']:.4f}",
-                f"{row['gain']:+.4f}",
-                str(row["wins"]),
-                str(row["losses"]),
-                str(row["queries"]),
-                f"{row['p']:.4f}",
-                *(f"{by_method[row['method']]:.4f}" for by_method in elsewhere.values()),
-            ]
-        )
+        method = row["method"]
+        figures = [f"{row['same']:.4f}", f"{row['nested']:.4f}", f"{row['gain']:+.4f}"]
+        counts = [str(row["wins"]), str(row["losses"]), str(row["queries"])]
+        cells = [method, *figures, *counts, f"{row['p']:.4f}"]
+        for by_method in elsewhere.values():
+            cells.append(f"{by_method[method]:.4f}")
+        table.append(cells)
     return table

@@ -46,8 +46,11 @@ def systems(task: Task) -> list[str]:
 def plan(task: Task) -> Plan:
     """Weights of each system, a stacked model, estimates of all, and the fused runs."""
     rank.plan(task)  # publishes the members' runs and what lies below them
-    steps, splits = task.new_plan("ensemble"), task.config.splits
-    chosen_by = {system: add_weights(task, steps, system) for system in WEIGHTED}
+    steps = task.new_plan("ensemble")
+    splits = task.config.splits
+    chosen_by = {}
+    for system in WEIGHTED:
+        chosen_by[system] = add_weights(task, steps, system)
     if STACKING in systems(task):
         chosen_by[STACKING] = add_stacking(task, steps)
     if task.weighing_languages():

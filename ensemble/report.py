@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +74,17 @@ def split_part(
     columns = list(a_system)
     metrics = list(a_system[columns[0]])
     tables = []
-    for name in reversed(figures):
-        tables += [
-            (f"{name}, {metric}", results.table(figures, name, metric)) for metric in metrics
-        ]
-    fates = {language: look.fates for language, look in looks.items()}
+    for name in reversed(figures):  # test before dev
+        for metric in metrics:
+            tables.append((f"{name}, {metric}", results.table(figures, name, metric)))
+    fates = {}
     fate_rows = [["", *analysis.FATES]]
-    for language, shares in fates.items():
-        fate_rows.append([language, *(f"{share:.1%}" for share in shares.values())])
+    worst = []
+    for language, look in looks.items():
+        fates[language] = look.fates
+        fate_rows.append([language, *percentages(look.fates.values())])
+        if look.worst:
+            worst.append((language, look.worst))
     return {
         "columns": columns,
         "stages": stages(figures, compared, split),
@@ -90,9 +93,14 @@ def split_part(
         "curves": [*depth_curves(task, looks), *training_curves(task)],
         "fates_chart": charts.stacked("Relevant passages", fates),
         "fates": fate_rows,
-        "worst": [(language, look.worst) for language, look in looks.items() if look.worst],
+        "worst": worst,
         "worst_count": analysis.WORST,
     }
+
+
+def percentages(shares: Iterable[float]) -> list[str]:
+    """Shares of 1 as text, with one decimal."""
+    return [f"{share:.1%}" for share in shares]
 
 
 def stages(figures: results.Results, compared: Mapping, split: str) -> list[dict]:
@@ -101,13 +109,15 @@ def stages(figures: results.Results, compared: Mapping, split: str) -> list[dict
     columns = list(next(iter(by_system.values())))
     best = {}
     for column in columns:
-        best[column] = max(round(v[column]["nDCG@10"], 4) for v in by_system.values())
+        values = [by_column[column]["nDCG@10"] for by_column in by_system.values()]
+        best[column] = round(max(values), 4)
     rows = []
     for system, by_column in by_system.items():
         note = compared[split].get(system, {"against": "", "columns": {}})
         cells = []
-        for column, values in by_column.items():
-            cells.append(cell(values["nDCG@10"], best[column], note["columns"].get(column)))
+        for column, means in by_column.items():
+            compared_with_base = note["columns"].get(column)
+            cells.append(cell(means["nDCG@10"], best[column], compared_with_base))
         rows.append({"system": system, "against": note["against"], "cells": cells})
     return rows
 
@@ -279,9 +289,11 @@ def stacking_part(task: Task) -> dict[str, Any] | None:
     def importance(feature: str) -> float:
         return sum(shares[feature] for shares in by_language.values())
 
+    most_important = sorted(note["features"], key=importance, reverse=True)[:FEATURES]
     rows = [["feature", *by_language]]
-    for feature in sorted(note["features"], key=importance, reverse=True)[:FEATURES]:
-        rows.append([feature, *(f"{shares[feature]:.1%}" for shares in by_language.values())])
+    for feature in most_important:
+        of_feature = [shares[feature] for shares in by_language.values()]
+        rows.append([feature, *percentages(of_feature)])
     return {
         "note": (
             f"{note['trees']} trees from {note['queries']} {note['split']} queries. "
@@ -320,7 +332,7 @@ def trainings(task: Task) -> dict[str, Any]:
         state = json.loads(file.read_text("utf-8"))
         figures = []
         for key in ("first_stage", "base", "best"):
-            known = state.get(key, -1) >= 0
+            known = state.get(key, -1) >= 0  # -1 stands for "not measured"
             figures.append(f"{state[key]:.4f}" if known else "")
         rows.append([rankers.note_chain(task, name), *figures, str(state["best_step"])])
     gates = [["ranker", "way", "nDCG@10", "whole", "difference", "queries"]]

@@ -76,15 +76,18 @@ def collect(task: Task) -> tuple[Results, PerQuery, analysis.Looks]:
         languages = judged_languages(task, split)
         for language in languages:
             qrels = split_judgments(task, language, split)
-            runs = {system: task.run(system, language, split) for system in systems(task)}
+            runs = {}
+            for system in systems(task):
+                runs[system] = task.run(system, language, split)
             ndcg: dict[str, dict[str, float]] = {}
             for system, run in runs.items():
                 values = evaluate(run, qrels)
                 ndcg[system] = values["nDCG@10"]
-                results.setdefault(split, {}).setdefault(system, {})[language] = means(values)
-                queries = single.setdefault(split, {}).setdefault(system, {})
+                by_column = results.setdefault(split, {}).setdefault(system, {})
+                by_column[language] = means(values)
+                by_query = single.setdefault(split, {}).setdefault(system, {})
                 for qid, value in ndcg[system].items():
-                    queries[language, qid] = value
+                    by_query[language, qid] = value
             if split == report_split(task):
                 looks[language] = analysis.look(
                     task=task,
@@ -197,7 +200,7 @@ def bases(task: Task, results: Results) -> dict[str, str]:
     def best(candidates: Sequence[str]) -> str:
         return max(candidates, key=on_dev) if dev else candidates[0]
 
-    base_of: dict[str, str] = {source: sources[0] for source in sources[1:]}
+    base_of: dict[str, str] = dict.fromkeys(sources[1:], sources[0])
     base_of["hybrid"] = best(sources)
     for name, ranker in task.config.ranking.rankers.items():
         base_of[name] = ranker.after or "hybrid"
@@ -289,18 +292,23 @@ def table(results: Mapping, split: str, metric: str = "nDCG@10") -> list[list[st
     columns = list(next(iter(by_system.values())))
     rows = [[metric, *columns]]
     for system, by_column in by_system.items():
-        rows.append([system, *(f"{by_column[column][metric]:.4f}" for column in columns)])
+        cells = [f"{by_column[column][metric]:.4f}" for column in columns]
+        rows.append([system, *cells])
     return rows
 
 
 def text_table(rows: list[list[str]], left: int = 1) -> str:
     """Aligned columns for a terminal: the first ``left`` to the left, the others to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    widths = [0] * len(rows[0])
+    for row in rows:
+        for column, cell in enumerate(row):
+            widths[column] = max(widths[column], len(cell))
     lines = []
     for row in rows:
         cells = []
         for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
-            cells.append(cell.ljust(width) if column < left else cell.rjust(width))
+            padded = cell.ljust(width) if column < left else cell.rjust(width)
+            cells.append(padded)
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 
