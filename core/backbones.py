@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,19 +39,28 @@ class Backbone:
     passage_prefix: str = ""
     normalise: bool = True  # unit vectors: the inner product is a cosine
     max_length: int = 512
+    layers: int = 12  # with the next, for estimates before the model is at hand
+    hidden: int = 768
+
+    @property
+    def work(self) -> float:
+        """Of a token in all layers, beside that of the embedded model."""
+        return self.layers * self.hidden**2 / (12 * 384**2)
 
 
 BACKBONES = {
-    "embedded": Backbone(None, "mean", "query: ", "passage: "),
-    "e5-small": Backbone("intfloat/multilingual-e5-small", "mean", "query: ", "passage: "),
+    "embedded": Backbone(None, "mean", "query: ", "passage: ", hidden=384),
+    "e5-small": Backbone(
+        "intfloat/multilingual-e5-small", "mean", "query: ", "passage: ", hidden=384
+    ),
     "e5-base": Backbone("intfloat/multilingual-e5-base", "mean", "query: ", "passage: "),
     "mdpr": Backbone("castorini/mdpr-tied-pft-msmarco", "cls", normalise=False),
     "mcontriever": Backbone("facebook/mcontriever-msmarco", "mean", normalise=False),
     "mdeberta": Backbone("microsoft/mdeberta-v3-base", "cls"),
-    "rembert": Backbone("google/rembert", "cls"),
-    "infoxlm-large": Backbone("microsoft/infoxlm-large", "cls"),
+    "rembert": Backbone("google/rembert", "cls", layers=32, hidden=1152),
+    "infoxlm-large": Backbone("microsoft/infoxlm-large", "cls", layers=24, hidden=1024),
     "xlm-r-base": Backbone("FacebookAI/xlm-roberta-base", "cls"),
-    "xlm-r-large": Backbone("FacebookAI/xlm-roberta-large", "cls"),
+    "xlm-r-large": Backbone("FacebookAI/xlm-roberta-large", "cls", layers=24, hidden=1024),
     "mbert": Backbone("google-bert/bert-base-multilingual-cased", "cls"),
 }
 
@@ -66,6 +75,23 @@ def backbone(name: str) -> Backbone:
         f"unknown backbone {name!r}; expected one of {', '.join(BACKBONES)}, "
         "a folder, or a hub id OWNER/MODEL"
     )
+
+
+def sized(name: str, layers: int | None = None) -> Backbone:
+    """A backbone with its size as a local folder's configuration has it, cut to ``layers``.
+
+    A hub's model that is not in the table counts as one of 12 layers of 768: for estimates.
+    """
+    entry = backbone(name)
+    file = Path(name) / "config.json"
+    if file.is_file():
+        config = json.loads(file.read_text("utf-8"))
+        entry = replace(
+            entry,
+            layers=config.get("num_hidden_layers", entry.layers),
+            hidden=config.get("hidden_size", entry.hidden),
+        )
+    return replace(entry, layers=layers) if layers else entry
 
 
 def source(name: str, models: Path) -> str:

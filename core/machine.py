@@ -39,10 +39,13 @@ def core_seconds(on_two_cores: float) -> float:
     return on_two_cores * MEASURED_CORES / cores()
 
 
-def model_seconds(on_two_cores: float) -> float:
-    """What encoding, training or scoring takes here, on all GPUs where there are some."""
+def model_seconds(on_two_cores: float, processes: int | None = None) -> float:
+    """What encoding, training or scoring takes here, on the GPUs where there are some.
+
+    ``processes``: how many do it, each on a GPU; all GPUs without it.
+    """
     if gpus():
-        return on_two_cores / (GPU_FACTOR * gpus())
+        return on_two_cores / (GPU_FACTOR * min(gpus(), processes or gpus()))
     return core_seconds(on_two_cores)
 
 

@@ -29,7 +29,7 @@ from ranking.rerank import Scorer, candidate_pairs, reranked, score_pairs
 from retrieval import search
 from training import engine
 
-TOKEN_LAYERS = 24000  # tokens x layers a second that two cores score
+TOKENS = 2000  # that two cores score a second with the embedded model
 BACKWARD = 3  # times as long a pass of training takes
 FILLED = 0.8  # of max_length, by a pair on average
 
@@ -158,9 +158,10 @@ def home_languages(task: Task, ranker: Ranker) -> list[str]:
 
 def pair_seconds(task: Task, name: str) -> float:
     """What two cores take to score a pair."""
-    layers = rankers.origin(task, name).layers or 12
+    first = rankers.origin(task, name)
+    body = backbones.sized(first.start or first.model or first.backbone, first.layers)
     tokens = FILLED * task.config.ranking.trainings[name].max_length
-    return layers * tokens / TOKEN_LAYERS
+    return body.work * tokens / TOKENS
 
 
 def training_seconds(task: Task, name: str) -> float:

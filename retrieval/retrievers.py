@@ -29,9 +29,7 @@ from retrieval.jvm import heap_bytes
 # For estimates before anything is counted
 PASSAGE_BYTES = 170  # of a compressed corpus, a passage, where its beginning can't be read
 SAMPLED = 2000  # passages by which the others are judged
-EMBEDDED_DIMENSION = 384
-LARGER_DIMENSIONS = {"infoxlm-large": 1024, "rembert": 1152, "xlm-r-large": 1024}
-USUAL_DIMENSION = 768  # of a hub's model that is not here yet
+PASSAGES_PER_SECOND = 25  # that two cores encode with the embedded model
 
 RunBuild = Callable[[Path, str, str], None]  # writes the run of a language and split into a folder
 
@@ -64,16 +62,10 @@ def passage_bytes(path: Path) -> float:
         return PASSAGE_BYTES
 
 
-def dimension(task: Task) -> int:
-    """Of the dense vectors, for estimates: from the model's configuration where it is at hand."""
-    name = task.config.retrieval.dense.backbone
-    if name == "embedded":
-        return EMBEDDED_DIMENSION
-    file = Path(name) / "config.json"
-    if file.is_file():
-        return json.loads(file.read_text("utf-8")).get("hidden_size", USUAL_DIMENSION)
-    small = EMBEDDED_DIMENSION if name == "e5-small" else USUAL_DIMENSION
-    return LARGER_DIMENSIONS.get(name, small)
+def encoder_size(task: Task) -> backbones.Backbone:
+    """Layers and dimensions of the dense encoder, for estimates."""
+    dense_settings = task.config.retrieval.dense
+    return backbones.sized(dense_settings.backbone, dense_settings.layers)
 
 
 def add_run(
@@ -213,8 +205,8 @@ def add_vectors(task: Task, steps: Plan, language: str) -> Step:
         inputs=[store],
         build=build,
         resumes=True,
-        seconds=model_seconds(passages / 25),
-        disk=passages * dimension(task) * 2,  # fp16
+        seconds=model_seconds(passages / PASSAGES_PER_SECOND * encoder_size(task).work, 1),
+        disk=passages * encoder_size(task).hidden * 2,  # fp16
         memory=2e9,
     )
 

@@ -321,3 +321,13 @@ def test_a_model_that_nobody_answers_for(tmp_path):
     server.shutdown()
     server.server_close()
     assert done.stdout == "backbone them/model: cannot be loaded (" * 3, done.stderr
+
+
+def test_sizes_for_estimates(tmp_path):
+    """Work goes with layers and the square of the width; the embedded model's is 1."""
+    assert backbones.sized("embedded").work == 1
+    assert backbones.sized("embedded", layers=3).work == 0.25
+    assert backbones.sized("infoxlm-large").work == pytest.approx(24 / 12 * (1024 / 384) ** 2)
+    assert backbones.sized("somebody/unknown").work == 4
+    (tmp_path / "config.json").write_text('{"num_hidden_layers": 6, "hidden_size": 768}')
+    assert backbones.sized(str(tmp_path)).work == 2

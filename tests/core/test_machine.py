@@ -54,3 +54,8 @@ def test_what_cuda_shows_of_them(made, visible, seen):
 def test_a_setting_makes_no_gpu(made):
     made(cores=4, gpus=0, visible="0")
     assert machine.gpus() == 0 and machine.described() == "on 4 cores"
+
+
+def test_one_process_uses_one_gpu(made):
+    made(cores=16, gpus=8)
+    assert machine.model_seconds(60, processes=1) == 8 * machine.model_seconds(60)
