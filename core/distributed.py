@@ -36,6 +36,17 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def take_gpu(number: int) -> None:
+    """Makes one of the GPUs this process's own, for processes that no launcher started.
+
+    ``number`` counts on from the first where there are fewer; nothing without a GPU.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(number % torch.cuda.device_count())
+
+
 def average(values: list[float]) -> list[float]:
     """Means over the processes, each of which gives as many values."""
     if world_size() == 1:

@@ -1,7 +1,7 @@
 """The ranking stage: vocabularies, cross-encoders, reranked runs.
 
-python -m ranking.rank CONFIG [key=value …]          one process
-torchrun --nproc-per-node N -m ranking.rank CONFIG   N processes (or DeepSpeed's launcher)
+python -m ranking.rank CONFIG [key=value …]    one process
+PROCESSES=N ranking/run.sh CONFIG              N processes, by accelerate; any launcher will do
 """
 
 import json

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from core import distributed
 from core.artefacts import PassageStore, RankedRun
 from core.building import Journal, build, run_steps, shared_work
 from core.config import from_arguments, with_data
@@ -204,6 +205,7 @@ def encode_shards(configs: Sequence[Config], shard: tuple[int, int]) -> None:
     with_vectors = [config for config in configs if "dense" in config.retrieval.sources]
     if not with_vectors:
         raise InputError("--shard: retrieval.sources holds no dense source")
+    distributed.take_gpu(shard[0])
     for config in with_vectors:
         encode_shard(config, shard)
 
