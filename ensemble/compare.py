@@ -49,12 +49,10 @@ class Compared:
 
 def from_files(paths: Sequence[Path], qrels: Path) -> Compared:
     """TREC runs of one language, named by their paths."""
-    names = short_names(paths)
-    return Compared(
-        runs={name: {"": read_run(path)} for name, path in zip(names, paths, strict=True)},
-        qrels={"": read_qrels(qrels)},
-        texts={},
-    )
+    runs = {}
+    for name, path in zip(short_names(paths), paths, strict=True):
+        runs[name] = {"": read_run(path)}
+    return Compared(runs=runs, qrels={"": read_qrels(qrels)}, texts={})
 
 
 def from_results(paths: Sequence[Path], split: str | None) -> Compared:
@@ -83,22 +81,21 @@ def from_results(paths: Sequence[Path], split: str | None) -> Compared:
     for name, path in zip(short_names(paths), paths, strict=True):
         folder = run_folder(path)
         runs[name] = {la: read_run(folder / f"{la}-{split}.trec") for la in languages}
+    qrels = {}
     texts = {}
     for language in languages:
+        qrels[language] = split_judgments(first, language, split)
         for query in first.queries(language, split):
             texts[language, query.qid] = query.text
-    return Compared(
-        runs=runs,
-        qrels={language: split_judgments(first, language, split) for language in languages},
-        texts=texts,
-    )
+    return Compared(runs=runs, qrels=qrels, texts=texts)
 
 
 def same_queries(task: Task, other: Task, language: str, split: str) -> bool:
     """Whether the queries in use of a language and split are the same, with their texts."""
     if (language, split) not in task.pairs(split):
         return False
-    own, others = task.topics_input(language, split), other.topics_input(language, split)
+    own = task.topics_input(language, split)
+    others = other.topics_input(language, split)
     return own.fingerprint == others.fingerprint
 
 
@@ -123,8 +120,9 @@ def run_folder(path: Path) -> Path:
 
 def short_names(paths: Sequence[Path]) -> list[str]:
     """The shortest ends of the paths that tell them apart."""
-    for parts in range(1, max(len(p.parts) for p in paths) + 1):
-        names = ["/".join(p.parts[-parts:]) for p in paths]
+    longest = max(len(path.parts) for path in paths)
+    for parts in range(1, longest + 1):
+        names = ["/".join(path.parts[-parts:]) for path in paths]
         if len(set(names)) == len(names):
             return names
     raise InputError(f"{paths[0]} is named twice; expected different runs")
@@ -222,7 +220,8 @@ def language_means(by_query: Mapping[Key, float]) -> dict[str, float]:
 
 def differences(values: Values, a: str, b: str) -> dict[Key, float]:
     """nDCG@10 of b less that of a, by query."""
-    of_a, of_b = values[a]["nDCG@10"], values[b]["nDCG@10"]
+    of_a = values[a]["nDCG@10"]
+    of_b = values[b]["nDCG@10"]
     return {key: value - of_a[key] for key, value in of_b.items()}
 
 
@@ -235,7 +234,8 @@ def test_rows(values: Values, test: str) -> list[list[str]]:
     ps = []
     for a, b in combinations(values, 2):
         by_query = differences(values, a, b)
-        gains, languages = list(by_query.values()), languages_of(by_query)
+        gains = list(by_query.values())
+        languages = languages_of(by_query)
         p = TESTS[test](gains, languages)
         signs = Counter(np.sign(gains).tolist())
         difference = f"{mean_over_languages(gains, languages):+.4f}"

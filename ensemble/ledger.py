@@ -92,11 +92,15 @@ def table(entries: list[dict]) -> tuple[list[list[str]], dict[str, list[Pair]]]:
         if "score_of" in entry:
             scores[entry["score_of"], entry["board"]] = entry["score"]
     boards = list(dict.fromkeys(board for _, board in scores))
-    languages = list(dict.fromkeys(la for entry in submissions for la in entry["dev"]))
+    in_order: dict[str, None] = {}
+    for entry in submissions:
+        in_order |= dict.fromkeys(entry["dev"])
+    languages = list(in_order)
     rows = [["id", "time", "name", "system", "dev", "nested", *languages, *boards]]
     pairs: dict[str, list[Pair]] = {board: [] for board in boards}
     for entry in submissions:
-        number, dev = entry["submission"], entry["dev"]
+        number = entry["submission"]
+        dev = entry["dev"]
         mean = fmean(dev.values()) if dev else None
         on_boards = [scores.get((number, board)) for board in boards]
         for board, score in zip(boards, on_boards, strict=True):

@@ -145,7 +145,8 @@ def out_of_fold_files(task: Task, folder: Path) -> Files:
             f"MEMBER/LANG-{split}.trec for each member and language "
             f"({len(missing)} of {len(paths)} are missing)"
         )
-    return Files("out-of-fold", digest([task.file_input("", path).fingerprint for path in paths]))
+    fingerprints = [task.file_input("", path).fingerprint for path in paths]
+    return Files("out-of-fold", digest(fingerprints))
 
 
 def judged(
@@ -159,9 +160,10 @@ def judged(
     for language in by_language:
         for qid, judgments in task.checked_judgments(language, split).items():
             qrels[language, qid] = judgments
-    by_member = {
-        name: {language: runs[name] for language, runs in by_language.items()} for name in names
-    }
+    by_member: dict[str, dict[str, Run]] = {name: {} for name in names}
+    for language, runs in by_language.items():
+        for name in names:
+            by_member[name][language] = runs[name]
     return Judged(aligned_members(by_member, list(qrels)), qrels)
 
 
@@ -172,7 +174,7 @@ def remarks(language: str, split: str, runs: Mapping[str, Run]) -> list[str]:
     """
     lines = []
     for name, run in runs.items():
-        others = [other for n, other in runs.items() if n not in (name, "hybrid")]
+        others = [runs[other] for other in runs if other not in (name, "hybrid")]
         for remark in remarks_on(run, runs["hybrid"], others):
             lines.append(f"{name} {language}-{split}: {remark}")
     return lines

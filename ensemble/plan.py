@@ -80,7 +80,10 @@ def discard(parts: Sequence[Planned], stage: str) -> int:
     Partial work goes, too, and the stage's outputs of training data: what is run next makes them
     again.
     """
-    steps = [step for part in parts for plan in part.plans.values() for step in plan.values()]
+    steps: list[Step] = []
+    for part in parts:
+        for plan in part.plans.values():
+            steps += plan.values()
     forgotten: dict[Step, None] = {}
     for step in needed(steps):  # in order of building: what a step is made of came before it
         if step.stage == stage or any(source in forgotten for source in step.inputs):
@@ -106,7 +109,9 @@ def lines(parts: Sequence[Planned], stages: Sequence[str]) -> Iterator[str]:
             yield stage
             for kind, steps in kinds(part.plans[stage]).items():
                 yield f"  {kind:24} {state(steps, journal)}"
-                stale |= {str(step.path): step for step in steps if not step.done}
+                for step in steps:
+                    if not step.done:
+                        stale[str(step.path)] = step
     yield f"\n{cost(list(stale.values()))}"
 
 

@@ -83,12 +83,12 @@ def entry(task: Task, language: str, run: Run) -> Entry:
 
 def profile(task: Task) -> Profile:
     """The chosen one; raises InputError where it takes fewer passages than are to be handed in."""
-    s = task.config.submission
-    form = PROFILES[s.profile]
-    if s.depth > form.depth:
+    settings = task.config.submission
+    form = PROFILES[settings.profile]
+    if settings.depth > form.depth:
         raise InputError(
-            f"submission.depth: found {s.depth}, the profile {s.profile} takes at most "
-            f"{form.depth} passages a query"
+            f"submission.depth: found {settings.depth}, the profile {settings.profile} takes at "
+            f"most {form.depth} passages a query"
         )
     return form
 
@@ -171,7 +171,8 @@ def write(
 def add(archive: zipfile.ZipFile, name: str, text: str) -> None:
     """A file of the zip, without anything of the machine or the hour."""
     info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-    info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+    info.compress_type = zipfile.ZIP_DEFLATED
+    info.external_attr = 0o644 << 16  # the upper half are the permissions of a Unix file
     archive.writestr(info, text.encode("utf-8"), compresslevel=9)
 
 
@@ -258,12 +259,14 @@ def lines_of(where: Path, data: bytes) -> list[str]:
 
 def check_file(where: Path, data: bytes, entry: Entry, form: Profile, depth: int) -> int:
     """The number of its lines; InputError for what ``Reading`` finds, and for a head missing."""
-    lines, first = lines_of(where, data), 1
+    lines = lines_of(where, data)
+    first = 1  # the number of the first line after the head
     if form.head is not None:
         head = lines[0] if lines else ""
         if not lines or head != form.head:
             raise at_line(where, 1, repr(head[:60]), form.head)
-        lines, first = lines[1:], 2
+        lines = lines[1:]
+        first = 2
     reading = Reading(where, entry, depth)
     for number, line in enumerate(lines, first):
         for hit in form.hits(where, number, line):
