@@ -111,7 +111,8 @@ def read(path: Path, only: Sequence[str] = ()) -> Ablation:
     kept: set[str] = set()
     for name in only or rows:
         kept.update(involved(ablation, name, path))
-    return ablation.model_copy(update={"rows": {n: row for n, row in rows.items() if n in kept}})
+    chosen = {name: row for name, row in rows.items() if name in kept}
+    return ablation.model_copy(update={"rows": chosen})
 
 
 def check_order(ablation: Ablation, path: Path) -> None:
@@ -289,7 +290,8 @@ def run(path: Path, arguments: Sequence[str], only: Sequence[str] = ()) -> dict[
                 continue
             say(f"row {name}, seed {seed}")
             config = configuration(ablation, path, name, seed, arguments)
-            split, system = split_of(ablation, config), system_of(ablation, name)
+            split = split_of(ablation, config)
+            system = system_of(ablation, name)
             task, runs = make(config, system, split, ablation.languages)
             figures = rows.setdefault(name, Figures())
             figures.by_seed[seed] = ndcg_by_language(task, system, split, runs)
@@ -319,10 +321,9 @@ def make(
         ensemble_stage.run(part)
     task = Task(config)
     check_system(task, system, where=f"{config.name}: the system to measure")
-    runs = {
-        language: results.run_step(task, system, language, split)
-        for language in measured(task, split, languages)
-    }
+    runs = {}
+    for language in measured(task, split, languages):
+        runs[language] = results.run_step(task, system, language, split)
     build_needed(config, runs.values())
     return task, runs
 
@@ -382,17 +383,20 @@ def compare(
     """
     lines: list[dict[str, Any]] = []
     for kind, languages in kinds.items():
-        of_kind = {name: line_of(ablation, name, rows[name], kind, languages) for name in rows}
+        of_kind = {}
+        for name, figures in rows.items():
+            of_kind[name] = line_of(ablation, name, figures, kind, languages)
         tested = []
         for name, line in of_kind.items():
             base = ablation.rows[name].on
             if base is None or base not in rows:
                 continue
-            before, after = by_query(rows[base], languages), by_query(rows[name], languages)
+            before = by_query(rows[base], languages)
+            after = by_query(rows[name], languages)
+            gains = [after[key] - before[key] for key in before]
+            language_of_each = [language for language, _ in before]
             line["difference"] = line["mean"] - of_kind[base]["mean"]
-            line["p"] = randomisation_test(
-                [after[key] - before[key] for key in before], [language for language, _ in before]
-            )
+            line["p"] = randomisation_test(gains, language_of_each)
             tested.append(line)
         corrected = holm([line["p"] for line in tested])
         for line, p in zip(tested, corrected, strict=True):

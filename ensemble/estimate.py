@@ -20,28 +20,30 @@ Method = Callable[[np.ndarray, np.ndarray], np.ndarray]
 SHRINK = 50.0  # of the row "coordinate, by language", where the settings name no other
 
 
-def plain(s: Ensemble) -> Ensemble:
+def plain(settings: Ensemble) -> Ensemble:
     """``shrink`` of the settings is set aside: each row of the estimates is one method."""
-    return s.model_copy(update={"shrink": None})
+    return settings.model_copy(update={"shrink": None})
 
 
-def rules(s: Ensemble, languages: int) -> dict[str, tuple[str, float | None]]:
+def rules(settings: Ensemble, languages: int) -> dict[str, tuple[str, float | None]]:
     """Method -> weighting rule and shrinkage.
 
     Weights by language make sense from two ``languages`` on.
     """
     by_method: dict[str, tuple[str, float | None]] = {rule: (rule, None) for rule in weights.RULES}
     if languages > 1:
-        by_method["coordinate, by language"] = ("coordinate", s.shrink or SHRINK)
+        by_method["coordinate, by language"] = ("coordinate", settings.shrink or SHRINK)
     return by_method
 
 
-def rule_method(judged: Judged, s: Ensemble, rule: str, shrink: float | None = None) -> Method:
+def rule_method(
+    judged: Judged, settings: Ensemble, rule: str, shrink: float | None = None
+) -> Method:
     """Weights by a rule."""
 
     def fused(learn: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        chosen = weights.fit(judged.part(learn), plain(s), rule, shrink)
-        return weights.apply(judged.part(rows).members, chosen, plain(s))
+        chosen = weights.fit(judged.part(learn), plain(settings), rule, shrink)
+        return weights.apply(judged.part(rows).members, chosen, plain(settings))
 
     return fused
 
@@ -57,12 +59,12 @@ def single_method(judged: Judged) -> Method:
     return best
 
 
-def methods(judged: Judged, s: Ensemble, stacked: Method | None) -> dict[str, Method]:
+def methods(judged: Judged, settings: Ensemble, stacked: Method | None) -> dict[str, Method]:
     """All rows of the estimates, the one that the gains are measured against first."""
     by_name = {"best single": single_method(judged)}
     languages = len(set(judged.languages.tolist()))
-    for name, (rule, shrink) in rules(s, languages).items():
-        by_name[name] = rule_method(judged, s, rule, shrink)
+    for name, (rule, shrink) in rules(settings, languages).items():
+        by_name[name] = rule_method(judged, settings, rule, shrink)
     if stacked:
         by_name["stacking"] = stacked
     return by_name
@@ -73,12 +75,13 @@ def nested(judged: Judged, method: Method, folds: np.ndarray) -> np.ndarray:
     per_query = np.zeros(len(folds))
     for fold in sorted(set(folds.tolist())):
         held = folds == fold
-        per_query[held] = judged.part(held).per_query(method(~held, held))
+        fused = method(~held, held)
+        per_query[held] = judged.part(held).per_query(fused)
     return per_query
 
 
 def estimates(
-    judged: Judged, folds: Mapping[Key, int], s: Ensemble, stacked: Method | None, seed: int
+    judged: Judged, folds: Mapping[Key, int], settings: Ensemble, stacked: Method | None, seed: int
 ) -> list[dict]:
     """A row a method, with its nested gain over the best single member and how sure that is.
 
@@ -88,11 +91,12 @@ def estimates(
     everything = np.ones(len(fold), bool)
     base = nested(judged, single_method(judged), fold)
     table: list[dict] = []
-    for name, method in methods(judged, s, stacked).items():
+    for name, method in methods(judged, settings, stacked).items():
         honest = nested(judged, method, fold)
+        on_what_it_learnt = judged.per_query(method(everything, everything))
         row = {
             "method": name,
-            "same": judged.macro(judged.per_query(method(everything, everything))),
+            "same": judged.macro(on_what_it_learnt),
             "nested": judged.macro(honest),
             "gain": judged.macro(honest) - judged.macro(base),
         }

@@ -116,10 +116,10 @@ def add_estimates(task: Task, steps: Plan) -> Step:
 
 def add_fused_run(task: Task, steps: Plan, chosen_by: Step, run: RankedRun) -> Step:
     """The run of one of the stage's systems; ``chosen_by``: the step of its weights or model."""
-    config, pair = task.config, (run.language, run.split)
+    pair = (run.language, run.split)
     settings = {
         "members": members.members(task, run.system),
-        "candidates": config.candidates,
+        "candidates": task.config.candidates,
     }
     inputs = [chosen_by, *members.inputs(task, *pair)]
     seconds = reading_seconds(task, [pair])
@@ -128,16 +128,11 @@ def add_fused_run(task: Task, steps: Plan, chosen_by: Step, run: RankedRun) -> S
         seconds += TEXT_FEATURES * depth(task) * len(task.queries(*pair))
     else:
         settings["fusing"] = fusing_settings(task)
-    return steps.add(
-        run,
-        2,
-        settings,
-        inputs,
-        lambda folder: write_run(
-            folder / "run.trec", fused(task, run.system, run.language, run.split), run.system
-        ),
-        seconds=seconds,
-    )
+
+    def write_fused(folder: Path) -> None:
+        write_run(folder / "run.trec", fused(task, run.system, *pair), run.system)
+
+    return steps.add(run, 2, settings, inputs, write_fused, seconds=seconds)
 
 
 def fusing_settings(task: Task) -> dict:
@@ -184,11 +179,11 @@ def text_inputs(task: Task, pairs: Sequence[tuple[str, str]]) -> list[Step | Fil
 
 def out_of_fold_inputs(task: Task) -> list[Step | Files]:
     """Runs and judgments of train where stacking learns from out-of-fold scores."""
-    s = task.config.ensemble.stacking
-    if s is None or not s.out_of_fold:
+    settings = task.config.ensemble.stacking
+    if settings is None or not settings.out_of_fold:
         return []
     train = task.pairs(task.config.splits.train)
-    runs = members.out_of_fold_files(task, Path(s.out_of_fold))
+    runs = members.out_of_fold_files(task, Path(settings.out_of_fold))
     return [runs, *(task.qrels_input(*pair) for pair in train)]
 
 
@@ -246,27 +241,31 @@ def choose(task: Task, system: str) -> dict:
     Raises InputError for fixed weights that don't name every member or go with what is fitted, and
     for a rule without judged dev queries.
     """
-    s, names = task.config.ensemble, members.members(task, system)
-    if isinstance(s.weights, dict):
-        if not set(names) <= set(s.weights):
+    settings = task.config.ensemble
+    names = members.members(task, system)
+    if isinstance(settings.weights, dict):
+        if not set(names) <= set(settings.weights):
             raise InputError(
-                f"ensemble.weights: found {sorted(s.weights)}, "
+                f"ensemble.weights: found {sorted(settings.weights)}, "
                 f"expected a weight for each of {', '.join(names)}"
             )
-        if s.normalise == "sigmoid" or s.shrink:
+        if settings.normalise == "sigmoid" or settings.shrink:
             raise InputError(
                 "ensemble.weights: fixed weights go with neither normalise=sigmoid nor shrink, "
                 "which are fitted on dev; name a rule"
             )
-        return {"weights": {name: s.weights[name] for name in names}, "rule": "fixed"}
+        fixed = {name: settings.weights[name] for name in names}
+        return {"weights": fixed, "rule": "fixed"}
     if not dev_blocks(task):
         raise InputError(
-            f"ensemble.weights={s.weights} needs a {task.config.splits.dev} split with judgments; "
-            f"set a weight for each of {', '.join(names)}"
+            f"ensemble.weights={settings.weights} needs a {task.config.splits.dev} split with "
+            f"judgments; set a weight for each of {', '.join(names)}"
         )
-    chosen = weights.fit(dev_judged(task, system), s)
+    chosen = weights.fit(dev_judged(task, system), settings)
     alone = chosen["dev nDCG@10"]
-    parts = [f"{n} {weight:.3f} (dev {alone[n]:.4f})" for n, weight in chosen["weights"].items()]
+    parts = []
+    for name, weight in chosen["weights"].items():
+        parts.append(f"{name} {weight:.3f} (dev {alone[name]:.4f})")
     say(f"{system} weights: {', '.join(parts)}")
     return chosen
 
@@ -302,16 +301,15 @@ def stack(task: Task, split: str) -> tuple[stacking.Stack, np.ndarray]:
     Kept, because the model and the estimates are both made from it and its features take time.
     Raises InputError where all queries are in one fold.
     """
-    config, s = task.config, task.config.ensemble.stacking
-    assert s is not None
-    if split == config.splits.dev:
+    settings = task.config.ensemble.stacking
+    assert settings is not None
+    if split == task.config.splits.dev:
         by_language = dev_blocks(task)
     else:
-        folder = Path(s.out_of_fold or "")
-        by_language = {
-            language: members.out_of_fold_blocks(task, folder, language)
-            for language, _ in task.pairs(split)
-        }
+        folder = Path(settings.out_of_fold or "")
+        by_language = {}
+        for language, _ in task.pairs(split):
+            by_language[language] = members.out_of_fold_blocks(task, folder, language)
     judged = members.judged(task, by_language, members.members(task, STACKING), split)
     queries = weights.keys_of(judged.members)
     folds = build.folds(task, queries)
@@ -320,18 +318,25 @@ def stack(task: Task, split: str) -> tuple[stacking.Stack, np.ndarray]:
             f"ensemble.stacking: the {len(folds)} judged {split} queries are all in one fold; "
             "give more queries, or set ensemble.stacking=null"
         )
-    problem = stacking.Stack(judged, texts(task, split), list(by_language), s, config.seed)
+    problem = stacking.Stack(
+        judged=judged,
+        texts=texts(task, split),
+        languages=list(by_language),
+        settings=settings,
+        seed=task.config.seed,
+    )
     return problem, np.array([folds[query] for query in queries])
 
 
 def build_stacking(task: Task, folder: Path) -> None:
     """Trains the stacked model on dev, or on train where out-of-fold scores are given."""
-    splits, s = task.config.splits, task.config.ensemble.stacking
-    assert s is not None
-    split = splits.train if s.out_of_fold else splits.dev
+    splits = task.config.splits
+    settings = task.config.ensemble.stacking
+    assert settings is not None
+    split = splits.train if settings.out_of_fold else splits.dev
     problem, folds = stack(task, split)
     booster = problem.fit(np.ones(len(folds), bool), folds)
-    stacking.save(folder, booster, problem, {"split": split, "settings": s.model_dump()})
+    stacking.save(folder, booster, problem, {"split": split, "settings": settings.model_dump()})
     say(f"stacking: {booster.num_trees()} trees from {len(folds)} {split} queries")
 
 
@@ -346,7 +351,7 @@ def build_estimates(task: Task, folder: Path) -> None:
         table = estimate.estimates(
             judged=judged,
             folds=folds,
-            s=task.config.ensemble,
+            settings=task.config.ensemble,
             stacked=stacking_method(task),
             seed=task.config.seed,
         )
@@ -358,10 +363,11 @@ def stacking_method(task: Task) -> estimate.Method | None:
 
     A model that was learnt on train is the same for every fold of dev.
     """
-    s, dev = task.config.ensemble.stacking, task.config.splits.dev
-    if s is None:
+    settings = task.config.ensemble.stacking
+    dev = task.config.splits.dev
+    if settings is None:
         return None
-    if s.out_of_fold:
+    if settings.out_of_fold:
         aligned = dev_judged(task, STACKING).members
         values = stacking.apply(model_folder(task), aligned, texts(task, dev))
         return lambda learn, rows: values[rows]
