@@ -68,13 +68,14 @@ def add_weights(task: Task, steps: Plan, system: str) -> Step:
         "members": members.members(task, system),
         "depth": depth(task),
     }
+    fusing = FUSING * dev_scores(task)
     return steps.add(
         f"{system}-weights",
         weights.version(task.config.ensemble),
         settings,
         judged_inputs(task),
         lambda folder: write_json(folder / "weights.json", choose(task, system)),
-        seconds=reading_seconds(task, dev_pairs(task)) + FUSING * dev_scores(task),
+        seconds=reading_seconds(task, dev_pairs(task)) + fusing,
         memory=100 * dev_scores(task),
     )
 
