@@ -18,7 +18,7 @@ import numpy as np
 from core.collection import read_qrels
 from core.errors import InputError, exit_with_message
 from core.fusion import Aligned
-from core.records import Qrels, Run
+from core.records import Qrels, Run, RunByQuery
 from core.runs import by_depth, read_run
 
 METRICS = ("nDCG@10", "R@100", "R@200", "RR@100", "AP")
@@ -28,7 +28,7 @@ SIGNS_AT_ONCE = 1 << 22  # of a randomisation test; 8 bytes each, and 8 more whi
 PerQuery = dict[str, dict[str, float]]  # metric -> query id -> value
 
 
-def evaluate(run: Run, qrels: Qrels, metrics: Sequence[str] = METRICS) -> PerQuery:
+def evaluate(run: RunByQuery, qrels: Qrels, metrics: Sequence[str] = METRICS) -> PerQuery:
     """Values per judged query.
 
     A query whose judgments are all 0 counts, as 0. Raises InputError without judgments.

@@ -3,6 +3,7 @@
 Ids are strings; they repeat across languages, so a key is always (language, id).
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 
@@ -49,6 +50,9 @@ class TrainingPair(NamedTuple):
 
 Run = dict[str, dict[str, float]]
 """Of one language and split: query id -> docid -> score."""
+
+RunByQuery = Mapping[str, dict[str, float]]
+"""A run that is asked query by query: a Run, or one on disk (``core.runs.StoredRun``)."""
 
 Ranking = tuple[str, dict[str, float]]
 """One query of a run: its id, and docid -> score."""

@@ -12,7 +12,7 @@ from core.errors import InputError
 from core.files import digest, file_digest
 from core.passages import Passages
 from core.records import Qrels, Query, Run
-from core.runs import read_run
+from core.runs import StoredRun, read_run
 from core.settings import Config
 from core.sources import atlas
 from core.steps import Files, Plan, Step
@@ -165,6 +165,10 @@ class Task:
         """A system's run; it may be empty, where no query of a language matches a term."""
         path = self.step(RankedRun(system, language, split)).path / "run.trec"
         return read_run(path) if path.stat().st_size else {}
+
+    def stored_run(self, system: str, language: str, split: str) -> StoredRun:
+        """As ``run``, read by query: that of 100,000 queries is not held."""
+        return StoredRun(self.step(RankedRun(system, language, split)).path / "run.trec")
 
     def file_input(self, name: str, *paths: Path) -> Files:
         """Files by their content, whose digests are kept with the collection."""

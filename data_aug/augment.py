@@ -13,13 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from core.artefacts import RankedRun
 from core.distributed import generator
 from core.errors import InputError
 from core.files import write_json
 from core.recipes import Recipe
 from core.records import Qrels, Query, Run, TrainingPair
-from core.runs import StoredRun, run_file, top_k
+from core.runs import run_file, top_k
 from core.settings import Config
 from core.task import Task, once
 from data_aug import corpus_negatives, filters, judged, pseudo_label, q2q2d, top_negatives
@@ -171,10 +170,10 @@ def add_top_negatives(mix: Mix) -> Iterator[TrainingPair]:
     if not mix.known or not mix.recipe.negatives:
         return
     select = mix.recipe.select
-    run = stored_run(mix.task, "hybrid", mix.language, mix.train)
+    run = mix.task.stored_run("hybrid", mix.language, mix.train)
     scores = None
     if select.scores != "hybrid":
-        scores = stored_run(mix.task, select.scores, mix.language, mix.train)
+        scores = mix.task.stored_run(select.scores, mix.language, mix.train)
     yield from top_negatives.top_negatives(
         language=mix.language,
         run=run,
@@ -187,11 +186,6 @@ def add_top_negatives(mix: Mix) -> Iterator[TrainingPair]:
         scores=scores,
         keep=mix.keep(),
     )
-
-
-def stored_run(task: Task, system: str, language: str, split: str) -> StoredRun:
-    """A run of the first stage, read by query: that of 100,000 queries is not held."""
-    return StoredRun(task.step(RankedRun(system, language, split)).path / "run.trec")
 
 
 def add_corpus_negatives(mix: Mix) -> Iterator[TrainingPair]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from core.evaluate import evaluate, means
-from core.records import Qrels, Run
+from core.records import Qrels, RunByQuery
 from core.runs import top_k
 
 DEPTHS = (10, 50, 100, 200, 1000)
@@ -40,8 +40,8 @@ class Ceiling:
         }
 
 
-def ceiling(runs: Mapping[str, Run], qrels: Qrels, candidates: int) -> Ceiling:
-    """``runs``: the sources and ``hybrid``, each of full depth."""
+def ceiling(runs: Mapping[str, RunByQuery], qrels: Qrels, candidates: int) -> Ceiling:
+    """``runs``: the sources and ``hybrid``, each of full depth; they are read query by query."""
     relevant: dict[str, set[str]] = {}
     for qid, judged in qrels.items():
         relevant[qid] = {docid for docid, gain in judged.items() if gain > 0}
@@ -70,7 +70,7 @@ def ceiling(runs: Mapping[str, Run], qrels: Qrels, candidates: int) -> Ceiling:
 
 
 def relevant_candidates(
-    run: Run, relevant: Mapping[str, set[str]], candidates: int
+    run: RunByQuery, relevant: Mapping[str, set[str]], candidates: int
 ) -> set[tuple[str, str]]:
     """(query id, docid) of the relevant passages among each query's best."""
     reached = set()

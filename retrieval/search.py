@@ -96,7 +96,7 @@ def add_hybrid(task: Task, steps: Plan) -> None:
     def build(folder: Path, language: str, split: str) -> None:
         runs: dict[str, StoredRun] = {}
         for source in settings.sources:
-            runs[source] = stored_run(task, source, language, split)
+            runs[source] = task.stored_run(source, language, split)
         chosen = hybrid_weights(task, language)
         rankings = hybrid.fused(runs, chosen, preset, settings.depth)
         write_rankings(folder / "run.trec", rankings, "hybrid")
@@ -190,12 +190,6 @@ def hybrid_weights(task: Task, language: str) -> dict[str, float]:
     return chosen.get("by_language", {}).get(language, chosen["weights"])
 
 
-def stored_run(task: Task, system: str, language: str, split: str) -> StoredRun:
-    """A system's run, read by query; ``Task.run`` reads it whole."""
-    plan(task)
-    return StoredRun(task.step(RankedRun(system, language, split)).path / "run.trec")
-
-
 def encode_shards(configs: Sequence[Config], shard: tuple[int, int]) -> None:
     """One shard of all vectors that are not made yet, of every configuration with a dense source.
 
@@ -257,7 +251,7 @@ def report(task: Task) -> None:
             continue
         qrels = split_judgments(task, language, split)
         task.collection.check_judged(language, split, qrels, task.passages(language))
-        runs = {system: task.run(system, language, split) for system in systems}
+        runs = {system: task.stored_run(system, language, split) for system in systems}
         own = ceiling(runs, qrels, task.config.candidates)
         ceilings.setdefault(split, {})[language] = own
         for system, figures in own.figures.items():
