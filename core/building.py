@@ -74,8 +74,22 @@ class Journal:
     def log(self, **entry: Any) -> None:
         """One line of ``log.jsonl``."""
         line = {"time": time.strftime("%Y-%m-%dT%H:%M:%S"), **entry}
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+        with self.log_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    @property
+    def log_file(self) -> Path:
+        """A line for each step that was made, with its time and memory."""
+        return self.folder / "log.jsonl"
+
+    def last_buildings(self) -> dict[str, dict]:
+        """Step -> its last line in the log, in the order of the first ones."""
+        last: dict[str, dict] = {}
+        if self.log_file.exists():
+            for line in self.log_file.read_text("utf-8").splitlines():
+                entry = json.loads(line)
+                last[entry["step"]] = entry
+        return last
 
 
 def run_steps(steps: Iterable[Step], folder: Path, some: bool = False) -> None:

@@ -12,7 +12,6 @@ import argparse
 import csv
 import gc
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -23,7 +22,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from core.artefacts import TrainedRanker
-from core.building import run_steps
+from core.building import Journal, run_steps
 from core.config import (
     argument_layer,
     checked,
@@ -356,16 +355,9 @@ def pairs_seen(config: Config, name: str) -> int:
 
 
 def training_seconds(config: Config, name: str) -> float:
-    """Of the row's own training, as it was last made."""
-    log = config.folder / "log.jsonl"
-    if not log.exists():
-        return 0.0
-    seconds = 0.0
-    for line in log.read_text("utf-8").splitlines():
-        entry = json.loads(line)
-        if entry["step"] == TrainedRanker(name).step_name:
-            seconds = entry["seconds"]
-    return seconds
+    """Of the row's own training, as it was last made; 0 where it was not made here."""
+    entry = Journal(config.folder).last_buildings().get(TrainedRanker(name).step_name)
+    return entry["seconds"] if entry else 0.0
 
 
 # ---- The table

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from core.artefacts import TrainedRanker, TrainingGroups
+from core.building import Journal
 from core.files import finished_file
 from core.task import Task
 from ensemble import analysis, charts, estimate, fuse, results, weights
@@ -359,7 +360,7 @@ def times(task: Task) -> list[list[str]]:
     """Outputs, seconds and peak memory by stage and kind of step, each step's last building."""
     rows = [["stage", "step", "outputs", "seconds", "peak GB"]]
     by_kind: dict[tuple[str, str], list[dict]] = {}
-    for name, entry in last_buildings(task).items():
+    for name, entry in Journal(task.config.folder).last_buildings().items():
         kind = name if name.startswith("ranker/") else name.split("/")[0]
         by_kind.setdefault((entry["stage"], kind), []).append(entry)
     for (stage, kind), entries in by_kind.items():
@@ -367,14 +368,3 @@ def times(task: Task) -> list[list[str]]:
         peak = max(entry["peak_bytes"] for entry in entries)
         rows.append([stage, kind, str(len(entries)), f"{seconds:.1f}", f"{peak / 1e9:.2f}"])
     return rows
-
-
-def last_buildings(task: Task) -> dict[str, dict]:
-    """Step -> its last entry in the configuration's log, in the order of the first ones."""
-    log = task.config.folder / "log.jsonl"
-    last: dict[str, dict] = {}
-    if log.exists():
-        for line in log.read_text("utf-8").splitlines():
-            entry = json.loads(line)
-            last[entry["step"]] = entry
-    return last
