@@ -128,3 +128,9 @@ def test_processes_that_cannot_share_a_batch_are_told_before_anything_is_trained
     for name in rankers:
         steps[f"ranker/{name}"].path.mkdir(parents=True)
     trainings.check_division(task)  # five can score what is trained
+
+
+def test_the_stage_refuses_an_uneven_share_before_it_begins(config, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(InputError, match="base: batch_size 32 .* among 3; set batch_size to 30"):
+        rank.run(config())
