@@ -89,6 +89,12 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     return close[0] if close else None
 
 
+def did_you_mean(path: Sequence[str], known: Iterable[str]) -> str:
+    """The end of a sentence on an unknown key: the place of the nearest known one, if any."""
+    near = nearest(path[-1], known, cutoff=0.4)
+    return f"; did you mean {'.'.join([*path[:-1], near])}?" if near else "."
+
+
 # ---- Layers: what files and arguments say
 
 
@@ -199,8 +205,7 @@ def take_away(whole: dict, key: Any, where: str, path: tuple[str, ...]) -> None:
         del whole[key]
         return
     known = [str(name) for name in whole]
-    near = nearest(str(key), known, cutoff=0.4)
-    hint = f"; did you mean {'.'.join([*path[:-1], near])}?" if near else "."
+    hint = did_you_mean(path, known)
     raise InputError(
         f"{where}: {'.'.join(path)}: found null, which takes away what an earlier layer put there, "
         f"but there is none{hint} Known here: {', '.join(known) or 'nothing'}"
@@ -280,8 +285,7 @@ def explain(part: type[Part], fault: Mapping[str, Any], layers: Sequence[Layer])
     key = ".".join(path)
     if fault["type"] == "extra_forbidden":
         known = known_keys(part, path[:-1])
-        near = nearest(path[-1], known, cutoff=0.4)
-        hint = f"; did you mean {'.'.join([*path[:-1], near])}?" if near else "."
+        hint = did_you_mean(path, known)
         return f"{where}: unknown key {key}{hint} Known here: {', '.join(known)}"
     expected = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if fault["type"] == "too_short":
@@ -336,8 +340,7 @@ def check_splits(config: Config, layers: Sequence[Layer]) -> None:
     for split in config.limit:
         if split in named:
             continue
-        near = nearest(split, named, cutoff=0.4)
-        hint = f"; did you mean limit.{near}?" if near else "."
+        hint = did_you_mean(["limit", split], named)
         raise InputError(
             f"{where_set(['limit', split], layers)}: limit.{split}: no configured split{hint} "
             f"Known here: {', '.join(named)} (splits.train, splits.dev, splits.test); "
