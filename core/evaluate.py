@@ -42,13 +42,16 @@ def evaluate(run: RunByQuery, qrels: Qrels, metrics: Sequence[str] = METRICS) ->
     for metric in metrics:
         measures.append(ir_measures.parse_measure(metric))
         values[metric] = dict.fromkeys(qrels, 0.0)
-    answered = [qid for qid in qrels if run.get(qid)]
-    for qids in in_parts(answered, QUERIES_AT_ONCE):
-        part_of_qrels: Qrels = {}
+    for qids in in_parts(list(qrels), QUERIES_AT_ONCE):
+        part_of_qrels: Qrels = {}  # of the queries that the run answers
         part_of_run: Run = {}
         for qid in qids:
-            part_of_qrels[qid] = qrels[qid]
-            part_of_run[qid] = by_depth(run[qid])
+            scores = run.get(qid)
+            if scores:
+                part_of_qrels[qid] = qrels[qid]
+                part_of_run[qid] = by_depth(scores)
+        if not part_of_run:
+            continue
         for value in ir_measures.iter_calc(measures, part_of_qrels, part_of_run):
             values[str(value.measure)][value.query_id] = float(value.value)
     return values
