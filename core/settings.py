@@ -200,6 +200,8 @@ class Ranker(Training):
 
         Settings younger than the first trainings count where they are set, so that those
         trainings stand.
+        "lambda_loss",
+        "list_mle",
         """
         young = {
             "model",
