@@ -1,6 +1,9 @@
-"""What the settings are made of: checked parts that know no other keys, and kinds of values."""
+"""What the settings are made of: checked parts, kinds of values, and what all trainings have.
 
-from typing import Annotated
+A part knows no other keys than its own.
+"""
+
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -29,3 +32,20 @@ class Part(BaseModel):
     """Settings that belong together. Frozen; an unknown key or another type is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Training(Part):
+    """What every training has, whatever it trains. Rankers and encoders extend it."""
+
+    steps: Count = 2000  # optimizer steps
+    batch_size: Count = 32  # pairs of a micro-batch, of all processes together
+    accumulation: Count = 1  # micro-batches of a step
+    learning_rate: Positive = 2e-5
+    warmup: Share = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    clip: Positive = 1.0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    deepspeed: str = "configs/deepspeed/zero0.json"
+    evaluate_every: Count = 500  # steps
+    seed: Whole = 0
+    tensorboard: bool = False  # event files beside the training log

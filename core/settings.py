@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from core.errors import InputError
-from core.parts import Count, EachOnce, Names, Part, Positive, Share, Whole
+from core.parts import Count, EachOnce, Names, Part, Positive, Share, Training, Whole
 from core.recipes import Recipe
 
 DEFAULT_BLOCK = 200  # candidates that are reranked, where nothing else is said
@@ -128,23 +128,6 @@ class Fgm(Part):
     norm: Literal["example", "batch"] = "example"
     start: Whole = 0  # steps without it at the beginning
     share: Share = 1.0  # of the steps after that, drawn at random
-
-
-class Training(Part):
-    """What every training has, whatever it trains. Rankers extend it."""
-
-    steps: Count = 2000  # optimizer steps
-    batch_size: Count = 32  # pairs of a micro-batch, of all processes together
-    accumulation: Count = 1  # micro-batches of a step
-    learning_rate: Positive = 2e-5
-    warmup: Share = 0.1
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    clip: Positive = 1.0
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    deepspeed: str = "configs/deepspeed/zero0.json"
-    evaluate_every: Count = 500  # steps
-    seed: Whole = 0
-    tensorboard: bool = False  # event files beside the training log
 
 
 class Ranker(Training):
