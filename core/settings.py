@@ -164,6 +164,8 @@ class Ranker(Training):
         "binary_cross_entropy",
         "listwise_softmax",
         "pairwise_logistic",
+        "lambda_loss",
+        "list_mle",
         "margin_mse",
         "kl_divergence",
     ] = "binary_cross_entropy"
@@ -183,8 +185,6 @@ class Ranker(Training):
 
         Settings younger than the first trainings count where they are set, so that those
         trainings stand.
-        "lambda_loss",
-        "list_mle",
         """
         young = {
             "model",
