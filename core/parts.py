@@ -5,7 +5,7 @@ A part knows no other keys than its own.
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
@@ -34,6 +34,26 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+class Average(Part):
+    """Weights averaged over steps, in one of two ways.
+
+    The average is what is measured, kept as the best and finished with; the weights themselves go
+    on training.
+    """
+
+    # exponential: what each step leaves of the average before it, at most: it begins lower
+    decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    # the mean over so many last steps of the training; before them there is no average
+    last: Count | None = None
+
+    @model_validator(mode="after")
+    def one_way(self) -> "Average":
+        """Raises ValueError for both or none; pydantic puts the text behind "expected"."""
+        if (self.decay is None) == (self.last is None):
+            raise ValueError("one of decay and last, and null or nothing for the other")
+        return self
+
+
 class Training(Part):
     """What every training has, whatever it trains. Rankers and encoders extend it."""
 
@@ -48,4 +68,5 @@ class Training(Part):
     deepspeed: str = "configs/deepspeed/zero0.json"
     evaluate_every: Count = 500  # steps
     seed: Whole = 0
+    average: Average | None = None  # of the weights over steps; none without it
     tensorboard: bool = False  # event files beside the training log

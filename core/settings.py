@@ -194,6 +194,7 @@ class Ranker(Training):
             "group_size",
             "teacher",
             "temperature",
+            "average",
             "gradient_checkpointing",
             "attention",
         }
