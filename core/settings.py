@@ -130,6 +130,19 @@ class Fgm(Part):
     share: Share = 1.0  # of the steps after that, drawn at random
 
 
+class Lora(Part):
+    """Low-rank adapters on a frozen body (Hu et al. 2022), whose rate is ``learning_rate``.
+
+    What is saved as the model has them merged into its weights.
+    """
+
+    rank: Count = 16
+    alpha: Count = 32  # what an adapter adds is scaled by alpha / rank
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of what an adapter reads
+    # linear layers by the end of their names, as query or attention.output.dense; all without it
+    targets: Names = []
+
+
 class Ranker(Training):
     """A cross-encoder: what it is made of, what it learns from, and which passages it scores."""
 
@@ -140,6 +153,10 @@ class Ranker(Training):
     layers: Count | None = None
     prune_vocabulary: bool = False
     freeze_embeddings: bool = False
+    # of the body only the last n layers are trained, all below is frozen; all without it. The head
+    # is trained in any case, also with adapters. A step of FGM still goes down to the embeddings
+    train_layers: Count | None = None
+    lora: Lora | None = None  # adapters are trained in place of the body; {} for its defaults
     recipe: str = "default"
     languages: Names = []  # of the training pairs; all without it
     query_length: Count = 64
@@ -197,6 +214,8 @@ class Ranker(Training):
             "average",
             "gradient_checkpointing",
             "attention",
+            "train_layers",
+            "lora",
         }
         other = {"deepspeed", "tensorboard", "depth", "after", "round", "fgm"}
         return {

@@ -13,7 +13,7 @@ from core.distributed import generator
 from core.errors import InputError
 from core.records import TrainingPair
 from core.settings import Fgm, Ranker
-from ranking import guards
+from ranking import adapters, guards
 from ranking.adversary import FGM
 from ranking.data import TrainingData
 from ranking.guards import Dev
@@ -189,8 +189,10 @@ class RankerLearner:
         return {"first_stage": self.dev.first_stage} if self.dev else {}
 
     def save(self, folder: Path) -> None:
-        """A folder that plain transformers loads."""
-        self.model.body.save_pretrained(folder)
+        """A folder that plain transformers loads, with any adapters merged."""
+        body = self.model.body
+        weights = adapters.merged(body) if self.settings.lora else None
+        body.save_pretrained(folder, state_dict=weights)
         self.tokenize.save(folder)
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -206,12 +208,10 @@ class RankerLearner:
 
 
 def cross_encoder_groups(model: CrossEncoder, settings: Ranker) -> list[dict]:
-    """The optimizer's groups; the head, to which a pooler counts, may have a rate of its own."""
-    base = model.body.base_model_prefix + "."
+    """The optimizer's groups; the head may have a rate of its own."""
 
     def part_of(name: str) -> str:
-        is_head = not name.startswith(base) or ".pooler." in name
-        return "head" if is_head else "body"
+        return "head" if adapters.in_head(model.body, name) else "body"
 
     rates = {
         "body": settings.learning_rate,

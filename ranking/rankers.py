@@ -22,6 +22,7 @@ from core.steps import Step
 from core.store import kept_beside
 from core.task import Task, once
 from ranking import backends, given
+from ranking.adapters import check_layers
 from ranking.pairs import PairTokenizer, apart
 from ranking.rerank import Scorer, Texts, candidate_pairs, reranked
 from ranking.reranker import LENGTHS
@@ -111,6 +112,7 @@ def check(task: Task, name: str) -> None:
     first = origin(task, name)
     if ranker.model is not None:
         given.check(task, name)
+    check_layers(where, ranker, first)
     names_backbone = "backbone" in ranker.model_fields_set
     if ranker.start and names_backbone and ranker.backbone != first.backbone:
         raise InputError(

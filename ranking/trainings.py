@@ -14,6 +14,7 @@ from core.records import TrainingPair
 from core.settings import Ranker
 from core.steps import Step
 from core.task import Task
+from ranking.adapters import choose_trained
 from ranking.backends import number_format_of
 from ranking.data import TrainingData
 from ranking.pairs import PairTokenizer, apart
@@ -106,9 +107,8 @@ def learner(task: Task, name: str, steps: Any, folder: Path) -> "RankerLearner":
     torch.manual_seed(distributed.seed_of(ranker.seed, 0, "head"))
     body, where = body_of(task, name, steps)
     if ranker.gradient_checkpointing:
-        body.activation_checkpointing_enable(
-            activation_checkpointing_kwargs={"use_reentrant": False}
-        )
+        checkpoint_activations(body)
+    choose_trained(body, ranker, name)  # behind the dropout, as adapters have one of their own
     data = training_data(source, ranker, folder)
     tokenize = tokenizer_of(task, name, where)
     check_room(name, ranker, tokenize.room)
@@ -194,6 +194,16 @@ def body_of(task: Task, name: str, steps: Any) -> tuple[Any, str | Path]:
     keep = json.loads((vocabulary / "keep.json").read_text())
     backbones.prune_embeddings(body, keep)
     return body, vocabulary
+
+
+def checkpoint_activations(body: Any) -> None:
+    """Each layer's activations are computed again in the backward pass.
+
+    Transformers then asks for the gradient of the embedded tokens, which only its older, reentrant
+    way needs: with it the backward pass would go through frozen layers, too.
+    """
+    body.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    body.disable_input_require_grads()
 
 
 class PairTexts:

@@ -5,6 +5,7 @@ import torch
 from core.groups import as_table, pair_tables
 from core.records import TrainingPair
 from core.settings import Ranker
+from ranking.adapters import choose_trained
 from ranking.data import TrainingData
 from ranking.learner import RankerLearner
 from ranking.model import CrossEncoder
@@ -101,7 +102,9 @@ def step_of(data, step, rank=0, world=1):
 def learner(s, dev=None, dropout=0.1, rows=None, **more):
     size = 1 if s.loss == "binary_cross_entropy" else s.group_size
     data = data_of([rows or pairs()], s.seed, s.batch_size // size * s.accumulation, size)
-    model = CrossEncoder(body(dropout), s.dropouts)
+    chosen = body(dropout)
+    choose_trained(chosen, s, "tiny")
+    model = CrossEncoder(chosen, s.dropouts)
     return RankerLearner("tiny", s, model, Letters(), data, texts, dev, **more)
 
 
