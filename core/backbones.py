@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core import embedded
+from core import embedded, embedded_ranker
 from core.errors import InputError
 from core.files import digest, file_digest, write_json
 
@@ -66,9 +66,17 @@ BACKBONES = {
 
 
 def backbone(name: str) -> Backbone:
-    """A table entry, or a default one for a local folder or a hub id (``OWNER/MODEL``)."""
+    """A table entry, or a default one for a local folder or a hub id (``OWNER/MODEL``).
+
+    Raises InputError for another name, and for the embedded ranker, which is no body.
+    """
     if name in BACKBONES:
         return BACKBONES[name]
+    if name == embedded_ranker.NAME:
+        raise InputError(
+            f"{name} is a finished cross-encoder, expected a body; "
+            f"name it as model={name} or start={name} of a ranker"
+        )
     if Path(name).is_dir() or name.count("/") == 1:
         return Backbone(name)
     raise InputError(
@@ -80,9 +88,10 @@ def backbone(name: str) -> Backbone:
 def sized(name: str, layers: int | None = None) -> Backbone:
     """A backbone with its size as a local folder's configuration has it, cut to ``layers``.
 
-    A hub's model that is not in the table counts as one of 12 layers of 768: for estimates.
+    A hub's model that is not in the table counts as one of 12 layers of 768: for estimates. The
+    embedded ranker is as large as its body.
     """
-    entry = backbone(name)
+    entry = backbone("embedded" if name == embedded_ranker.NAME else name)
     file = Path(name) / "config.json"
     if file.is_file():
         config = json.loads(file.read_text("utf-8"))
@@ -97,8 +106,11 @@ def sized(name: str, layers: int | None = None) -> Backbone:
 def source(name: str, models: Path) -> str:
     """What transformers' ``from_pretrained`` takes: a folder or a hub id.
 
-    ``models``: where the embedded model is converted, on first use.
+    ``name``: a backbone, or the embedded ranker. ``models``: where the embedded models are
+    converted, on first use.
     """
+    if name == embedded_ranker.NAME:
+        return str(embedded_ranker.folder(models))
     hub_id = backbone(name).hub_id
     return str(embedded.folder(models)) if hub_id is None else hub_id
 
@@ -109,6 +121,8 @@ def fingerprint(name: str, models: Path) -> str:
     Counted are settings and weights in all its folders; pickled weights only where a folder has
     no safetensors, since only there they are loaded.
     """
+    if name == embedded_ranker.NAME:
+        return embedded_ranker.fingerprint(models)
     hub_id = backbone(name).hub_id
     if hub_id is None:
         return embedded.folder_name()

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from core import distributed
 from core.errors import InputError
 from core.files import finished_folder
 
@@ -339,5 +340,6 @@ def folder(models: Path) -> Path:
     target = Path(models) / folder_name()
     if not target.exists():
         with finished_folder(target) as part:
-            convert(part)
+            if distributed.rank() == 0 and part != target:  # not where another has finished it
+                convert(part)
     return target

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from core import backbones, distributed
+from core import backbones, distributed, embedded_ranker
 from core.artefacts import TrainedRanker
 from core.errors import InputError
 from core.files import write_json
@@ -19,7 +19,7 @@ from core.steps import Plan, Step
 from core.task import Task
 from ranking.backends import number_format_of
 from ranking.pairs import PairTokenizer
-from ranking.reranker import LENGTHS, model_config
+from ranking.reranker import LENGTHS, model_config, refuse_other_models
 
 SCORING = ("model", "query_length", "max_length", "precision", "depth", "after", "round")
 """The settings that a given ranker may have: all others are of training."""
@@ -39,6 +39,8 @@ def check(task: Task, name: str) -> None:
             "is not trained, take the setting away (to train it further, start another ranker "
             f"from it: start={name})"
         )
+    if ranker.model == embedded_ranker.NAME:
+        return
     backbones.backbone(ranker.model)
     if Path(ranker.model).is_dir():
         model_config(Path(ranker.model))
@@ -48,11 +50,11 @@ def add_given(task: Task, steps: Plan, name: str) -> Step:
     """The step of a given ranker: its recipe is the model, and how it is used."""
     ranker = task.config.ranking.trainings[name]
     assert ranker.model is not None
-    own_length = "max_length" not in ranker.model_fields_set
+    own_max_length = "max_length" not in ranker.model_fields_set
     settings = {
         "model": backbones.fingerprint(ranker.model, task.config.models),
-        "query_length": ranker.query_length,
-        "max_length": None if own_length else ranker.max_length,
+        "query_length": None if has_own_query_length(ranker) else ranker.query_length,
+        "max_length": None if own_max_length else ranker.max_length,
         "precision": resolved_precision(task, ranker),
     }
     return steps.add(
@@ -65,6 +67,16 @@ def add_given(task: Task, steps: Plan, name: str) -> Step:
         disk=5e8,
         memory=3e9,
     )
+
+
+def has_own_query_length(ranker: Ranker) -> bool:
+    """Whether queries are cut as the model's config.json says: known without asking a hub."""
+    assert ranker.model is not None
+    if "query_length" in ranker.model_fields_set:
+        return False
+    if Path(ranker.model).is_dir():
+        return LENGTHS in model_config(Path(ranker.model))
+    return ranker.model == embedded_ranker.NAME
 
 
 def resolved_precision(task: Task, ranker: Ranker) -> str:
@@ -94,10 +106,11 @@ def build(task: Task, name: str, folder: Path) -> None:
     if tokenizer.pad_token_id is None:
         raise InputError(f"{where}: its tokenizer has no padding piece, which batches need")
     longest = max_length(ranker, where, model.config, tokenizer)
-    tokenize = PairTokenizer(tokenizer, ranker.query_length, longest)  # refuses a slow one
+    longest_query = query_length(ranker, model.config)
+    tokenize = PairTokenizer(tokenizer, longest_query, longest)  # refuses a slow one
     if tokenize.room < 0:
         raise InputError(
-            f"ranking: {name}: query_length {ranker.query_length} does not fit into the "
+            f"ranking: {name}: query_length {longest_query} does not fit into the "
             f"{longest} pieces that the model reads; lower it"
         )
     if distributed.rank() > 0:
@@ -105,7 +118,7 @@ def build(task: Task, name: str, folder: Path) -> None:
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     config_file = folder / "model" / "config.json"
-    lengths = {"query_length": ranker.query_length, "max_length": longest}
+    lengths = {"query_length": longest_query, "max_length": longest}
     write_json(config_file, {**json.loads(config_file.read_text("utf-8")), LENGTHS: lengths})
     note = {"given": ranker.model, "history": [], "best": -1.0, "best_step": 0}
     write_json(folder / "training.json", {**note, "settings": ranker.model_dump()})
@@ -114,16 +127,13 @@ def build(task: Task, name: str, folder: Path) -> None:
 def load(where: str) -> Any:
     """The model with its weights as they are stored.
 
-    Raises InputError for several labels, and for weights that the checkpoint lacks: transformers
-    would draw them at random, and the scores would mean nothing.
+    Raises InputError for what is no cross-encoder with one label, and for weights that the
+    checkpoint lacks: transformers would draw them at random, and the scores would mean nothing.
     """
     from transformers import AutoModelForSequenceClassification
 
+    refuse_other_models(where, read(where, "config.json") or {})
     config = backbones.load_config(where, layers=None)
-    if config.num_labels != 1:
-        raise InputError(
-            f"{where}: has {config.num_labels} labels, expected a cross-encoder with one"
-        )
     weights = backbones.weights_of(where)
     model, report = backbones.loading(
         where,
@@ -143,6 +153,13 @@ def load(where: str) -> Any:
             "cross-encoder; name one, or train a ranker from it (backbone=…)"
         )
     return model.eval()
+
+
+def query_length(ranker: Ranker, config: Any) -> int:
+    """Pieces of a query: the setting, or without it what the model was trained with."""
+    own = getattr(config, LENGTHS, {}).get("query_length")
+    is_set = "query_length" in ranker.model_fields_set
+    return ranker.query_length if is_set or own is None else own
 
 
 def max_length(ranker: Ranker, where: str, config: Any, tokenizer: Any) -> int:

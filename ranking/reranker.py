@@ -4,14 +4,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from core import backbones
+from core import backbones, embedded_ranker
+from core.embedded_ranker import LENGTHS
 from core.errors import InputError
 from ranking import backends
 from ranking.pairs import PairTokenizer
 from ranking.rerank import Scorer
 from training import engine
 
-LENGTHS = "continuum"  # the key of config.json where a model keeps its lengths
 DEFAULT_LENGTHS = {"query_length": 64, "max_length": 256}  # of a model without that key
 
 
@@ -19,7 +19,7 @@ class Reranker:
     """A folder with a cross-encoder as a scorer of texts.
 
     One that ``ranking.export`` wrote, the ``model`` of a ranker's output, or any other with one
-    label. ``backend``: torch or openvino (faster on a CPU). ``precision`` as in the configuration.
+    label; or ``embedded-ranker``, which is unpacked under ``models``. ``backend``: torch or openvino (faster on a CPU). ``precision`` as in the configuration.
     Lengths in pieces: those that the model was trained with if it was exported, otherwise 64 and
     256. Raises InputError for a folder that is none, and for fp16 where the model overflows in it.
     """
@@ -32,7 +32,10 @@ class Reranker:
         query_length: int | None = None,
         max_length: int | None = None,
         batch_tokens: int = 16384,
+        models: str | Path = "work/models",
     ):
+        if folder == embedded_ranker.NAME:
+            folder = embedded_ranker.folder(Path(models))
         folder = Path(folder)
         lengths = {**DEFAULT_LENGTHS, **model_config(folder).get(LENGTHS, {})}
         tokenize = PairTokenizer(
@@ -58,7 +61,10 @@ class Reranker:
 
 
 def model_config(folder: Path) -> dict:
-    """The config.json of a cross-encoder with one label; InputError for a folder without one."""
+    """The config.json of a cross-encoder with one label.
+
+    Raises InputError for a folder without one, and where ``refuse_other_models`` does.
+    """
     file = folder / "config.json"
     if not file.is_file():
         raise InputError(
@@ -66,7 +72,36 @@ def model_config(folder: Path) -> dict:
             "as python -m ranking.export writes it"
         )
     config = json.loads(file.read_text("utf-8"))
-    labels = len(config.get("id2label", {0: ""}))
-    if labels != 1:
-        raise InputError(f"{folder}: has {labels} labels, expected a cross-encoder with one")
+    refuse_other_models(folder, config)
     return config
+
+
+def refuse_other_models(where: str | Path, config: dict) -> None:
+    """Raises InputError for a model with code of its own, without a head, or with several labels.
+
+    ``config``: its config.json. Where transformers has a class of the same name it would run that
+    in place of the model's own code, and the scores would be others.
+    """
+    if config.get("auto_map"):
+        code = ", ".join(sorted(str(name) for name in config["auto_map"].values()))
+        raise InputError(
+            f"{where}: its config.json names code of its own (auto_map: {code}), which is never "
+            "run; name a model of an architecture that transformers has"
+        )
+    architectures = config.get("architectures") or []
+    with_head = [name for name in architectures if name.endswith("ForSequenceClassification")]
+    if architectures and not with_head:
+        raise InputError(
+            f"{where}: is a {', '.join(architectures)}, which has no label, expected a "
+            "cross-encoder with one; name one, or train a ranker from it (backbone=…)"
+        )
+    labels = number_of_labels(config)
+    if labels != 1:
+        raise InputError(f"{where}: has {labels} labels, expected a cross-encoder with one")
+
+
+def number_of_labels(config: dict) -> int:
+    """Of a config.json; transformers does not write down its default, which is two."""
+    if "id2label" in config:
+        return len(config["id2label"])
+    return config.get("num_labels", 2)
