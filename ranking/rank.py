@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-from core import backbones, distributed
+from core import backbones, distributed, embedded_ranker
 from core.artefacts import ENSEMBLES, PassageStore, RankedRun, TrainedRanker, TrainingGroups
 from core.building import run_steps
 from core.config import from_arguments
@@ -70,8 +70,16 @@ def tasks(task: Task) -> list[Task]:
 
 
 def check_name_is_free(task: Task, name: str) -> None:
-    """Raises InputError for a ranker with the name of another system or step of the chain."""
+    """Raises InputError for a ranker with the name of another system or step of the chain.
+
+    The embedded ranker's name is its own: start and model know it by that.
+    """
     ranking = task.config.ranking
+    if name == embedded_ranker.NAME:
+        raise InputError(
+            f"ranking: a ranker cannot be named {name!r}, that is the ranker that comes with "
+            f"Continuum; give it another name (its model or start may be {name})"
+        )
     is_system = name in (*task.config.retrieval.systems, *ENSEMBLES)
     if is_system or (name in ranking.chain and name in ranking.rankers):
         raise InputError(

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from core import backbones
+from core import backbones, embedded_ranker
 from core.config import data_config
 from core.distributed import generator
 from core.errors import InputError
@@ -68,8 +68,9 @@ def origin(task: Task, name: str, seen: tuple[str, ...] = ()) -> Ranker:
         raise InputError(f"ranking: {' starts from '.join(ring)}; a chain has a beginning")
     if ranker.start in known:
         return origin(task, ranker.start, (*seen, name))
-    if ranker.start and not Path(ranker.start).is_dir():
-        others = ", ".join(other for other in known if other != name)
+    is_model = ranker.start == embedded_ranker.NAME or Path(ranker.start or ".").is_dir()
+    if not is_model:
+        others = ", ".join([*(other for other in known if other != name), embedded_ranker.NAME])
         raise InputError(
             f"ranking: {name} starts from {ranker.start!r}, expected one of {others}, "
             "or a folder with a cross-encoder"
@@ -305,14 +306,14 @@ class DevSample:
 def tokenizer_of(task: Task, name: str, where: str | Path) -> PairTokenizer:
     """A ranker's way from texts to pieces; ``where`` is the folder or hub id of its tokenizer."""
     ranker = task.config.ranking.trainings[name]
-    max_length = ranker.max_length
-    if ranker.model is not None:  # it may be the model's own
+    lengths = {"query_length": ranker.query_length, "max_length": ranker.max_length}
+    if ranker.model is not None:  # they may be the model's own
         config = json.loads((Path(where) / "config.json").read_text("utf-8"))
-        max_length = config[LENGTHS]["max_length"]
+        lengths = config[LENGTHS]
     return PairTokenizer(
         backbones.load_tokenizer(str(where)),
-        ranker.query_length,
-        max_length,
+        lengths["query_length"],
+        lengths["max_length"],
         pruned=origin(task, name).prune_vocabulary,
     )
 

@@ -183,10 +183,8 @@ def body_of(task: Task, name: str, steps: Any) -> tuple[Any, str | Path]:
     where: str | Path
     if ranker.start in known:
         where = steps[TrainedRanker(ranker.start).step_name].path / "model"
-    elif ranker.start:
-        where = Path(ranker.start)
     else:
-        where = backbones.source(ranker.backbone, task.config.models)
+        where = backbones.source(ranker.start or ranker.backbone, task.config.models)
     body = backbones.load_cross_encoder(str(where), ranker.layers, ranker.attention)
     if ranker.start or not ranker.prune_vocabulary:  # a start has its own vocabulary
         return body, where
