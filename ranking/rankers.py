@@ -68,14 +68,18 @@ def origin(task: Task, name: str, seen: tuple[str, ...] = ()) -> Ranker:
         raise InputError(f"ranking: {' starts from '.join(ring)}; a chain has a beginning")
     if ranker.start in known:
         return origin(task, ranker.start, (*seen, name))
-    is_model = ranker.start == embedded_ranker.NAME or Path(ranker.start or ".").is_dir()
-    if not is_model:
+    if ranker.start and not is_model(ranker.start):
         others = ", ".join([*(other for other in known if other != name), embedded_ranker.NAME])
         raise InputError(
             f"ranking: {name} starts from {ranker.start!r}, expected one of {others}, "
             "or a folder with a cross-encoder"
         )
     return ranker
+
+
+def is_model(start: str) -> bool:
+    """Whether a start that names no ranker is the embedded one, or a folder."""
+    return start == embedded_ranker.NAME or Path(start).is_dir()
 
 
 def note_chain(task: Task, name: str) -> str:
