@@ -1,4 +1,4 @@
-"""The embedded ranker: a multilingual cross-encoder, kept as its difference to the embedded encoder.
+"""The embedded ranker: a multilingual cross-encoder, as its difference to the embedded encoder.
 
 ``embedded-ranker/ranker.safetensors`` beside this file holds it; ``python -m ranking.embed`` writes
 it, and the card beside it. Embeddings are the encoder's own and not in it. A weight matrix of the
@@ -18,7 +18,7 @@ import numpy as np
 
 from core import distributed, embedded
 from core.errors import InputError
-from core.files import digest, file_digest, finished_folder, write_json
+from core.files import digest, file_digest, finished_file, finished_folder, write_json
 
 if TYPE_CHECKING:
     import torch

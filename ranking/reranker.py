@@ -19,9 +19,10 @@ class Reranker:
     """A folder with a cross-encoder as a scorer of texts.
 
     One that ``ranking.export`` wrote, the ``model`` of a ranker's output, or any other with one
-    label; or ``embedded-ranker``, which is unpacked under ``models``. ``backend``: torch or openvino (faster on a CPU). ``precision`` as in the configuration.
-    Lengths in pieces: those that the model was trained with if it was exported, otherwise 64 and
-    256. Raises InputError for a folder that is none, and for fp16 where the model overflows in it.
+    label; or ``embedded-ranker``, which is unpacked under ``models``. ``backend``: torch or
+    openvino (faster on a CPU). ``precision`` as in the configuration. Lengths in pieces: those that
+    the model was trained with if it was exported, otherwise 64 and 256. Raises InputError for a
+    folder that is none, and for fp16 where the model overflows in it.
     """
 
     def __init__(
