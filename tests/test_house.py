@@ -13,6 +13,7 @@ ORDER = ["core", "training", "retrieval", "data_aug", "ranking", "ensemble"]
 HEAVY = (
     "torch",
     "transformers",
+    "peft",
     "deepspeed",
     "sentence_transformers",
     "accelerate",
