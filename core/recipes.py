@@ -7,19 +7,24 @@ from pydantic import Field
 from core.parts import Count, Part, Share, Whole
 
 
-class Select(Part):
-    """Which candidates may be negatives.
+class Bounds(Part):
+    """Which candidates may be negatives, by their rank and their score."""
+
+    shift: Whole = 0  # best candidates that are passed over (Top-K shifted by N)
+    below: float | None = None  # Abs: a threshold
+    # MarginPos: the best relevant passage's score minus this
+    margin: Annotated[float, Field(ge=0)] | None = None
+    share: Share | None = None  # PercPos: this share of the best relevant passage's score
+
+
+class Select(Bounds):
+    """Which candidates are the negatives of a training group.
 
     The thresholds are on the scores of one first-stage system.
     """
 
     draw: Literal["random", "top"] = "random"  # NS-k; or the k best (Top-K)
-    shift: Whole = 0  # best candidates that are passed over (Top-K shifted by N)
     scores: str = "hybrid"  # or a source of retrieval
-    below: float | None = None  # Abs: a threshold
-    # MarginPos: the best relevant passage's score minus this
-    margin: Annotated[float, Field(ge=0)] | None = None
-    share: Share | None = None  # PercPos: this share of the best relevant passage's score
 
 
 class Filters(Part):

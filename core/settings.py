@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from core.encoders import Encoder
 from core.errors import InputError
 from core.parts import Count, EachOnce, Names, Part, Positive, Share, Training, Whole
 from core.recipes import Recipe
@@ -114,6 +115,10 @@ class Retrieval(Part):
     run: str | None = None  # a folder of LANG-SPLIT.trec files for the source 'run'
     hybrid: Hybrid = Hybrid()
     depth: Count = 1000  # stored
+    encoders: dict[str, Encoder] = {}  # bi-encoders that are trained; dense.backbone may name one
+    # an encoder's training begun with another number of processes: refuse it, or go on from its
+    # weights
+    other_world: Literal["refuse", "weights"] = "refuse"
 
     @property
     def systems(self) -> list[str]:

@@ -1,0 +1,152 @@
+"""The settings of bi-encoders that are trained here, and METHODS, the papers' methods by name.
+
+A method is a row of choices over one loop: which pairs there are, which of them make a batch, which
+documents are negatives, and what else is scored within a step. Each choice names an entry of a
+table of ``retrieval.encoders``; what an entry can be told is a part of the entry's own name.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from core.parts import Count, EachOnce, Names, Part, Positive, Share, Training
+from core.recipes import Bounds
+
+METHODS: dict[str, dict[str, Any]] = {
+    # negative-sampling-2024, 3.3; Karpukhin et al. 2020
+    "dpr": {"pairs": "labelled", "batches": "shuffled"},
+    "dpr_bm25": {"pairs": "labelled", "batches": "shuffled", "negatives": ["from_run"]},
+}
+"""Settings that lie under what a configuration sets itself: ``method: dpr_bm25``."""
+
+
+class FromRun(Part):
+    """The best of a run are the candidates: of BM25, another source, or another encoder."""
+
+    system: str = "bm25"
+    depth: Count = 100  # best passages of a query that are looked at
+
+
+class SelectNegatives(Bounds):
+    """Which candidates stay, by rank and by score."""
+
+    # the system whose scores the thresholds are on; the one that gave the candidates without it
+    scores: str | None = None
+
+
+class Draw(Part):
+    """Which of a query's candidates are its negatives in a step."""
+
+    number: Count = 1  # a query
+    order: Literal["random", "top"] = "random"  # drawn anew each epoch; or always the best
+    # share of negatives that are candidates; the others are passages of the language at random
+    mined: Share = 1.0
+
+
+class Queue(Part):
+    """Passages of steps before as further negatives, without gradient; the oldest go first."""
+
+    size: Count = 20000  # vectors that it holds, of each language where there is one a language
+    by: Literal["all", "language"] = "all"
+    # the passages of the batch are no negatives of each other then (MoCo)
+    alone: bool = False
+
+
+class EncoderDev(Part):
+    """What a training is measured by: dev queries against a sample of their language's passages."""
+
+    queries: Count = 50  # a language
+    passages: Count = 1000  # a language: those judged for the queries, others drawn at random
+
+
+class Encoder(Training):
+    """A bi-encoder: what it starts from, how texts become vectors, and what it learns from."""
+
+    method: Literal["dpr", "dpr_bm25"] | None = None
+    backbone: str = "embedded"
+    layers: Count | None = None
+    # another encoder or a folder of sentence-transformers, instead of a backbone
+    start: str | None = None
+    # a configuration whose collection it is trained on; this one without it
+    data: str | None = None
+    languages: Names = []  # of the pairs; all with training topics without it
+    # one body for queries and passages, or two that begin alike
+    towers: Literal["shared", "separate"] | None = None  # as it starts, otherwise shared
+    # these four: what the backbone's entry or the start's files say, without them
+    pooling: Literal["mean", "cls"] | None = None
+    similarity: Literal["dot", "cosine"] | None = None
+    query_prefix: str | None = None
+    passage_prefix: str | None = None
+    temperature: Positive | None = None  # 1 for dot products and 0.05 for cosines without it
+    query_length: Annotated[int, Field(ge=8)] = 64  # tokens, prefix and special ones included
+    passage_length: Annotated[int, Field(ge=8)] = 256
+    freeze_embeddings: bool = False
+    # of the body's own layers while training; as in the checkpoint without it
+    body_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    gradient_checkpointing: bool = False
+    # vectors first, without their graphs, and gradients text by text: for batches of thousands
+    gradient_caching: bool = False
+    batch_tokens: Count = 8192  # that go through the body at once
+    # entries of the four tables
+    pairs: Literal["labelled"] = "labelled"
+    batches: Literal["shuffled", "by_language"] = "shuffled"
+    balance: Literal["natural", "uniform"] = "natural"  # languages as they are, or all alike
+    negatives: Annotated[list[Literal["from_run", "select"]], EachOnce] = []
+    in_batch: Annotated[list[Literal["queue"]], EachOnce] = []
+    # parts of their entries
+    from_run: FromRun = FromRun()
+    select: SelectNegatives = SelectNegatives()
+    draw: Draw = Draw()
+    queue: Queue = Queue()
+    dev: EncoderDev = EncoderDev()
+
+    @model_validator(mode="before")
+    @classmethod
+    def over_its_method(cls, values: Any) -> Any:
+        """What is set lies over the method's row; a part of an entry does so key by key."""
+        if not isinstance(values, dict):
+            return values
+        row = METHODS.get(str(values.get("method")), {})
+        whole = {**row, **values}
+        for name, below in row.items():
+            if isinstance(below, dict) and isinstance(values.get(name), dict):
+                whole[name] = {**below, **values[name]}
+        return whole
+
+    @property
+    def chosen(self) -> list[str]:
+        """The entries of the tables that it uses, whose parts count."""
+        entries = [self.pairs, self.batches, *self.negatives, *self.in_batch]
+        return [*entries, "draw"] if self.draws else entries
+
+    @property
+    def draws(self) -> bool:
+        """Whether queries have negatives of their own beside those of the batch."""
+        return bool(self.negatives) or self.draw.mined == 0
+
+    @property
+    def void(self) -> list[str]:
+        """Parts that are set although their entries are not chosen."""
+        parts = [name for name in ENTRY_PARTS if name in self.model_fields_set]
+        return [name for name in parts if name not in self.chosen]
+
+    @property
+    def recipe_settings(self) -> dict:
+        """What decides the weights: of the entries' parts those in use.
+
+        A setting that is added later belongs to ``young``: it counts where it is set, so that
+        encoders trained before it stand.
+        """
+        young: set[str] = set()
+        # How the work is done, not what comes out; a method is what its row says
+        other = {"method", "deepspeed", "tensorboard", "batch_tokens", "gradient_caching"}
+        unused = {name for name in ENTRY_PARTS if name not in self.chosen}
+        return {
+            **self.model_dump(exclude=young | other | unused),
+            **self.model_dump(include=young, exclude_defaults=True),
+        }
+
+
+ENTRY_PARTS = ("from_run", "select", "draw", "queue")
+"""The settings that belong to an entry of a table, by the entry's name."""
