@@ -174,6 +174,8 @@ class Ranker(Training):
         0.4,
         0.5,
     ]
+    # of the body's own layers while training; as in the checkpoint without it
+    body_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     positive_weight: Positive = 1.0  # of pairs with label >= .5 in the loss
     fgm: Fgm = Fgm()
     dev_queries: Count = 20  # a language, for choosing the best checkpoint
@@ -219,6 +221,7 @@ class Ranker(Training):
             "average",
             "gradient_checkpointing",
             "attention",
+            "body_dropout",
             "train_layers",
             "lora",
         }

@@ -119,6 +119,16 @@ def switch_off_dropout(body: "PreTrainedModel") -> None:
             module.p = 0.0
 
 
+def set_body_dropout(body: "PreTrainedModel", rate: float) -> None:
+    """Gives all dropouts within the encoder one rate; those of the head stay as they are."""
+    encoder = body.get_submodule(body.base_model_prefix)
+    for module in encoder.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
+        if hasattr(module, "attention_dropout"):  # a number, as in ModernBERT
+            module.attention_dropout = rate
+
+
 def head_modules(body: "PreTrainedModel") -> dict[str, nn.Module]:
     """All modules outside the encoder, by name."""
     encoder = body.base_model_prefix

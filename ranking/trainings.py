@@ -100,7 +100,7 @@ def learner(task: Task, name: str, steps: Any, folder: Path) -> "RankerLearner":
     import torch
 
     from ranking.learner import RankerLearner
-    from ranking.model import CrossEncoder
+    from ranking.model import CrossEncoder, set_body_dropout
 
     ranker = task.config.ranking.trainings[name]
     source = task_of(task, ranker)
@@ -108,6 +108,8 @@ def learner(task: Task, name: str, steps: Any, folder: Path) -> "RankerLearner":
     body, where = body_of(task, name, steps)
     if ranker.gradient_checkpointing:
         checkpoint_activations(body)
+    if ranker.body_dropout is not None:
+        set_body_dropout(body, ranker.body_dropout)
     choose_trained(body, ranker, name)  # behind the dropout, as adapters have one of their own
     data = training_data(source, ranker, folder)
     tokenize = tokenizer_of(task, name, where)

@@ -1,14 +1,17 @@
 import pytest
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForSequenceClassification,
     BertConfig,
+    DebertaV2Config,
     DistilBertConfig,
+    ModernBertConfig,
     XLMRobertaConfig,
 )
 
 from core.errors import InputError
-from ranking.model import CrossEncoder
+from ranking.model import CrossEncoder, set_body_dropout
 
 SIZES = dict(
     vocab_size=50,
@@ -119,3 +122,56 @@ def test_an_architecture_whose_head_is_not_found():
         "to one logit outside distilbert, expected one .*it has bert, rembert",
     ):
         CrossEncoder(body, [0.1])
+
+
+DROPOUT = dict(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.2)
+
+
+@pytest.mark.parametrize(
+    "config, in_body, in_head",
+    [
+        (
+            BertConfig(**SIZES, **DROPOUT, classifier_dropout=0.3),
+            4,  # embeddings, attention, its output, the layer's output
+            {"dropout": 0.3},
+        ),
+        (
+            XLMRobertaConfig(**SIZES, **DROPOUT, classifier_dropout=0.3),
+            4,
+            {"classifier.dropout": 0.3},
+        ),
+        (
+            DebertaV2Config(
+                **SIZES, **DROPOUT, relative_attention=True, pooler_dropout=0.4, cls_dropout=0.3
+            ),
+            5,  # of relative positions, too
+            {"pooler.dropout": 0.4, "dropout": 0.3},
+        ),
+    ],
+    ids=["bert", "xlm-roberta", "deberta"],
+)
+def test_which_dropouts_the_bodys_rate_sets(config, in_body, in_head, tmp_path):
+    body = AutoModelForSequenceClassification.from_config(config)
+    set_body_dropout(body, 0.05)
+    prefix = body.base_model_prefix + "."
+    rates = {}
+    for name, module in body.named_modules():
+        if isinstance(module, torch.nn.Dropout):
+            rates[name] = module.p
+    of_body = [rate for name, rate in rates.items() if name.startswith(prefix)]
+    of_head = {name: rate for name, rate in rates.items() if not name.startswith(prefix)}
+    assert of_body == [0.05] * in_body
+    assert of_head == in_head
+    body.save_pretrained(tmp_path)
+    saved = AutoConfig.from_pretrained(tmp_path)
+    assert (saved.hidden_dropout_prob, saved.attention_probs_dropout_prob) == (0.1, 0.2)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_a_rate_that_attention_keeps_as_a_number_is_set_too(attention):
+    config = ModernBertConfig(**SIZES, attention_dropout=0.5, pad_token_id=0)
+    config._attn_implementation = attention
+    body = AutoModelForSequenceClassification.from_config(config).train()
+    assert not torch.equal(body(input_ids=IDS).logits, body(input_ids=IDS).logits)
+    set_body_dropout(body, 0.0)
+    assert torch.equal(body(input_ids=IDS).logits, body(input_ids=IDS).logits)

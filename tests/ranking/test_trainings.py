@@ -35,6 +35,27 @@ def test_a_recipe_is_what_it_was_before_trainings_had_a_part_of_their_own(ranker
     assert digest(ranker.recipe_settings) == expected
 
 
+def test_a_rate_of_the_bodys_dropout_counts_where_it_is_set():
+    assert "body_dropout" not in Ranker().recipe_settings
+    assert Ranker(body_dropout=0.0).recipe_settings["body_dropout"] == 0.0
+
+
+@pytest.mark.parametrize("rate", [None, 0.0])
+def test_a_training_draws_no_dropout_where_its_rate_is_zero(trained, tmp_path, rate):
+    """The body of a real configuration, made ready for its training, gives one value or two."""
+    task, _ = trained
+    ranking = task.config.ranking
+    ranker = ranking.rankers["small"].model_copy(update={"body_dropout": rate})
+    rankers = {**ranking.rankers, "small": ranker}
+    ranking = ranking.model_copy(update={"rankers": rankers})
+    changed = Task(task.config.model_copy(update={"ranking": ranking}))
+    body = trainings.learner(changed, "small", rank.plan(changed), tmp_path).model.body
+    encoder = body.get_submodule(body.base_model_prefix).train()
+    ids = torch.tensor([[0, 5, 6, 2]])
+    first, second = encoder(input_ids=ids)[0], encoder(input_ids=ids)[0]
+    assert torch.equal(first, second) is (rate == 0.0)
+
+
 @pytest.mark.parametrize(
     "wanted, resolved, counted",
     [
