@@ -119,15 +119,25 @@ class PlainBody(TokenBody):
         self.max_lengths = {"query": longest, "passage": longest}
 
     def pooled(self, hidden: "torch.Tensor", mask: "torch.Tensor", task: Task) -> "torch.Tensor":
-        """The first token's state, or the mean over all tokens."""
-        import torch
+        """As the backbone's entry says."""
+        return pool(hidden, mask, self.entry.pooling, self.entry.normalise)
 
-        if self.entry.pooling == "cls":
-            vectors = hidden[:, 0]
-        else:
-            is_token = mask.unsqueeze(-1)
-            vectors = (hidden * is_token).sum(1) / is_token.sum(1)
-        return torch.nn.functional.normalize(vectors, dim=1) if self.entry.normalise else vectors
+
+def pool(
+    hidden: "torch.Tensor", mask: "torch.Tensor", pooling: str, normalise: bool
+) -> "torch.Tensor":
+    """Vectors [texts, hidden] of hidden states [texts, tokens, hidden].
+
+    ``pooling``: ``cls``, the first token's state, or ``mean``, over all tokens.
+    """
+    import torch
+
+    if pooling == "cls":
+        vectors = hidden[:, 0]
+    else:
+        is_token = mask.unsqueeze(-1)
+        vectors = (hidden * is_token).sum(1) / is_token.sum(1)
+    return torch.nn.functional.normalize(vectors, dim=1) if normalise else vectors
 
 
 class ModularBody(TokenBody):

@@ -29,6 +29,7 @@ MODEL_CODE = {
     "ranking/learner.py",
     "ranking/losses.py",
     "ranking/model.py",
+    "retrieval/encoder.py",
     "training/gather.py",
     "training/loop.py",
 }
