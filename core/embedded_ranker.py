@@ -1,10 +1,10 @@
 """The embedded ranker: a multilingual cross-encoder, as its difference to the embedded encoder.
 
 ``embedded-ranker/ranker.safetensors`` beside this file holds it; ``python -m ranking.embed`` writes
-it, and the card beside it. Embeddings are the encoder's own and not in it. A weight matrix of the
-body differs from the encoder's by one of four levels a row, -b, -a, a or b: two bits a weight, a
-and b in fp16. Biases and norms are there as their difference in fp16, pooler and classifier, which
-the encoder has not, as they are in fp16. So 21 million weights take 5.8 MB.
+it, and the card beside it. The word embeddings are the encoder's own and not in it. Any other
+weight matrix differs from the encoder's by one of four levels a row, -b, -a, a or b: two bits a
+weight, a and b in fp16. Biases and norms are there as their difference in fp16, pooler and
+classifier, which the encoder has not, as they are in fp16. So 21 million weights take 6 MB.
 """
 
 import hashlib
@@ -28,11 +28,14 @@ NAME = "embedded-ranker"
 
 FILE = Path(__file__).parent / NAME / "ranker.safetensors"
 FORMAT = "continuum-embedded-ranker-1"
+"""The key of a file's metadata, whose value is the rest of its ``Ranker`` in JSON."""
+
 VERSION = 1  # of what a file is unpacked to
 
 LENGTHS = "continuum"
 """The key of config.json where a cross-encoder keeps the lengths that it was trained with."""
 
+WORDS = "embeddings.word_embeddings.weight"  # what freeze_embeddings freezes
 PREFIX = "bert."  # of the body's tensors in a BertForSequenceClassification
 CODES, LEVELS = ".codes", ".levels"  # what a weight matrix NAME is packed to
 PER_BYTE = 4  # codes in a byte, the first in the lowest bits
@@ -115,8 +118,8 @@ def restore(codes: np.ndarray, levels: np.ndarray) -> np.ndarray:
 
 
 def of_body(encoder: "Mapping[str, torch.Tensor]") -> list[str]:
-    """The encoder's tensors that a ranker differs in: all but the embeddings."""
-    return [name for name in sorted(encoder) if not name.startswith("embeddings.")]
+    """The encoder's tensors that a ranker differs in: all but the word embeddings."""
+    return [name for name in sorted(encoder) if name != WORDS]
 
 
 def head_shapes(hidden: int) -> dict[str, tuple[int, ...]]:
@@ -152,11 +155,13 @@ def hidden_size(encoder: "Mapping[str, torch.Tensor]") -> int:
 
 def encoder_digest(encoder: "Mapping[str, torch.Tensor]") -> str:
     """SHA-256 of all tensors by their names; how the file around them is laid out is no matter."""
+    import torch
+
     content = hashlib.sha256()
     for name in sorted(encoder):
         values = encoder[name].contiguous()
         content.update(json.dumps([name, str(values.dtype), list(values.shape)]).encode())
-        content.update(values.numpy())
+        content.update(values.view(torch.uint8).numpy())
     return content.hexdigest()
 
 
@@ -168,7 +173,7 @@ def pack(
 ) -> "dict[str, torch.Tensor]":
     """The tensors of a file for a ranker that was trained from the encoder; ``where``: its name.
 
-    Raises InputError for one that is no such difference: other tensors or sizes, or other
+    Raises InputError for one that is no such difference: other tensors or sizes, or other word
     embeddings.
     """
     refuse_another_body(encoder, ranker, where)
@@ -199,7 +204,7 @@ def as_tensor(array: np.ndarray) -> "torch.Tensor":
 def refuse_another_body(
     encoder: "Mapping[str, torch.Tensor]", ranker: "Mapping[str, torch.Tensor]", where: str
 ) -> None:
-    """Raises InputError unless a ranker has the encoder's tensors, their sizes and embeddings."""
+    """Raises InputError unless a ranker has the encoder's tensors, sizes and word embeddings."""
     import torch
 
     expected = {PREFIX + name: tuple(values.shape) for name, values in encoder.items()}
@@ -222,27 +227,22 @@ def refuse_another_body(
                 f"{where}: {name} is {list(found[name])}, "
                 f"expected the embedded encoder's {list(shape)}; {advice}"
             )
-    for name in sorted(encoder.keys() - of_body(encoder)):
-        trained = ranker[PREFIX + name]
-        if not torch.equal(trained, encoder[name].to(trained.dtype)):
-            raise InputError(
-                f"{where}: {PREFIX}{name} is not the embedded encoder's: its embeddings were "
-                f"trained, or it has another body; {advice}"
-            )
+    words = ranker[PREFIX + WORDS]
+    if not torch.equal(words, encoder[WORDS].to(words.dtype)):
+        raise InputError(
+            f"{where}: {PREFIX}{WORDS} is not the embedded encoder's: its word embeddings were "
+            f"trained, or it has another body; {advice}"
+        )
 
 
 def write(path: Path, ranker: Ranker) -> None:
     """Writes a file, whole or not at all."""
     from safetensors.torch import save
 
-    metadata = {
-        "format": FORMAT,
-        "encoder": ranker.encoder,
-        "training": ranker.training,
-        "query_length": str(ranker.query_length),
-        "max_length": str(ranker.max_length),
-    }
-    content = save(ranker.tensors, metadata)
+    about = ranker._asdict()
+    del about["tensors"]
+    # In one value: safetensors writes several in an order that differs from time to time
+    content = save(ranker.tensors, {FORMAT: json.dumps(about)})
     with finished_file(path, "wb") as file:
         file.write(content)
 
@@ -270,17 +270,10 @@ def read(path: Path) -> Ranker:
         raise InputError(
             f"{path}: cannot be read ({' '.join(str(error).split())}); {again}"
         ) from None
-    if metadata.get("format") != FORMAT:
-        raise InputError(
-            f"{path}: found the format {metadata.get('format')!r}, expected {FORMAT!r}; {again}"
-        )
-    return Ranker(
-        tensors,
-        encoder=metadata["encoder"],
-        training=metadata["training"],
-        query_length=int(metadata["query_length"]),
-        max_length=int(metadata["max_length"]),
-    )
+    if FORMAT not in metadata:
+        found = ", ".join(sorted(metadata)) or "nothing"
+        raise InputError(f"{path}: its metadata have {found}, expected {FORMAT}; {again}")
+    return Ranker(tensors=tensors, **json.loads(metadata[FORMAT]))
 
 
 def unpack(
