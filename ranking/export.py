@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from core import backbones
+from core import backbones, embedded_ranker
 from core.artefacts import TrainedRanker, TrainingGroups
 from core.config import from_arguments
 from core.console import say
@@ -26,21 +26,15 @@ from ranking.reranker import LENGTHS
 # Logits, where sentence-transformers would put a sigmoid
 IDENTITY = "torch.nn.modules.linear.Identity"
 
+EMBEDDED_BASE = "intfloat/multilingual-e5-small"  # what the embedded encoder was made of
+
 
 def export(task: Task, name: str, folder: Path) -> None:
     """Writes a ranker's model, its provenance and its card into a new folder.
 
-    Raises InputError for an unknown ranker, one that is not made, and a folder that is there.
+    Raises InputError as ``finished_step``, and for a folder that is there.
     """
-    known = task.config.ranking.trainings
-    if name not in known:
-        raise InputError(f"ranking: found the ranker {name!r}, expected one of {', '.join(known)}")
-    step = rank.plan(task)[TrainedRanker(name).step_name]
-    if not step.done:
-        raise InputError(
-            f"{name} is not trained with these settings; "
-            "run ranking/run.sh with the same configuration first"
-        )
+    step = finished_step(task, name)
     if folder.exists():
         raise InputError(f"{folder}: is there already; name a new folder")
     lengths = lengths_of(task, name, step)
@@ -61,6 +55,20 @@ def export(task: Task, name: str, folder: Path) -> None:
         }
         write_json(part / "provenance.json", provenance)
         (part / "README.md").write_text(card(task, name, step, lengths), "utf-8")
+
+
+def finished_step(task: Task, name: str) -> Step:
+    """The step that made a ranker. Raises InputError for an unknown one, and one not made."""
+    known = task.config.ranking.trainings
+    if name not in known:
+        raise InputError(f"ranking: found the ranker {name!r}, expected one of {', '.join(known)}")
+    step = rank.plan(task)[TrainedRanker(name).step_name]
+    if not step.done:
+        raise InputError(
+            f"{name} is not trained with these settings; "
+            "run ranking/run.sh with the same configuration first"
+        )
+    return step
 
 
 def lengths_of(task: Task, name: str, step: Step) -> dict[str, int]:
@@ -87,26 +95,15 @@ def card(task: Task, name: str, step: Step, lengths: dict[str, int]) -> str:
     ranker = task.config.ranking.trainings[name]
     if ranker.model is not None:
         languages = task.languages
-        base = None if Path(ranker.model).is_dir() else backbones.backbone(ranker.model).hub_id
+        base = base_of(ranker.model)
         about = about_given(ranker, lengths)
     else:
         source = rankers.task_of(task, ranker)
         languages = rankers.training_languages(source, ranker)
         body = rankers.origin(task, name)
-        # what the embedded model was made of
-        base = backbones.backbone(body.backbone).hub_id or "intfloat/multilingual-e5-small"
+        base = backbones.backbone(body.backbone).hub_id or EMBEDDED_BASE
         about = about_trained(task, name, step, base)
-    metadata = {
-        "language": languages,
-        "library_name": "sentence-transformers",
-        "pipeline_tag": "text-ranking",
-        "tags": ["cross-encoder", "reranker", "continuum"],
-    }
-    if base:
-        metadata["base_model"] = base
-    header = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
-    return f"""---
-{header}---
+    return f"""{card_header(languages, base)}
 # {name}
 
 {about}
@@ -124,6 +121,27 @@ which differs for longer queries alone.
 
 `provenance.json` holds the whole recipe; its fingerprint is {step.fingerprint}.
 """
+
+
+def card_header(languages: list[str], base: str | None) -> str:
+    """The metadata at the head of a card, as hubs read them."""
+    metadata: dict[str, Any] = {
+        "language": languages,
+        "library_name": "sentence-transformers",
+        "pipeline_tag": "text-ranking",
+        "tags": ["cross-encoder", "reranker", "continuum"],
+    }
+    if base:
+        metadata["base_model"] = base
+    header = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
+    return f"---\n{header}---"
+
+
+def base_of(model: str) -> str | None:
+    """What a given model was made of, as a hub knows it; None for a folder's."""
+    if model == embedded_ranker.NAME:
+        return EMBEDDED_BASE
+    return None if Path(model).is_dir() else backbones.backbone(model).hub_id
 
 
 def about_given(ranker: Ranker, lengths: dict[str, int]) -> str:

@@ -17,6 +17,7 @@ from ranking import Reranker, given, rank, rankers
 from ranking.export import export
 from retrieval import search
 
+DENSE = {"sources": ["dense"], "dense": {"layers": 1, "max_length": 32}}
 PAIRS = (
     ["where grows tea", "capital of norway", "tea"],
     ["Tea\nTea grows in Kenya. " * 4, "Oslo\nOslo is the capital of Norway.", "fjord"],
@@ -194,11 +195,6 @@ def build_given(config, tmp_path, **settings):
             },
             "modules.json has the module LogitScore in 1_LogitScore, expected a transformer",
         ),
-        (
-            "config.json",
-            {"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 0, "b": 1}},
-            "has 2 labels, expected a cross-encoder with one",
-        ),
     ],
 )
 def test_models_with_more_than_a_logit(config, model, tmp_path, file, values, message):
@@ -208,17 +204,83 @@ def test_models_with_more_than_a_logit(config, model, tmp_path, file, values, me
     assert message in str(error.value)
 
 
-def test_a_model_without_a_head(config, model, tmp_path):
-    """Transformers would draw the missing weights at random."""
+def test_an_encoder_without_a_head(config, model, tmp_path):
+    """Also where it claims to have one: transformers would draw the weights at random."""
     from transformers import BertModel
 
     folder = written(tmp_path, model, "config.json")
     BertModel.from_pretrained(model).save_pretrained(folder)
+    task = Task(config(ranking={"rankers": {"shelf": {"model": str(folder)}}}))
+    with pytest.raises(InputError) as error:
+        rank.plan(task)
+    assert str(error.value) == (
+        f"{folder}: is a BertModel, which has no label, expected a cross-encoder with one; "
+        "name one, or train a ranker from it (backbone=…)"
+    )
     config_file = folder / "config.json"
-    labels = {"id2label": {"0": "a"}, "label2id": {"a": 0}}
-    config_file.write_text(json.dumps(json.loads(config_file.read_text()) | labels))
+    claims = {
+        "architectures": ["BertForSequenceClassification"],
+        "id2label": {"0": "a"},
+        "label2id": {"a": 0},
+    }
+    config_file.write_text(json.dumps(json.loads(config_file.read_text()) | claims))
     with pytest.raises(InputError, match="its weights lack classifier.bias, classifier.weight"):
         build_given(config, tmp_path, model=str(folder), query_length=16)
+
+
+@pytest.mark.parametrize("labels", [0, 2, 3])
+def test_models_with_another_number_of_labels(config, tmp_path, labels):
+    """Found as soon as the plan is made. Transformers writes no labels down where there are two."""
+    folder = small.write(tmp_path / "labels", num_labels=max(labels, 1))
+    file = folder / "config.json"
+    content = json.loads(file.read_text())
+    assert ("id2label" in content) == (labels != 2)
+    if labels == 0:
+        file.write_text(json.dumps(content | {"id2label": {}}))
+    task = Task(config(ranking={"rankers": {"shelf": {"model": str(folder)}}}))
+    message = f"{folder}: has {labels} labels, expected a cross-encoder with one"
+    for plan in (rank.plan, lambda task: given.build(task, "shelf", tmp_path)):
+        with pytest.raises(InputError) as error:
+            plan(task)
+        assert str(error.value) == message
+
+
+def test_code_of_a_models_own_is_not_run(config, model, tmp_path):
+    """Transformers would run its own class of the same name in its place, without a word."""
+    code = {"auto_map": {"AutoModelForSequenceClassification": "modeling_x.XForRanking"}}
+    folder = written(tmp_path, model, "config.json", **code)
+    marker = tmp_path / "ran"
+    (folder / "modeling_x.py").write_text(f"open({str(marker)!r}, 'w')\n")
+    task = Task(config(ranking={"rankers": {"shelf": {"model": str(folder)}}}))
+    message = (
+        f"{folder}: its config.json names code of its own (auto_map: modeling_x.XForRanking), "
+        "which is never run; name a model of an architecture that transformers has"
+    )
+    for use in (rank.plan, lambda task: given.build(task, "shelf", tmp_path)):
+        with pytest.raises(InputError) as error:
+            use(task)
+        assert str(error.value) == message
+    with pytest.raises(InputError, match="names code of its own"):
+        Reranker(folder)
+    assert not marker.exists()
+
+
+def test_a_model_brings_its_lengths(config, made, tmp_path):
+    """One that Continuum exported; settings come before them."""
+    export(made, "second", tmp_path / "out")
+
+    def lengths(number, **settings):
+        ranker = {"model": str(tmp_path / "out"), **settings}
+        task = Task(config(ranking={"rankers": {"shelf": ranker}}, retrieval=DENSE))
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        given.build(task, "shelf", folder)
+        settings = rank.plan(task)["ranker/shelf"].recipe["settings"]
+        tokenize = rankers.tokenizer_of(task, "shelf", folder / "model")
+        return settings["query_length"], tokenize.query_length, tokenize.max_length
+
+    assert lengths(1) == (None, 16, 24)
+    assert lengths(2, query_length=12, max_length=20) == (12, 12, 20)
 
 
 def test_lengths_that_the_model_does_not_bear(config, model, tmp_path):
