@@ -88,6 +88,8 @@ def note_chain(task: Task, name: str) -> str:
     names = [name]
     while (start := known[names[0]].start) in known:
         names.insert(0, start)
+    if start == embedded_ranker.NAME:
+        names.insert(0, start)
     return " → ".join(names)
 
 

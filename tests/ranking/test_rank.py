@@ -229,7 +229,7 @@ def test_the_pairs_that_int8_is_calibrated_on(trained, monkeypatch):
         ),
         (
             {"a": {"start": "none"}},
-            "a starts from 'none', expected one of b, or a folder with a cross-encoder",
+            "a starts from 'none', expected one of b, embedded-ranker, or a folder with a cross-",
         ),
         (
             {"a": {"start": "b", "backbone": "rembert"}},
