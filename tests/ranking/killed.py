@@ -1,9 +1,9 @@
-"""Trainings that kill themselves and are begun again: killed.py FOLDER STAGE POINT …
+"""Trainings that kill themselves and are begun again: killed.py FOLDER STAGE[:lora] POINT …
 
-A POINT is a place of the loop and the number of its call. It is a SIGKILL from inside, so nothing
-is tidied up; ``files`` kills in the middle of a checkpoint, when its first file is written. Prints
-a line a point: how both processes ended. They are forks, because importing takes longer than
-training.
+With ``lora`` adapters are trained. A POINT is a place of the loop and the number of its call. It is
+a SIGKILL from inside, so nothing is tidied up; ``files`` kills in the middle of a checkpoint, when
+its first file is written. Prints a line a point: how both processes ended. They are forks, because
+importing takes longer than training.
 """
 
 import os
@@ -15,6 +15,7 @@ import tiny
 import torch
 
 from core.errors import exit_with_message
+from core.settings import Lora
 from training import checkpoints, engine
 from training.loop import Loop
 
@@ -47,10 +48,10 @@ def kill_at(where: str) -> None:
     setattr(owner, name, patched(getattr(owner, name), after))
 
 
-def train_once(folder: Path, stage: int, where: str) -> None:
+def train_once(folder: Path, stage: int, lora: Lora | None, where: str) -> None:
     folder.mkdir(exist_ok=True)
     engine.start()
-    loop = tiny.loop(tiny.settings(folder.parent, stage), folder)
+    loop = tiny.loop(tiny.settings(folder.parent, stage, lora=lora), folder)
     if where != "never":
         kill_at(where)
     loop.run()
@@ -71,12 +72,18 @@ if __name__ == "__main__":
     import deepspeed  # noqa: F401
 
     tiny.body()  # what is imported here is not imported by every fork
-    base, stage = Path(sys.argv[1]), int(sys.argv[2])
+    base = Path(sys.argv[1])
+    stage, _, adapted = sys.argv[2].partition(":")
+    lora = None
+    if adapted:
+        import peft  # noqa: F401
+
+        lora = Lora(rank=2, dropout=0.1)
     for number, point in enumerate(sys.argv[3:]):
         folder = base / f"{number}-{point.replace(':', '-')}"
         print(
             point,
-            forked(folder, stage, point),
-            0 if point == "never" else forked(folder, stage, "never"),
+            forked(folder, int(stage), lora, point),
+            0 if point == "never" else forked(folder, int(stage), lora, "never"),
             flush=True,
         )

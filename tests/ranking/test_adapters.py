@@ -9,12 +9,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from small import write
-from tiny import Letters, body, learner, loop, settings, step_of, texts
+from tiny import Letters, body, learner, loop, settings
 from transformers import (
-    AutoConfig,
+    AlbertConfig,
     AutoModelForSequenceClassification,
     BertConfig,
     DebertaV2Config,
+    GPT2Config,
     RemBertConfig,
     XLMRobertaConfig,
 )
@@ -256,3 +257,294 @@ def test_what_is_saved_is_a_plain_model_that_scores_the_same(tmp_path, stage, pr
     tolerance = {"fp32": 1e-6, "bf16": 0.05}[precision]
     assert torch.allclose(found, kept[2], rtol=0, atol=tolerance)
     assert float((kept[2] - kept[0]).abs().max()) > 0.1, "it has learned"
+
+
+def test_a_stopped_training_ends_with_the_same_bytes(tmp_path):
+    """At ZeRO 0; test_processes kills one at ZeRO 3."""
+    engine.start()
+    s = settings(tmp_path, lora=Lora(rank=2, dropout=0.1))
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+    loop(s, tmp_path / "whole").run()
+    first = loop(s, tmp_path / "stopped")
+    for step in (0, 1):
+        first.step(step)
+    first.evaluate(2)
+    first.step(2)  # lost, as no state was written behind it
+    first.engine.destroy()
+    again = loop(s, tmp_path / "stopped")
+    assert again.state["step"] == 2
+    again.run()
+    whole, stopped = (tmp_path / n / "model" / "model.safetensors" for n in ("whole", "stopped"))
+    assert whole.read_bytes() == stopped.read_bytes()
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_other_processes_go_on_from_the_adapters(tmp_path, stage):
+    """Their weights are taken out of DeepSpeed's files; see test_train's test of whole bodies."""
+    engine.start()
+    s = settings(tmp_path, stage, lora=Lora(rank=2))
+    first = loop(s, tmp_path)
+    first.step(0)
+    first.evaluate(1)
+    with engine.gathered(first.engine.module):
+        expected = adapters.merged(first.engine.module.body)
+    note = json.loads((tmp_path / "progress.json").read_text())
+    (tmp_path / "progress.json").write_text(json.dumps(note | {"world": 4}))
+    again = loop(s, tmp_path, other_world="weights")
+    with engine.gathered(again.engine.module):
+        found = adapters.merged(again.engine.module.body)
+    for name, value in expected.items():
+        assert torch.allclose(found[name], value, rtol=0, atol=1e-6), name
+    for made in (first, again):
+        made.engine.destroy()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_all_linear_layers_of_the_body_are_adapted(architecture):
+    """The head and the embeddings are not; the model is the one without adapters at first."""
+    model = drawn(architecture).eval()
+    plain = model(input_ids=IDS).logits
+    head = head_names(model)
+    before = copy.deepcopy(model.state_dict())
+    adapters.choose_trained(model, Ranker(lora=Lora(rank=2)), "a")
+    assert torch.equal(model(input_ids=IDS).logits, plain)
+    trained = trained_names(model)
+    added = trained - head
+    assert head < trained and all(".lora_" in name for name in added)
+    projection = architecture == "rembert"  # from the embeddings' width to the body's
+    assert len(added) == 2 * (3 * 6 + projection)
+    merged = adapters.merged(model)
+    assert merged.keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in merged.items())
+
+
+def adapted_layers(model):
+    names = {name.split(".lora_")[0] for name in trained_names(model) if ".lora_" in name}
+    return sorted(name.removeprefix("bert.encoder.layer.") for name in names)
+
+
+@pytest.mark.parametrize(
+    "targets, train_layers, expected",
+    [
+        (["query"], None, [f"{n}.attention.self.query" for n in (0, 1, 2)]),
+        (["query", "value"], 1, ["2.attention.self.query", "2.attention.self.value"]),
+        (["attention.output.dense"], 1, ["2.attention.output.dense"]),
+        (["0.output.dense"], None, ["0.output.dense"]),
+        (
+            [],
+            1,
+            [
+                "2.attention.output.dense",
+                "2.attention.self.key",
+                "2.attention.self.query",
+                "2.attention.self.value",
+                "2.intermediate.dense",
+                "2.output.dense",
+            ],
+        ),
+    ],
+)
+def test_targets(targets, train_layers, expected):
+    model = drawn("bert")
+    ranker = Ranker(train_layers=train_layers, lora=Lora(rank=2, targets=targets))
+    adapters.choose_trained(model, ranker, "a")
+    assert adapted_layers(model) == expected
+
+
+def test_what_is_added_by_hand():
+    """scale * B A with alpha 6, rank 2: three times the product."""
+    model = drawn("bert")
+    lora = Lora(rank=2, alpha=6, targets=["0.attention.self.query"])
+    before = model.bert.encoder.layer[0].attention.self.query.weight.detach().clone()
+    adapters.choose_trained(model, Ranker(lora=lora), "a")
+    layer = model.bert.encoder.layer[0].attention.self.query
+    with torch.no_grad():
+        layer.lora_A["default"].weight.zero_()[:, 5] = torch.tensor([1.0, 10.0])
+        layer.lora_B["default"].weight[7] = torch.tensor([2.0, 0.5])
+    found = adapters.merged(model)["bert.encoder.layer.0.attention.self.query.weight"]
+    before[7, 5] += 3 * (2.0 * 1.0 + 0.5 * 10.0)
+    assert torch.equal(found, before)
+
+
+def test_adapters_are_drawn_by_the_rankers_seed():
+    drawings = []
+    for seed in (0, 0, 1):
+        model = drawn("bert")
+        torch.manual_seed(len(drawings))
+        adapters.choose_trained(model, Ranker(seed=seed, lora=Lora(rank=2)), "a")
+        drawings.append(model.bert.encoder.layer[0].output.dense.lora_A["default"].weight)
+    assert torch.equal(drawings[0], drawings[1]) and not torch.equal(drawings[0], drawings[2])
+
+
+# ---- The stage
+
+
+def test_a_chain_and_a_teacher_of_adapted_rankers(trained):
+    """They start from merged weights, and the scores are those of the merged model."""
+    task, _ = trained
+    ranking = task.config.ranking
+    small = ranking.rankers["small"].model_copy(update={"lora": Lora(rank=2)})
+    named = {
+        "adapted": small,
+        "further": small.model_copy(update={"start": "adapted", "train_layers": 1}),
+        "taught": small.model_copy(update={"loss": "margin_mse", "teacher": "adapted"}),
+    }
+    changed = ranking.model_copy(update={"chain": {}, "rankers": named})
+    found = Task(task.config.model_copy(update={"name": "adapted", "ranking": changed}))
+    rank.run(found.config)
+    steps = rank.plan(found)
+    weights = load_file(steps["ranker/adapted"].path / "model" / "model.safetensors")
+    start, _ = trainings.body_of(found, "further", steps)
+    for name, value in start.state_dict().items():
+        assert torch.equal(weights[name], value), name
+    assert not any("lora" in name for name in weights)
+    later = load_file(steps["ranker/further"].path / "model" / "model.safetensors")
+    moved = {name for name, value in later.items() if not torch.equal(value, weights[name])}
+    of_body = {name for name in moved if not adapters.in_head(start, name)}
+    assert len(of_body) == 6, "the weights of the linear layers of its one layer"
+
+
+# ---- Settings that make no sense
+
+
+@pytest.mark.parametrize(
+    "ranker, message",
+    [
+        (
+            Ranker(lora=Lora(targets=["qury"])),
+            "ranking: a: lora.targets: no linear layer of the body has the name qury; did you mean "
+            "query? Known here: query, key, value, dense",
+        ),
+        (
+            Ranker(lora=Lora(targets=["query", "self.qury"])),
+            "has the name self.qury; did you mean self.query? Known here: query, key, value, dense",
+        ),
+        (
+            Ranker(lora=Lora(targets=["classifier"])),  # of the head, which is trained whole
+            "no linear layer of the body has the name classifier. Known here: query, key",
+        ),
+        (
+            Ranker(lora=Lora(targets=["uery"])),
+            "no linear layer of the body has the name uery; did you mean query?",
+        ),
+        (
+            Ranker(lora=Lora(targets=["query", "layer.0.output.dense"]), train_layers=1),
+            "ranking: a: lora.targets: layer.0.output.dense is in layers that train_layers freezes "
+            "alone, so that its adapters would not be trained; raise train_layers, or take one "
+            "away",
+        ),
+        (
+            Ranker(train_layers=4),
+            "ranking: a: train_layers: found 4, expected at most 3, the layers of its body",
+        ),
+    ],
+)
+def test_what_is_refused(ranker, message):
+    with pytest.raises(InputError) as error:
+        adapters.choose_trained(drawn("bert"), ranker, "a")
+    assert message in str(error.value)
+
+
+def test_a_body_without_linear_layers_and_one_that_shares_its_layers():
+    sizes = {"vocab_size": 50, "num_labels": 1, "pad_token_id": 0}
+    convolutions = GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=40, **sizes)
+    model = AutoModelForSequenceClassification.from_config(convolutions)
+    with pytest.raises(InputError, match="a: lora: nothing to train, the architecture 'gpt2' has"):
+        adapters.choose_trained(model, Ranker(lora=Lora()), "a")
+    shared = AlbertConfig(
+        embedding_size=8,
+        hidden_size=16,
+        num_attention_heads=2,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        **sizes,
+    )
+    model = AutoModelForSequenceClassification.from_config(shared)
+    with pytest.raises(InputError, match="the architecture 'albert' has no list of its 2 layers"):
+        adapters.choose_trained(model, Ranker(train_layers=1), "a")
+
+
+@pytest.mark.parametrize(
+    "training, message",
+    [
+        (
+            {"lora": {"rank": 0}},
+            "ranking.rankers.a.lora.rank: found 0, expected greater than or equal to 1",
+        ),
+        (
+            {"lora": {"rank": -4}},
+            "ranking.rankers.a.lora.rank: found -4, expected greater than or equal to 1",
+        ),
+        (
+            {"lora": {"alpha": 0}},
+            "ranking.rankers.a.lora.alpha: found 0, expected greater than or equal to 1",
+        ),
+        (
+            {"lora": {"dropout": 1}},
+            "ranking.rankers.a.lora.dropout: found 1, expected less than 1",
+        ),
+        (
+            {"lora": {"target": ["query"]}},
+            "unknown key ranking.rankers.a.lora.target; "
+            "did you mean ranking.rankers.a.lora.targets?",
+        ),
+        (
+            {"lora": {"targets": ["query", "query"]}},
+            "each name once; more than once: query",
+        ),
+        (
+            {"train_layers": 0},
+            "ranking.rankers.a.train_layers: found 0, expected greater than or equal to 1",
+        ),
+    ],
+)
+def test_values_that_a_configuration_cannot_have(training, message):
+    layer = {
+        "collection": {"source": "atlas"},
+        "ranking": {"rankers": {"a": training}},
+    }
+    with pytest.raises(InputError) as error:
+        from_layers([("own.yaml", layer)], "own.yaml", "own")
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "named, message",
+    [
+        ({"a": {"train_layers": 13}}, "a: train_layers: found 13, expected at most 12, the layers"),
+        ({"a": {"layers": 4, "train_layers": 5}}, "a: train_layers: found 5, expected at most 4"),
+        (
+            {"a": {"backbone": "xlm-r-large", "train_layers": 25}},
+            "a: train_layers: found 25, expected at most 24",
+        ),
+        (
+            {"b": {"layers": 4}, "a": {"start": "b", "train_layers": 5}},
+            "a: train_layers: found 5, expected at most 4",
+        ),
+        ({"a": {"start": "FOLDER", "train_layers": 3}}, "a: train_layers: found 3, expected at mo"),
+        (
+            {"a": {"model": "FOLDER", "lora": {}, "train_layers": 1}},
+            "and lora, train_layers; a given model is not trained, take the setting away",
+        ),
+    ],
+)
+def test_the_plan_refuses_what_it_can_know(config, tmp_path, named, message):
+    write(tmp_path / "given")  # of two layers
+    rankers = {}
+    for name, settings_ in named.items():
+        for key in ("start", "model"):
+            if settings_.get(key) == "FOLDER":
+                settings_ = {**settings_, key: str(tmp_path / "given")}
+        rankers[name] = settings_
+    with pytest.raises(InputError) as error:
+        rank.plan(Task(config(ranking={"rankers": rankers})))
+    assert message in str(error.value)
+
+
+def test_a_ranker_without_them_is_known_as_before():
+    """Also one that names them as they are by default; the adapters' own defaults count once."""
+    assert Ranker(lora=None, train_layers=None).recipe_settings == Ranker().recipe_settings
+    settings_ = Ranker(lora=Lora(rank=16), train_layers=2).recipe_settings
+    assert (settings_["lora"], settings_["train_layers"]) == ({}, 2)
+    assert Ranker(lora=Lora(rank=4)).recipe_settings["lora"] == {"rank": 4}

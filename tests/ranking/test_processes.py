@@ -31,7 +31,7 @@ def run(*command, check=True):
 
 @pytest.fixture(scope="module")
 def losses():
-    """(processes, number format and stage) -> losses and weights."""
+    """(processes, number format or "lora", and stage) -> losses and weights."""
     found = {}
     for world, launcher in (
         (1, []),
@@ -41,16 +41,16 @@ def losses():
             if line.startswith("{"):
                 entry = json.loads(line)
                 found[world, entry["of"]] = entry
-    assert len(found) == 16
+    assert len(found) == 20
     return found
 
 
-@pytest.mark.parametrize("precision, tolerance", [("fp32", 2e-5), ("bf16", 0.03)])
-def test_the_same_losses_for_every_division_of_the_work(losses, precision, tolerance):
-    expected = losses[1, f"{precision} 0"]
+@pytest.mark.parametrize("kind, tolerance", [("fp32", 2e-5), ("bf16", 0.03), ("lora", 2e-5)])
+def test_the_same_losses_for_every_division_of_the_work(losses, kind, tolerance):
+    expected = losses[1, f"{kind} 0"]
     assert len(expected["losses"]) == 6 and expected["losses"][0] != expected["losses"][5]
     for (world, of), entry in losses.items():
-        if of.startswith(precision):
+        if of.startswith(kind):
             for step, pair in enumerate(entry["losses"]):
                 assert pair == pytest.approx(expected["losses"][step], rel=tolerance), (
                     world,
@@ -88,6 +88,7 @@ def killed(folder, stage, *points):
             ],
         ),
         (3, ["step:4", "files:2"]),
+        ("3:lora", ["step:4"]),
     ],
 )
 def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path, stage, points):
