@@ -1,4 +1,4 @@
-"""A trained ranker packed as the embedded one, and used as such: with a tiny encoder for the real."""
+"""A trained ranker packed as the embedded one, and used as such: with a tiny encoder."""
 
 import json
 
