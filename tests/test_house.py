@@ -30,6 +30,7 @@ MODEL_CODE = {
     "ranking/losses.py",
     "ranking/model.py",
     "retrieval/encoder.py",
+    "training/average.py",
     "training/gather.py",
     "training/loop.py",
 }

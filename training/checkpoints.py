@@ -19,6 +19,8 @@ from training import engine as deep
 if TYPE_CHECKING:
     import torch
 
+    Tensors = dict[str, torch.Tensor]
+
 MADE = "training.json"
 PROGRESS = "progress.json"
 SCRATCH = "scratch"
@@ -92,18 +94,16 @@ class Checkpoints:
                 part.rename(target)
         distributed.barrier()
 
-    def save_state(self, engine: Any, more: dict[str, "torch.Tensor"], state: dict) -> None:
-        """A state to go on from: DeepSpeed's own files, and ``more``, the learner's.
+    def save_state(self, engine: Any, more: dict[str, "Tensors"], state: dict) -> None:
+        """A state to go on from: DeepSpeed's own files, and ``more``, tensors under their names.
 
         The progress note, written last, names the one to go on from; then older ones go.
         """
         tag = f"step-{state['step']}"
         engine.save_checkpoint(str(self.states), tag=tag, save_latest=False)
-        if more and distributed.rank() == 0:
-            from safetensors.torch import save_file
-
-            whole = {name: tensor.detach().cpu().contiguous() for name, tensor in more.items()}
-            save_file(whole, self.states / tag / "learner.safetensors")
+        if distributed.rank() == 0:
+            for name, tensors in more.items():
+                self.save_tensors(tag, name, tensors)
         distributed.barrier()
         if distributed.rank() == 0:
             write_json(self.folder / PROGRESS, state)
@@ -113,6 +113,15 @@ class Checkpoints:
                     shutil.rmtree(old)
         distributed.barrier()
 
+    def save_tensors(self, tag: str, name: str, tensors: "Tensors") -> None:
+        """Tensors beside DeepSpeed's files, NAME.safetensors; none where there are none."""
+        if not tensors:
+            return
+        from safetensors.torch import save_file
+
+        whole = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+        save_file(whole, self.states / tag / f"{name}.safetensors")
+
     def load_state(self, engine: Any, step: int) -> None:
         """Weights, optimizer and number format's scale of a step, by as many processes."""
         deep.load_state(engine, self.states, f"step-{step}")
@@ -121,9 +130,9 @@ class Checkpoints:
         """The model's weights of a step, saved by any number of processes."""
         return deep.saved_weights(self.states, f"step-{step}")
 
-    def learner_state(self, step: int) -> dict[str, "torch.Tensor"]:
-        """What the learner gave to be kept with the state of a step."""
-        path = self.states / f"step-{step}" / "learner.safetensors"
+    def tensors(self, step: int, name: str) -> "Tensors":
+        """What was given under a name to be kept with the state of a step."""
+        path = self.states / f"step-{step}" / f"{name}.safetensors"
         if not path.exists():
             return {}
         from safetensors.torch import load_file

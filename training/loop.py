@@ -17,6 +17,7 @@ from core.errors import InputError
 from core.settings import Training
 from training import engine as deep
 from training import log
+from training.average import WeightAverage
 from training.checkpoints import Checkpoints
 from training.guards import out_of_memory
 from training.learner import Learner
@@ -59,6 +60,9 @@ class Loop:
         if stopped and stopped["world"] != distributed.world_size():
             self.take_weights(stopped)
         self.engine = self.made_engine()
+        self.average = None
+        if settings.average:
+            self.average = WeightAverage(self.engine.module, settings.average, settings.steps)
         if stopped:
             self.go_on(stopped)
         if not self.checkpoints.ended():
@@ -92,7 +96,9 @@ class Loop:
         world = distributed.world_size()
         if stopped["world"] == world:
             self.checkpoints.load_state(self.engine, step)
-        self.learner.restore(self.checkpoints.learner_state(step))
+        self.learner.restore(self.checkpoints.tensors(step, "learner"))
+        if self.average:
+            self.average.restore(self.checkpoints.tensors(step, "average"))
         self.state = {**stopped, "world": world, "per_step": self.learner.per_step}
         say(f"  {self.learner.name}: going on at step {step} of {self.settings.steps}")
 
@@ -164,29 +170,42 @@ class Loop:
                 f"{learner.name}: memory ran out at step {step + 1}, {learner.too_large(batches)}"
             ) from None
         self.engine.step()
+        if self.average:
+            self.average.take(step + 1)
         entry = mean_losses(losses)
         entry["lr"] = factor * self.settings.learning_rate
         return entry
 
     def evaluate(self, step: int) -> float | None:
-        """The metric; the best weights so far are kept, and a state to go on from is written."""
+        """The metric; the best weights so far are kept, and a state to go on from is written.
+
+        Where weights are averaged, the average is what is measured and kept.
+        """
         self.engine.eval()
-        measured = self.learner.measure(self.engine, step)
-        value = measured.value if measured else None
-        first = self.state["best_step"] == 0  # the metric may be of any size
-        if value is None or first or value > self.state["best"]:
-            self.state["best"] = -1.0 if value is None else value
-            self.state["best_step"] = step
-            self.checkpoints.save_best(step, self.engine.module, self.learner.save)
+        with self.average.in_place() if self.average else contextlib.nullcontext():
+            measured = self.learner.measure(self.engine, step)
+            value = measured.value if measured else None
+            self.keep_if_best(step, value)
         self.state["history"].append([step, value])
         self.state["step"] = step
-        self.checkpoints.save_state(self.engine, self.learner.state(), self.state)
+        more = {"learner": self.learner.state()}
+        if self.average:
+            more["average"] = self.average.state()
+        self.checkpoints.save_state(self.engine, more, self.state)
         if measured:
             where = f"step {step} of {self.settings.steps}"
             say(f"  {self.learner.name}: {where}, dev {self.learner.metric} {value:.4f}")
             if measured.warning:
                 say(f"  note: {measured.warning}")
         return value
+
+    def keep_if_best(self, step: int, value: float | None) -> None:
+        """Saves the weights that a value was measured of, if it is the best; None: the last are."""
+        first = self.state["best_step"] == 0  # the metric may be of any size
+        if value is None or first or value > self.state["best"]:
+            self.state["best"] = -1.0 if value is None else value
+            self.state["best_step"] = step
+            self.checkpoints.save_best(step, self.engine.module, self.learner.save)
 
     def say_speed(self, steps: int, seconds: float) -> None:
         """How long the steps took, with the measuring between them."""

@@ -53,6 +53,19 @@ def test_layers_and_arguments(file, tmp_path):
             "retrieval.hybrid.preset: found 'best', expected 'minmax', 'miracl-baseline', "
             "'zscore', 'rrf' or 'sparse-dense'",
         ),
+        (
+            "ranking.rankers.a.average={decay: 0.9, last: 3}",
+            "ranking.rankers.a.average: found {'decay': 0.9, 'last': 3}, expected one of decay "
+            "and last, and null or nothing for the other",
+        ),
+        (
+            "ranking.rankers.a.average={}",
+            "ranking.rankers.a.average: found {}, expected one of decay and last",
+        ),
+        (
+            "ranking.rankers.a.average={decay: 1.0}",
+            "ranking.rankers.a.average.decay: found 1.0, expected less than 1",
+        ),
         ("retrieval.bm25.heap=lots", "retrieval.bm25.heap: found 'lots', expected"),
         ("seed", "argument 'seed': expected key=value, for example seed=1"),
         ("name=[", "argument 'name=\\[': not valid YAML"),

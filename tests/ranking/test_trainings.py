@@ -5,6 +5,7 @@ import torch
 
 from core.errors import InputError
 from core.files import digest
+from core.parts import Average
 from core.settings import Fgm, Ranker
 from core.task import Task
 from ranking import given, rank, trainings
@@ -38,6 +39,11 @@ def test_a_recipe_is_what_it_was_before_trainings_had_a_part_of_their_own(ranker
 def test_a_rate_of_the_bodys_dropout_counts_where_it_is_set():
     assert "body_dropout" not in Ranker().recipe_settings
     assert Ranker(body_dropout=0.0).recipe_settings["body_dropout"] == 0.0
+
+
+def test_an_average_of_the_weights_counts_where_it_is_set():
+    assert "average" not in Ranker().recipe_settings
+    assert Ranker(average=Average(last=9)).recipe_settings["average"] == {"last": 9}
 
 
 @pytest.mark.parametrize("rate", [None, 0.0])

@@ -50,7 +50,8 @@ class Toy:
     def learn(self, engine, batch, step):
         self.calls.append(("learn", step))
         noise = torch.rand(1)  # of the step's seed
-        error = engine(batch)[:, 0] - 2 * batch[:, 0] + 0.1 * self.queue.mean() + 0.01 * noise
+        output = engine(batch.to(self.model.weight.dtype))[:, 0].float()
+        error = output - 2 * batch[:, 0] + 0.1 * self.queue.mean() + 0.01 * noise
         loss = error.square().mean()
         engine.backward(loss)
         self.queue = torch.cat([self.queue, batch[:, 0]])[-3:]
