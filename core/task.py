@@ -8,6 +8,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from core import distributed
 from core.artefacts import Artefact, PassageStore, RankedRun
 from core.collection import Collection
+from core.config import data_config
 from core.errors import InputError
 from core.files import digest, file_digest
 from core.passages import Passages
@@ -188,3 +189,9 @@ class Task:
         """A split's whole file of judgments."""
         file = self.collection.qrels_file(language, split)
         return self.file_input(f"qrels/{language}-{split}", file)
+
+
+@once
+def data_task(task: Task, path: str) -> Task:
+    """The task of a configuration that a training takes its data from, the same for all."""
+    return Task(data_config(path, task.config))

@@ -10,7 +10,6 @@ from statistics import fmean
 from typing import NamedTuple
 
 from core import backbones, embedded_ranker
-from core.config import data_config
 from core.distributed import generator
 from core.errors import InputError
 from core.evaluate import score
@@ -20,7 +19,7 @@ from core.runs import ranked
 from core.settings import Ranker
 from core.steps import Step
 from core.store import kept_beside
-from core.task import Task, once
+from core.task import Task, data_task, once
 from ranking import backends, given
 from ranking.adapters import check_layers
 from ranking.pairs import PairTokenizer, apart
@@ -33,12 +32,6 @@ TAUGHT = ("margin_mse", "kl_divergence")  # losses that follow a teacher's score
 
 
 # ---- Data and chain
-
-
-@once
-def data_task(task: Task, path: str) -> Task:
-    """The task of a configuration that a training takes its data from."""
-    return Task(data_config(path, task.config))
 
 
 def task_of(task: Task, ranker: Ranker) -> Task:
