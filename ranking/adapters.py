@@ -7,7 +7,7 @@ head, to which a pooler counts, is trained whole in any case.
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from core import backbones, distributed
 from core.config import did_you_mean
@@ -17,7 +17,6 @@ from core.settings import Lora, Ranker
 
 if TYPE_CHECKING:
     import torch
-    from peft.tuners.lora import LoraLayer
     from transformers import PreTrainedModel
 
 ADAPTER = "default"
@@ -203,8 +202,8 @@ def merged(body: "PreTrainedModel") -> "dict[str, torch.Tensor]":
     return weights
 
 
-def merged_weight(layer: "LoraLayer") -> "torch.Tensor":
-    """A layer's weight [out, in] with its adapter's product, added in fp32."""
+def merged_weight(layer: Any) -> "torch.Tensor":
+    """The weight [out, in] of peft's LoraLayer with its adapter's product, added in fp32."""
     weight = layer.get_base_layer().weight.detach()
     up = layer.lora_B[ADAPTER].weight.detach().float()  # [out, rank]
     down = layer.lora_A[ADAPTER].weight.detach().float()  # [rank, in]
