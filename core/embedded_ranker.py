@@ -161,7 +161,7 @@ def encoder_digest(encoder: "Mapping[str, torch.Tensor]") -> str:
     for name in sorted(encoder):
         values = encoder[name].contiguous()
         content.update(json.dumps([name, str(values.dtype), list(values.shape)]).encode())
-        content.update(values.view(torch.uint8).numpy())
+        content.update(values.view(torch.uint8).numpy().data)
     return content.hexdigest()
 
 
@@ -396,8 +396,9 @@ def folder(models: Path) -> Path:
 
 def refuse_changed(folder: Path, models: Path) -> None:
     """Raises InputError unless the weights in a folder are those that were unpacked into it."""
-    note = json.loads((folder / NOTE).read_text("utf-8"))
-    if file_digest(folder / WEIGHTS, models / "digests") != note["weights"]:
+    note = folder / NOTE
+    unpacked = json.loads(note.read_text("utf-8")) if note.is_file() else {}
+    if file_digest(folder / WEIGHTS, models / "digests") != unpacked.get("weights"):
         raise InputError(
             f"{folder / WEIGHTS}: was changed since the embedded ranker was unpacked; remove "
             f"{folder}, it is made again (to use changed weights, copy the folder and name that)"
