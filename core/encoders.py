@@ -117,7 +117,7 @@ class Encoder(Training):
     @property
     def chosen(self) -> list[str]:
         """The entries of the tables that it uses, whose parts count."""
-        entries = [self.pairs, self.batches, *self.negatives, *self.in_batch]
+        entries: list[str] = [self.pairs, self.batches, *self.negatives, *self.in_batch]
         return [*entries, "draw"] if self.draws else entries
 
     @property

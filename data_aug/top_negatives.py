@@ -1,6 +1,6 @@
 """NS-k: negatives drawn at random from a query's candidates (paper, 4.3).
 
-And the rules that choose among them by rank and score.
+The rules that choose among them by rank and score are those of dense training.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from core.recipes import Select
 from core.records import Qrels, TrainingPair
 from core.runs import ranked
+from retrieval.encoders.negatives.select import reason_against, upper_bound
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -46,9 +47,8 @@ def top_negatives(
         limit = upper_bound(select, of_relevant)
         pool: list[tuple[int, str]] = []  # (place among the candidates from 1, docid)
         for place, (docid, _) in enumerate(ranked(candidates)[:depth], 1):
-            if place <= select.shift or docid in excluded:
-                continue
-            if own_scores.get(docid, float("-inf")) <= limit:
+            score = own_scores.get(docid, float("-inf"))
+            if docid not in excluded and not reason_against(select, place, score, limit):
                 pool.append((place, docid))
 
         # The first k in this order that ``keep`` lets pass, given in the order of their places
@@ -71,20 +71,3 @@ def top_negatives(
                 teacher="hybrid",
                 reason=f"rank {place}",
             )
-
-
-def upper_bound(select: Select, relevant: Collection[float]) -> float:
-    """The highest score that a negative may have: the lowest of the bounds that are set.
-
-    Abs, MarginPos and PercPos (Moreira et al. 2024 as in data-utilization-2025, 4). PercPos is
-    pos − |pos|·(1 − p), so that a negative score does not flip it. Without a relevant passage
-    among the scores the last two bind nothing.
-    """
-    bounds = [float("inf")] if select.below is None else [select.below]
-    if relevant:
-        best = max(relevant)
-        if select.margin is not None:
-            bounds.append(best - select.margin)
-        if select.share is not None:
-            bounds.append(best - abs(best) * (1 - select.share))
-    return min(bounds)

@@ -54,16 +54,12 @@ class BiEncoder(nn.Module):
         self.towers = nn.ModuleDict(bodies)
         self.pooling = pooling
         self.normalise = normalise
+        config: Any = next(iter(bodies.values())).config
+        self.dimension: int = config.hidden_size  # of a vector
 
     def tower(self, side: Side) -> str:
         """The name of the body for a side."""
         return "shared" if "shared" in self.towers else side
-
-    @property
-    def dimension(self) -> int:
-        """Of a vector."""
-        first = next(iter(self.towers.values()))
-        return first.config.hidden_size
 
     def forward(self, tower: str, **inputs: torch.Tensor) -> torch.Tensor:
         """Float32 [texts, dimension] of padded texts, pooled in float32 whatever the body's format.
@@ -110,13 +106,13 @@ def of_modules(model: Any, where: str) -> Pretrained:
     else:
         chains = {"shared": [first, *tail]}
     bodies = {}
-    ways = set()  # of pooling, as all towers must have one
+    ways = set()  # of pooling: all towers must have one
     for tower, chain in chains.items():
-        bodies[tower], *way = plain(chain, where)
-        ways.add(tuple(way))
+        body, pooling, normalise = plain(chain, where)
+        bodies[tower] = body
+        ways.add((pooling, normalise))
     if len(ways) > 1:
         raise InputError(f"encoder {where}: its towers pool in two ways, expected one")
-    ((pooling, normalise),) = ways
     first_chain = next(iter(chains.values()))
     layout = Layout(pooling, normalise, dict(prompts_of(model, {})))
     return Pretrained(bodies, first_chain[0].tokenizer, layout)
@@ -155,6 +151,7 @@ def parted(bodies: dict[str, Any], towers: str | None, name: str) -> dict[str, A
 
 def set_dropout(body: nn.Module, rate: float) -> None:
     """Gives all dropouts of a body one rate."""
+    module: Any
     for module in body.modules():
         if isinstance(module, nn.Dropout):
             module.p = rate
@@ -239,8 +236,8 @@ def write_pooling(folder: Path, model: BiEncoder) -> None:
 
 def write_router(model: BiEncoder, tokenizer: Any, lengths: dict[Side, int], folder: Path) -> None:
     """Two bodies, each with its pooling, and the note that says which side takes which."""
-    types = {}
-    structure = {}
+    types: dict[str, str] = {}
+    structure: dict[str, list[str]] = {}
     for side, route in ROUTES.items():
         transformer = f"{route}_0_Transformer"
         pooling = f"{route}_1_Pooling"

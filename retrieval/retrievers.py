@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from core import backbones
-from core.artefacts import PassageStore, RankedRun
+from core.artefacts import PassageStore, RankedRun, TrainedEncoder
 from core.console import say
 from core.distributed import seed_of
 from core.errors import InputError
 from core.machine import core_seconds, model_seconds
-from core.passages import Passages
+from core.passages import Passages, build_passages
 from core.records import Ranking, Run
 from core.runs import read_run, run_file, top_k, write_rankings
 from core.steps import Files, Plan, Step
@@ -62,10 +62,67 @@ def passage_bytes(path: Path) -> float:
         return PASSAGE_BYTES
 
 
-def encoder_size(task: Task) -> backbones.Backbone:
-    """Layers and dimensions of the dense encoder, for estimates."""
-    dense_settings = task.config.retrieval.dense
-    return backbones.sized(dense_settings.backbone, dense_settings.layers)
+def encoder_size(task: Task, backbone: str | None = None) -> backbones.Backbone:
+    """Layers and dimensions of an encoder, the dense source's without a name, for estimates.
+
+    One that is trained here is as large as what it starts from.
+    """
+    settings = task.config.retrieval
+    name = backbone or settings.dense.backbone
+    layers = settings.dense.layers
+    while name in settings.encoders:
+        trained = settings.encoders[name]
+        name = trained.start or trained.backbone
+        layers = trained.layers
+    return backbones.sized(name, layers)
+
+
+@once
+def sources_plan(task: Task) -> Plan:
+    """The steps that no trained encoder is part of: passages, and the sources.
+
+    All that is made of a collection that an encoder's data is taken from.
+    """
+    steps = task.new_plan("retrieval")
+    for language in task.languages:
+        add_passages(task, steps, language)
+    for source in task.config.retrieval.sources:
+        if source != "dense" or trained_encoder(task) is None:
+            RETRIEVERS[source](task, steps)
+    return steps
+
+
+@once
+def trained_plan(task: Task) -> Plan:
+    """The steps of a dense source whose encoder is trained here, behind that encoder's."""
+    steps = task.new_plan("retrieval")
+    add_dense(task, steps)
+    return steps
+
+
+def trained_encoder(task: Task) -> str | None:
+    """The dense source's encoder, where it is one that the configuration trains."""
+    backbone = task.config.retrieval.dense.backbone
+    return backbone if backbone in task.config.retrieval.encoders else None
+
+
+def add_passages(task: Task, steps: Plan, language: str) -> None:
+    """The passages of a language by docid."""
+    passages = guessed(task, language)
+    steps.add(
+        PassageStore(language),
+        version=1,
+        settings={"allow": sorted(task.config.collection.allow)},
+        inputs=[task.corpus_input(language)],
+        build=lambda folder: store_passages(task, language, folder),
+        seconds=passages / 50000,
+        disk=passages * 700,
+    )
+
+
+def store_passages(task: Task, language: str, folder: Path) -> None:
+    """Streams a language's corpus into the store."""
+    build_passages(task.collection.documents(language), folder)
 
 
 def add_run(
@@ -163,8 +220,10 @@ def write_bm25_run(task: Task, index: Step, language: str, split: str, folder: P
 def add_dense(task: Task, steps: Plan) -> None:
     """Vectors of a language's passages, an index of them where one is set, and the runs."""
     settings = task.config.retrieval.dense
+    name = trained_encoder(task)
+    trained = task.step(TrainedEncoder(name)) if name else None
     for language in task.languages:
-        vectors = add_vectors(task, steps, language)
+        vectors = add_vectors(task, steps, f"vectors/{language}", language, trained)
         searched = [vectors]
         search_settings = {}
         if settings.index.kind != "exact":
@@ -178,35 +237,64 @@ def add_dense(task: Task, steps: Plan) -> None:
             add_run(task, steps, "dense", language, split, search_settings, searched, build)
 
 
+def add_encoder_runs(
+    task: Task, steps: Plan, name: str, trained: Step, pairs: Iterable[tuple[str, str]]
+) -> None:
+    """Runs of a trained encoder beside the dense source, of some (language, split).
+
+    The search is exact. ``task`` may be that of another collection than the encoder's own.
+    """
+    vectors: dict[str, Step] = {}
+    for language, split in pairs:
+        if RankedRun(name, language, split) in task.published:
+            continue
+        if language not in vectors:
+            step_name = f"vectors/{name}/{language}"
+            vectors[language] = add_vectors(task, steps, step_name, language, trained)
+        searched = [vectors[language]]
+
+        def build(folder: Path, language: str, split: str, searched: list[Step] = searched) -> None:
+            write_dense_run(task, searched, language, split, folder, trained)
+
+        add_run(task, steps, name, language, split, {}, searched, build)
+
+
 @once
-def vector_settings(task: Task) -> dict:
-    """What decides the vectors of a passage."""
+def vector_settings(task: Task, trained: Step | None = None) -> dict:
+    """What decides the vectors of a passage; a ``trained`` encoder does so as the step's input."""
     settings = task.config.retrieval.dense
-    return {
+    own = {
         **settings.model_dump(include={"backbone", "layers", "max_length", "precision"}),
         **settings.model_dump(include={"backend"}, exclude_defaults=True),
         **settings.overrides,
-        "weights": backbones.fingerprint(settings.backbone, task.config.models),
     }
+    if trained is None:
+        own["weights"] = backbones.fingerprint(settings.backbone, task.config.models)
+    else:
+        own["backbone"] = trained.name
+    return own
 
 
-def add_vectors(task: Task, steps: Plan, language: str) -> Step:
+def add_vectors(
+    task: Task, steps: Plan, name: str, language: str, trained: Step | None = None
+) -> Step:
     """The vectors of a language's passages; a stopped step goes on."""
     store = task.step(PassageStore(language))
     passages = expected(task, language)
+    size = encoder_size(task)
 
     def build(folder: Path) -> None:
-        dense.encode_corpus(encoder_of(task), Passages(store.path), folder, language)
+        dense.encode_corpus(encoder_of(task, trained), Passages(store.path), folder, language)
 
     return steps.add(
-        f"vectors/{language}",
+        name,
         version=1,
-        settings=vector_settings(task),
-        inputs=[store],
+        settings=vector_settings(task, trained),
+        inputs=[store, trained] if trained else [store],
         build=build,
         resumes=True,
-        seconds=model_seconds(passages / PASSAGES_PER_SECOND * encoder_size(task).work, 1),
-        disk=passages * encoder_size(task).hidden * 2,  # fp16
+        seconds=model_seconds(passages / PASSAGES_PER_SECOND * size.work, 1),
+        disk=passages * size.hidden * 2,  # fp16
         memory=2e9,
     )
 
@@ -230,13 +318,18 @@ def add_dense_index(task: Task, steps: Plan, language: str, vectors: Step) -> St
 
 
 def write_dense_run(
-    task: Task, searched: list[Step], language: str, split: str, folder: Path
+    task: Task,
+    searched: list[Step],
+    language: str,
+    split: str,
+    folder: Path,
+    trained: Step | None = None,
 ) -> None:
     """Searches the vectors, or their index where there is one; ``searched``: their steps."""
     settings = task.config.retrieval
     passages = task.passages(language)
     queries = task.queries(language, split)
-    encoded = encoder_of(task).encode_queries([query.text for query in queries])
+    encoded = encoder_of(task, trained).encode_queries([query.text for query in queries])
     vectors, *index = searched
     if index:
         loaded = indexes.load(index[0].path, settings.dense.index)
@@ -248,11 +341,17 @@ def write_dense_run(
 
 
 @once
-def encoder_of(task: Task) -> dense.Encoder:
-    """The dense source's, loaded at its first use."""
+def encoder_of(task: Task, trained: Step | None = None) -> dense.Encoder:
+    """The dense source's, or another one that was ``trained`` here, loaded at its first use."""
     settings = task.config.retrieval.dense
+    name = settings.backbone
+    own = trained_encoder(task)
+    if trained is None and own is not None:
+        trained = task.step(TrainedEncoder(own))
+    if trained is not None:
+        name = str(trained.path / "model")
     return dense.Encoder(
-        name=settings.backbone,
+        name=name,
         models=task.config.models,
         layers=settings.layers,
         max_length=settings.max_length,

@@ -18,7 +18,6 @@ from core.errors import InputError, exit_with_message
 from core.files import finished_file, write_json
 from core.fusion import PRESETS
 from core.judgments import split_judgments
-from core.passages import build_passages
 from core.records import Run
 from core.runs import StoredRun, write_rankings
 from core.settings import Config
@@ -26,27 +25,30 @@ from core.steps import Files, Plan, Step
 from core.task import Task, once
 from retrieval import dense, hybrid, jvm, retrievers
 from retrieval.ceiling import METRICS, Ceiling, ceiling
+from retrieval.encoders import encoders
 
 
 @once
 def plan(task: Task) -> Plan:
     """All steps of the stage.
 
-    Each retriever of RETRIEVERS adds its own, the hybrid stands on them. Raises InputError for
-    settings of the stage that contradict each other.
+    Each retriever of RETRIEVERS adds its own, the encoders that are trained may mine from them, and
+    the dense source may stand on one of those; the hybrid stands on all sources. Raises InputError
+    for settings of the stage that contradict each other.
     """
     check(task)
     steps = task.new_plan("retrieval")
-    for language in task.languages:
-        add_passages(task, steps, language)
-    for source in task.config.retrieval.sources:
-        retrievers.RETRIEVERS[source](task, steps)
+    steps.update(retrievers.sources_plan(task))
+    encoders.add_encoders(task, steps)
+    if retrievers.trained_encoder(task) and "dense" in task.config.retrieval.sources:
+        steps.update(retrievers.trained_plan(task))
     add_hybrid(task, steps)
     return steps
 
 
 def check(task: Task) -> None:
-    """Settings of the hybrid that would be void, or fail after everything else is made."""
+    """Settings that would be void, or fail after everything else is made."""
+    encoders.check_names(task)
     settings = task.config.retrieval
     given = given_weights(task)
     if given is None:
@@ -61,25 +63,6 @@ def check(task: Task) -> None:
             "retrieval.hybrid.shrink: weights by language are fitted on dev, expected "
             "retrieval.hybrid.weights=tuned and a preset without weights of its own"
         )
-
-
-def add_passages(task: Task, steps: Plan, language: str) -> None:
-    """The passages of a language by docid."""
-    passages = retrievers.guessed(task, language)
-    steps.add(
-        PassageStore(language),
-        version=1,
-        settings={"allow": sorted(task.config.collection.allow)},
-        inputs=[task.corpus_input(language)],
-        build=lambda folder: store_passages(task, language, folder),
-        seconds=passages / 50000,
-        disk=passages * 700,
-    )
-
-
-def store_passages(task: Task, language: str, folder: Path) -> None:
-    """Streams a language's corpus into the store."""
-    build_passages(task.collection.documents(language), folder)
 
 
 def add_hybrid(task: Task, steps: Plan) -> None:
@@ -306,6 +289,7 @@ def run(config: Config) -> None:
     task = Task(config)
     steps = plan(task)
     say_shallow(task)
+    encoders.make_data(task)
     run_steps(steps.values(), config.folder)
     report(task)
 

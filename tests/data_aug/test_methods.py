@@ -15,7 +15,7 @@ from data_aug.corpus_negatives import corpus_negatives
 from data_aug.filters import above_teacher, keeper, near_duplicate, same_article
 from data_aug.pseudo_label import pseudo_label
 from data_aug.q2q2d import q2q2d
-from data_aug.top_negatives import top_negatives, upper_bound
+from data_aug.top_negatives import top_negatives
 
 RUN = {"1": {f"d{i}": 10.0 - i for i in range(10)}}  # d0 scores 10, d9 scores 1
 QRELS = {"1": {"d2": 1, "d5": 1}}  # 8 and 5
@@ -40,14 +40,6 @@ def test_thresholds_by_score():
     assert chosen(draw="top", margin=1.5) == ["d4", "d6", "d7"], "MarginPos: at most 8 - 1.5"
     assert chosen(draw="top", share=0.5) == ["d6", "d7"], "PercPos: at most half of 8"
     assert chosen(draw="top", share=0.5, below=3.0) == ["d7"], "the lowest bound holds"
-
-
-def test_a_share_of_a_negative_score_is_lower():
-    assert upper_bound(Select(share=0.9), [-2.0, -5.0]) == pytest.approx(-2.2)
-    assert upper_bound(Select(share=0.9), [2.0]) == pytest.approx(1.8)
-    assert upper_bound(Select(share=0.9, margin=1.0), []) == float("inf"), (
-        "no relevant passage, nothing to be below"
-    )
 
 
 def test_thresholds_on_the_scores_of_another_system():

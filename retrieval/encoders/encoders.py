@@ -1,0 +1,527 @@
+"""Encoders as steps of the retrieval stage: what each starts from, its data, and its training."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core import backbones, distributed
+from core.artefacts import ENSEMBLES, PassageStore, RankedRun, TrainedEncoder
+from core.building import run_steps
+from core.config import nearest
+from core.encoders import Encoder
+from core.errors import InputError
+from core.machine import model_seconds
+from core.steps import Files, Plan, Step, needed
+from core.task import Task, data_task
+from retrieval import retrievers
+from retrieval.encoders.negatives import NEGATIVES, SOURCES
+from retrieval.encoders.negatives.mining import Mining, mine
+from training import engine
+from training.order import per_process
+
+if TYPE_CHECKING:
+    from retrieval.encoder import Layout, Pretrained
+    from retrieval.encoders.learner import EncoderLearner
+
+NAME = re.compile(r"[\w.-]+")
+TEXT_SECONDS = 0.04  # that two cores take to encode a text of 60 tokens with the embedded model
+BACKWARD = 3  # times as long a pass of training takes; with gradient caching one forward pass more
+
+
+# ---- The plan
+
+
+def add_encoders(task: Task, steps: Plan) -> None:
+    """All encoders of the configuration, each behind those that it starts or mines from."""
+    for name in task.config.retrieval.encoders:
+        add_encoder(task, steps, name)
+
+
+def add_encoder(task: Task, steps: Plan, name: str, seen: tuple[str, ...] = ()) -> Step:
+    """The step of an encoder's training, with its negatives' before it.
+
+    ``seen``: the encoders that led here. Raises InputError for a ring of them.
+    """
+    handle = TrainedEncoder(name)
+    if handle.step_name in steps:
+        return steps[handle.step_name]
+    if name in seen:
+        ring = [*seen[seen.index(name) :], name]
+        raise InputError(
+            f"retrieval.encoders: {' needs '.join(ring)}; by start, from_run.system or "
+            "select.scores; a chain has a beginning"
+        )
+    check(task, name)
+    known = task.config.retrieval.encoders
+    encoder = known[name]
+    source = task_of(task, encoder)
+    seen = (*seen, name)
+    inputs: list[Step | Files] = [
+        task.file_input("deepspeed", Path(encoder.deepspeed)),
+        *data_inputs(source, encoder),
+    ]
+    body = {}  # the weights that it starts from, unless those of another encoder
+    if encoder.start in known:
+        inputs.append(add_encoder(task, steps, encoder.start, seen))
+    else:
+        weights = encoder.start or encoder.backbone
+        body = {"weights": backbones.fingerprint(weights, task.config.models)}
+    if encoder.negatives:
+        inputs.append(add_negatives(task, steps, name, seen))
+    return steps.add(
+        handle,
+        version=1,
+        settings={**recipe(encoder), **body},
+        inputs=inputs,
+        build=lambda folder: train(task, name, folder),
+        resumes=True,
+        seconds=training_seconds(task, name),
+        disk=2e9,
+        memory=3e9,
+    )
+
+
+def recipe(encoder: Encoder) -> dict:
+    """What decides an encoder's weights, with the number format that ``auto`` comes to here."""
+    settings = encoder.recipe_settings
+    if encoder.precision == "auto":
+        resolved = engine.precision("auto")
+        if resolved != "fp32":
+            settings["precision"] = resolved
+    return settings
+
+
+def data_inputs(source: Task, encoder: Encoder) -> list[Step | Files]:
+    """Passages, queries and judgments that a training reads, also those of its dev."""
+    train, dev = source.config.splits.train, source.config.splits.dev
+    inputs: list[Step | Files] = []
+    pairs = [(language, train) for language in training_languages(source, encoder)]
+    pairs += [(language, dev) for language in dev_languages(source, encoder)]
+    for language, split in pairs:
+        inputs.append(source.step(PassageStore(language)))
+        inputs.append(source.topics_input(language, split))
+        inputs.append(source.qrels_input(language, split))
+    return list({source.name: source for source in inputs}.values())
+
+
+def add_negatives(task: Task, steps: Plan, name: str, seen: tuple[str, ...]) -> Step:
+    """The step of an encoder's chain of negatives, behind the runs that it reads."""
+    encoder = task.config.retrieval.encoders[name]
+    source = task_of(task, encoder)
+    languages = training_languages(source, encoder)
+    train = source.config.splits.train
+    runs: dict[tuple[str, str], Step] = {}
+    for system in systems_read(encoder):
+        runs |= add_runs_of(task, steps, name, system, seen)
+    inputs: list[Step | Files] = list(runs.values())
+    for language in languages:
+        inputs.append(source.step(PassageStore(language)))
+        inputs.append(source.topics_input(language, train))
+        inputs.append(source.qrels_input(language, train))
+    links: list[str] = [*encoder.negatives]
+    chosen = encoder.model_dump(include=set(links))
+    mining = Mining(name, encoder, source, languages, runs)
+    chain = {link: NEGATIVES[link] for link in links}
+    return steps.add(
+        f"negatives/{name}",
+        version=1,
+        settings={"chain": links, **chosen},
+        inputs=list({source.name: source for source in inputs}.values()),
+        build=lambda folder: mine(replace(mining, folders=[]), chain, folder),
+        resumes=True,
+        seconds=5,
+    )
+
+
+def systems_read(encoder: Encoder) -> list[str]:
+    """The systems whose runs a chain reads."""
+    systems = []
+    if "from_run" in encoder.negatives:
+        systems.append(encoder.from_run.system)
+    if "select" in encoder.negatives and encoder.select.scores:
+        systems.append(encoder.select.scores)
+    return list(dict.fromkeys(systems))
+
+
+def add_runs_of(
+    task: Task, steps: Plan, name: str, system: str, seen: tuple[str, ...]
+) -> dict[tuple[str, str], Step]:
+    """A system's runs of the training queries: of a source, or of another encoder.
+
+    Raises InputError for a system that an encoder cannot mine from.
+    """
+    encoder = task.config.retrieval.encoders[name]
+    source = task_of(task, encoder)
+    pairs = []
+    for language in training_languages(source, encoder):
+        pairs.append((language, source.config.splits.train))
+    kept_as = system  # the name that the runs have
+    if system in task.config.retrieval.encoders:
+        trained = add_encoder(task, steps, system, seen)
+        is_dense = retrievers.trained_encoder(task) == system
+        if source is task and is_dense and "dense" in task.config.retrieval.sources:
+            steps.update(retrievers.trained_plan(task))
+            kept_as = "dense"
+        else:
+            plan = steps if source is task else source.new_plan("retrieval")
+            retrievers.add_encoder_runs(source, plan, system, trained, pairs)
+    else:
+        check_source(task, source, name, system)
+    runs = {}
+    for language, split in pairs:
+        runs[system, language] = source.step(RankedRun(kept_as, language, split))
+    return runs
+
+
+def check_source(task: Task, source: Task, name: str, system: str) -> None:
+    """Raises InputError for a system that is no source with runs of its own."""
+    trained = retrievers.trained_encoder(source)
+    sources: list[str] = [*source.config.retrieval.sources]
+    known = [other for other in sources if other != "dense" or not trained]
+    known += [other for other in task.config.retrieval.encoders if other != name]
+    if system in known:
+        return
+    why = ""
+    if system == "dense" and trained:
+        why = f" (dense is the encoder {trained}: name that, or another one)"
+    raise InputError(
+        f"retrieval.encoders.{name}: mines from the runs of {system!r}, expected one of "
+        f"{', '.join(known)}{why}"
+    )
+
+
+# ---- What is known of an encoder
+
+
+def task_of(task: Task, encoder: Encoder) -> Task:
+    """Whose collection an encoder is trained on, with the sources planned there."""
+    source = data_task(task, encoder.data) if encoder.data else task
+    retrievers.sources_plan(source)
+    return source
+
+
+def origin(task: Task, name: str) -> Encoder:
+    """The first encoder of a chain."""
+    known = task.config.retrieval.encoders
+    encoder = known[name]
+    while encoder.start in known:
+        encoder = known[encoder.start]
+    return encoder
+
+
+def note_chain(task: Task, name: str) -> str:
+    """``pre → name`` as far as there is a chain."""
+    known = task.config.retrieval.encoders
+    names = [name]
+    while (start := known[names[0]].start) in known:
+        names.insert(0, start)
+    return " → ".join(names)
+
+
+def training_languages(source: Task, encoder: Encoder) -> list[str]:
+    """Of an encoder's examples: those with training topics, or those of them that it names.
+
+    Raises InputError for others, and where there are none.
+    """
+    train = source.config.splits.train
+    with_train = [language for language, _ in source.pairs(train)]
+    wrong = [language for language in encoder.languages if language not in with_train]
+    if wrong or not with_train:
+        missing = ", ".join(wrong) or "all languages"
+        raise InputError(
+            f"{source.collection.root}: an encoder is to learn from {missing}, which have no "
+            f"{train} topics; those with are {', '.join(with_train) or 'none'}"
+        )
+    return encoder.languages or with_train
+
+
+def dev_languages(source: Task, encoder: Encoder) -> list[str]:
+    """Of the dev queries that choose the best weights: the training's own."""
+    dev = source.config.splits.dev
+    with_dev = [language for language, _ in source.pairs(dev)]
+    judged = [language for language in with_dev if (language, dev) in source.collection.qrels]
+    return [language for language in training_languages(source, encoder) if language in judged]
+
+
+def training_seconds(task: Task, name: str) -> float:
+    """What this machine takes for an encoder's training."""
+    encoder = task.config.retrieval.encoders[name]
+    negatives = encoder.draw.number if encoder.draws else 0
+    texts = encoder.steps * encoder.batch_size * encoder.accumulation * (2 + negatives)
+    passes = BACKWARD + encoder.gradient_caching
+    work = retrievers.encoder_size(task, name).work
+    return model_seconds(passes * texts * TEXT_SECONDS * work)
+
+
+# ---- Settings
+
+
+def check_names(task: Task) -> None:
+    """Raises InputError for an encoder with another thing's name, and an unknown dense backbone."""
+    config = task.config
+    systems = {*retrievers.RETRIEVERS, "hybrid", *ENSEMBLES, *config.ranking.trainings}
+    for name in config.retrieval.encoders:
+        what = None
+        if name in backbones.BACKBONES:
+            what = "a backbone's name, and retrieval.dense.backbone could mean either"
+        elif name in systems:
+            what = "another system's name, whose runs would lie where its own do"
+        elif not NAME.fullmatch(name):
+            what = "not made of letters, digits, '_', '.' and '-' alone"
+        if what:
+            raise InputError(
+                f"retrieval.encoders: an encoder cannot be named {name!r}: that is {what}; "
+                "give it another name"
+            )
+    dense = config.retrieval.dense
+    if dense.backbone in config.retrieval.encoders:
+        if dense.layers is not None:
+            raise InputError(
+                f"retrieval.dense.layers: found {dense.layers}, but its backbone "
+                f"{dense.backbone} is an encoder that is trained with layers of its own; "
+                f"set retrieval.encoders.{dense.backbone}.layers, or leave it out"
+            )
+        return
+    known = [*config.retrieval.encoders, *backbones.BACKBONES]
+    near = nearest(dense.backbone, known)
+    try:
+        backbones.backbone(dense.backbone)
+    except InputError as error:
+        trained = ", ".join(config.retrieval.encoders)
+        also = f"; encoders of retrieval.encoders: {trained}" if trained else ""
+        hint = f"; did you mean {near}?" if near else ""
+        raise InputError(f"retrieval.dense.backbone: {error}{also}{hint}") from None
+
+
+def check(task: Task, name: str) -> None:
+    """Raises InputError for settings of an encoder that contradict each other or name nothing."""
+    known = task.config.retrieval.encoders
+    encoder = known[name]
+    where = f"retrieval.encoders.{name}"
+    for part in encoder.void:
+        raise InputError(
+            f"{where}.{part}: is set, but {part} is not among what this encoder uses "
+            f"({', '.join(encoder.chosen)}); choose it, or leave its settings out"
+        )
+    check_start(where, encoder, {other: known[other] for other in known if other != name})
+    chain = encoder.negatives
+    if chain and chain[0] not in SOURCES:
+        raise InputError(
+            f"{where}.negatives: begins with {chain[0]}, which chooses among candidates, "
+            f"expected one that brings some first: {', '.join(SOURCES)}"
+        )
+    for link in chain[1:]:
+        if link in SOURCES:
+            raise InputError(
+                f"{where}.negatives: {link} begins a chain, so what {chain[0]} found before it "
+                "would be lost; leave one of the two out"
+            )
+
+
+def check_start(where: str, encoder: Encoder, others: dict[str, Encoder]) -> None:
+    """What an encoder starts from is another encoder, a folder, or a backbone; one of them."""
+    if encoder.start is None:
+        return
+    if encoder.start not in others and not Path(encoder.start).is_dir():
+        raise InputError(
+            f"{where}.start: found {encoder.start!r}, expected another encoder "
+            f"({', '.join(others) or 'there is none'}), or a folder with a "
+            "sentence-transformers model"
+        )
+    for name in ("backbone", "layers"):
+        if name in encoder.model_fields_set:
+            raise InputError(
+                f"{where} has start={encoder.start} and {name}={getattr(encoder, name)}; "
+                f"a start brings its own {name}, take one of the two away"
+            )
+
+
+def check_division(task: Task) -> None:
+    """Raises InputError for an encoder whose batches the processes can't share evenly.
+
+    Only one that is still to be trained.
+    """
+    for name, encoder in task.config.retrieval.encoders.items():
+        if not task.step(TrainedEncoder(name)).done:
+            per_process(name, encoder.batch_size, 1, distributed.world_size())
+
+
+# ---- Training
+
+
+def train(task: Task, name: str, folder: Path) -> None:
+    """Trains an encoder in ``folder``, or goes on where it was stopped there."""
+    from training.loop import Loop
+
+    engine.start()
+    encoder = task.config.retrieval.encoders[name]
+    loop = Loop(
+        learner=learner(task, name, folder),
+        settings=encoder,
+        folder=folder,
+        number_format=engine.precision(encoder.precision),
+        other_world=task.config.retrieval.other_world,
+        other_world_setting="retrieval.other_world",
+    )
+    loop.run()
+
+
+def learner(task: Task, name: str, folder: Path) -> "EncoderLearner":
+    """The model with an entry of each table, and what measures it."""
+    import torch
+
+    from retrieval.encoder import BiEncoder, parted
+    from retrieval.encoders.batches import BATCHES
+    from retrieval.encoders.dev import Dev
+    from retrieval.encoders.in_batch import IN_BATCH
+    from retrieval.encoders.learner import EncoderLearner
+    from retrieval.encoders.material import Material
+    from retrieval.encoders.negatives.drawn import Drawn
+    from retrieval.encoders.pairs import PAIRS
+    from retrieval.encoders.texts import Corpus, Tokens
+
+    encoder = task.config.retrieval.encoders[name]
+    source = task_of(task, encoder)
+    torch.manual_seed(distributed.seed_of(encoder.seed, 0, "body"))
+    begun = pretrained(task, name)
+    layout = layout_of(encoder, begun.layout)
+    bodies = parted(begun.bodies, encoder.towers, name)
+    for body in bodies.values():
+        prepare(body, encoder, engine.precision(encoder.precision))
+    lengths: Any = {"query": encoder.query_length, "passage": encoder.passage_length}
+    check_lengths(name, lengths, begun.tokenizer)
+    tokens = Tokens(begun.tokenizer, layout.prefixes, lengths)
+    languages = training_languages(source, encoder)
+    material = Material(
+        name=name,
+        settings=encoder,
+        task=source,
+        languages=languages,
+        corpus=Corpus(languages, source.passages),
+        tokens=tokens,
+        folder=folder,
+        mined=mined(task, name),
+    )
+    pairs = PAIRS[encoder.pairs](material)
+    measured = dev_languages(source, encoder)
+    dev = Dev(source, measured, encoder.dev, encoder.seed, tokens) if measured else None
+    return EncoderLearner(
+        material=material,
+        model=BiEncoder(bodies, layout.pooling, layout.normalise),
+        layout=layout,
+        pairs=pairs,
+        batches=BATCHES[encoder.batches](material, pairs),
+        negatives=Drawn(material, pairs) if encoder.draws else None,
+        links=[IN_BATCH[link](material) for link in encoder.in_batch],
+        dev=dev,
+    )
+
+
+def pretrained(task: Task, name: str) -> "Pretrained":
+    """What an encoder starts from."""
+    from retrieval.encoder import load
+
+    encoder = task.config.retrieval.encoders[name]
+    if encoder.start in task.config.retrieval.encoders:
+        before = task.step(TrainedEncoder(encoder.start))
+        return load(str(before.path / "model"), task.config.models)
+    return load(encoder.start or encoder.backbone, task.config.models, encoder.layers)
+
+
+def layout_of(encoder: Encoder, begun: "Layout") -> "Layout":
+    """How texts become vectors: as it starts, but for what is set."""
+    prefixes = dict(begun.prefixes)
+    if encoder.query_prefix is not None:
+        prefixes["query"] = encoder.query_prefix
+    if encoder.passage_prefix is not None:
+        prefixes["passage"] = encoder.passage_prefix
+    normalise = begun.normalise
+    if encoder.similarity is not None:
+        normalise = encoder.similarity == "cosine"
+    return begun._replace(
+        pooling=encoder.pooling or begun.pooling, normalise=normalise, prefixes=prefixes
+    )
+
+
+def prepare(body: Any, encoder: Encoder, number_format: str) -> None:
+    """What a body does otherwise while it is trained."""
+    from retrieval.encoder import set_dropout
+
+    attention = encoder.attention
+    if attention == "auto" and number_format == "bf16" and distributed.device() == "cpu":
+        attention = "eager"  # measured: 1.7 times as fast as SDPA there
+    if attention != "auto":
+        body.set_attn_implementation(attention)
+    if encoder.body_dropout is not None:
+        set_dropout(body, encoder.body_dropout)
+    if encoder.gradient_checkpointing:
+        body.activation_checkpointing_enable(
+            activation_checkpointing_kwargs={"use_reentrant": False}
+        )
+    if encoder.freeze_embeddings:
+        body.get_input_embeddings().requires_grad_(False)
+
+
+def check_lengths(name: str, lengths: dict[str, int], tokenizer: Any) -> None:
+    """Raises InputError for texts that are longer than the body takes."""
+    for side, length in lengths.items():
+        if length > tokenizer.model_max_length:
+            raise InputError(
+                f"retrieval.encoders.{name}.{side}_length: found {length}, expected at most "
+                f"{tokenizer.model_max_length}, the most that the body takes"
+            )
+
+
+def mined(task: Task, name: str) -> Path | None:
+    """The last link's files of an encoder's negatives; None where it has no chain."""
+    chain = task.config.retrieval.encoders[name].negatives
+    if not chain:
+        return None
+    for source in task.step(TrainedEncoder(name)).inputs:
+        if isinstance(source, Step) and source.name == f"negatives/{name}":
+            return source.path / f"{len(chain)}-{chain[-1]}"
+    raise LookupError(f"negatives/{name} is no input of its encoder")
+
+
+# ---- Building
+
+
+def make_data(task: Task) -> None:
+    """Builds the encoders that are trained on another collection, with what they need of it.
+
+    Those of this collection alone are part of the stage like any step.
+    """
+    with_data = []
+    for name in task.config.retrieval.encoders:
+        step = task.step(TrainedEncoder(name))
+        if any(source.root != task.config.home for source in needed([step])):
+            with_data.append(step)
+    make(task, with_data)
+
+
+def make(task: Task, targets: Sequence[Step]) -> None:
+    """Builds steps with all that they need, each noted in the configuration whose collection it is.
+
+    All processes of the launcher take part in the trainings; the rest is the first one's work.
+    """
+    folders = {task.config.home: task.config.folder}
+    for encoder in task.config.retrieval.encoders.values():
+        source = task_of(task, encoder)
+        folders.setdefault(source.config.home, source.config.folder)
+    in_order = [as_built(step) for step in needed(targets)]
+    for root, steps in groupby(in_order, key=lambda step: step.root):
+        run_steps(list(steps), folders[root], some=True)
+
+
+def as_built(step: Step) -> Step:
+    """A training as it is; any other step so that the first process alone builds it."""
+
+    def build(folder: Path) -> None:
+        if distributed.rank() == 0:
+            step.build(folder)
+
+    is_training = step.name.startswith("encoder/")
+    return step if is_training else replace(step, build=build)

@@ -1,0 +1,137 @@
+"""A chain of links over candidates: each is run on every language and leaves its files."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from core.console import say
+from core.encoders import Encoder
+from core.errors import InputError
+from core.files import write_json
+from core.passages import Passages
+from core.runs import StoredRun
+from core.steps import Step
+from core.task import Task
+from retrieval.encoders.negatives.pools import Pool, Pools, write_pools
+
+COUNTS = "counts.json"
+
+
+@dataclass
+class Mining:
+    """What links ask: the training queries of some languages, their judgments, and runs of them.
+
+    ``runs``: the steps of runs by (system, language). ``folders``: of the links so far; the files
+    of all languages of a link are there before the next link begins.
+    """
+
+    name: str
+    settings: Encoder
+    task: Task
+    languages: Sequence[str]
+    runs: Mapping[tuple[str, str], Step] = field(default_factory=dict)
+    folders: list[Path] = field(default_factory=list)
+
+    @cached_property
+    def judged(self) -> dict[str, dict[str, set[str]]]:
+        """Language -> query id -> relevant passages, of the queries that have some."""
+        train = self.task.config.splits.train
+        judged: dict[str, dict[str, set[str]]] = {}
+        for language in self.languages:
+            qrels = self.task.judgments(language, train)
+            judged[language] = {}
+            for query in self.task.queries(language, train):
+                gains = qrels.get(query.qid, {})
+                relevant = {docid for docid, gain in gains.items() if gain > 0}
+                if relevant:
+                    judged[language][query.qid] = relevant
+        return judged
+
+    def relevant(self, language: str) -> dict[str, set[str]]:
+        """Query id -> its relevant passages; the queries to mine for, in the topics' order."""
+        return self.judged[language]
+
+    def queries(self, language: str) -> dict[str, str]:
+        """Query id -> text, of the training queries."""
+        queries = self.task.queries(language, self.task.config.splits.train)
+        return {query.qid: query.text for query in queries}
+
+    def passages(self, language: str) -> Passages:
+        """The passages of a language."""
+        return self.task.passages(language)
+
+    def run(self, system: str, language: str) -> StoredRun:
+        """A system's run of the training queries, read by query."""
+        return StoredRun(self.runs[system, language].path / "run.trec")
+
+    def before(self, language: str) -> Pools | None:
+        """What the link before made of a language; None for the first link."""
+        return Pools(pools_file(self.folders[-1], language)) if self.folders else None
+
+
+Link = Callable[[Mining, str, Any], Iterator[Pool]]
+"""Each query of a language with its candidates, of what the link before made of them, or None."""
+
+
+def mine(mining: Mining, chain: Mapping[str, Link], folder: Path) -> Path:
+    """Runs the links of a chain, by their names in order, and gives the folder of the last one.
+
+    ``folder`` gets one a link, ``1-from_run`` and so on, with a file a language and the counts. A
+    file that is there is not made again. Raises InputError where no query has a negative.
+    """
+    counts: dict[str, dict[str, int]] = {}
+    for number, (name, link) in enumerate(chain.items(), 1):
+        made = folder / f"{number}-{name}"
+        counts = {}
+        for language in mining.languages:
+            counts[language] = run_link(mining, link, language, made)
+        write_json(made / COUNTS, counts)
+        mining.folders.append(made)
+    tell(mining.name, counts)
+    return mining.folders[-1]
+
+
+def run_link(mining: Mining, link: Link, language: str, folder: Path) -> dict[str, int]:
+    """One link on one language; what it counted."""
+    path = pools_file(folder, language)
+    note = folder / f"{language}.json"
+    if not (path.exists() and note.exists()):
+        found = write_pools(path, link(mining, language, mining.before(language)))
+        write_json(note, found)
+    return json.loads(note.read_text("utf-8"))
+
+
+def pools_file(folder: Path, language: str) -> Path:
+    """Where a link's candidates of a language are."""
+    return folder / f"{language}.parquet"
+
+
+def tell(name: str, counts: dict[str, dict[str, int]]) -> None:
+    """Says how many negatives a chain left, by language. Raises InputError where there are none."""
+    total: Counter = Counter()
+    for of_language in counts.values():
+        total.update(of_language)
+    if not total[""]:
+        raise InputError(
+            f"retrieval.encoders.{name}.negatives: no training query has a negative: "
+            f"{total['queries']} queries, dropped {dropped(total)}; loosen select, "
+            "raise the depth, or leave negatives out"
+        )
+    for language, own in counts.items():
+        say(
+            f"  {name}: {language}: {own['']} negatives for {own['queries']} queries, "
+            f"{own['empty']} without any; dropped {dropped(own)}"
+        )
+
+
+def dropped(counts: Mapping[str, int]) -> str:
+    """How many candidates were dropped for what, in words."""
+    parts = []
+    for reason, count in sorted(counts.items()):
+        if reason not in ("", "queries", "empty"):
+            parts.append(f"{count} {reason}")
+    return ", ".join(parts) or "none"
