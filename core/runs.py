@@ -45,15 +45,46 @@ def read_run(path: Path) -> Run:
     for number, line in enumerate(text_lines(path), 1):
         qid, docid, score = parse_line(path, number, line)
         scores = run.setdefault(qid, {})
-        if docid in scores:
-            twice = f"passage {docid} a second time for query {qid}"
-            raise at_line(path, number, twice, "each passage once a query")
+        check_new(path, number, qid, docid, scores)
         scores[docid] = score
     if not run:
         raise InputError(
             f"{path}: the run is empty, expected lines of query-id Q0 docid rank score tag"
         )
     return run
+
+
+def read_rankings(path: Path) -> Iterator[Ranking]:
+    """As ``read_run``, a query at a time: of a file in which the lines of a query lie together.
+
+    None of an empty file. Raises InputError as ``read_run`` does, and for a query that comes again
+    after others.
+    """
+    seen: set[str] = set()
+    current = None
+    scores: dict[str, float] = {}
+    for number, line in enumerate(text_lines(path), 1):
+        qid, docid, score = parse_line(path, number, line)
+        if qid != current:
+            if current is not None:
+                yield current, scores
+            if qid in seen:
+                raise at_line(
+                    path, number, f"query {qid} again after others", "a query's lines together"
+                )
+            seen.add(qid)
+            current, scores = qid, {}
+        check_new(path, number, qid, docid, scores)
+        scores[docid] = score
+    if current is not None:
+        yield current, scores
+
+
+def check_new(path: Path, number: int, qid: str, docid: str, scores: Mapping[str, float]) -> None:
+    """Raises InputError, for a line of a run, where a query has its passage already."""
+    if docid in scores:
+        twice = f"passage {docid} a second time for query {qid}"
+        raise at_line(path, number, twice, "each passage once a query")
 
 
 def parse_line(path: Path, number: int, line: str) -> tuple[str, str, float]:

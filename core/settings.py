@@ -195,7 +195,11 @@ class Ranker(Training):
     ] = "binary_cross_entropy"
     # passages of a query that any loss but binary_cross_entropy sees together
     group_size: Annotated[int, Field(ge=2)] = 8
-    teacher: str | None = None  # a ranker whose scores margin_mse and kl_divergence follow
+    # whose scores margin_mse and kl_divergence follow: another ranker, a system of the first stage
+    # such as hybrid, or a folder of runs LANG-SPLIT.trec of the training queries
+    teacher: str | None = None
+    # what those scores are multiplied by: a hybrid's lie in [0, 1], logits are some ten apart
+    teacher_scale: Positive = 1.0
     temperature: Positive = 1.0  # of kl_divergence
     gradient_checkpointing: bool = False
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
@@ -217,6 +221,7 @@ class Ranker(Training):
             "loss",
             "group_size",
             "teacher",
+            "teacher_scale",
             "temperature",
             "average",
             "gradient_checkpointing",

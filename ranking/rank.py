@@ -23,7 +23,7 @@ from core.settings import Config, Ranker
 from core.steps import Files, Plan, Step
 from core.task import Task, once
 from data_aug import build as data_aug
-from ranking import gates, given, rankers, trainings
+from ranking import gates, given, rankers, teachers, trainings
 from ranking.rankers import depth, dev_languages, own_depth, task_of
 from ranking.rerank import Scorer, candidate_pairs, reranked, score_pairs
 from retrieval import search
@@ -113,6 +113,7 @@ def add_ranker(task: Task, steps: Plan, name: str) -> Step:
     rankers.check(task, name)
     if task.config.ranking.trainings[name].model is not None:
         return given.add_given(task, steps, name)
+    teachers.check(task, name)
     return add_training(task, steps, name)
 
 
@@ -135,6 +136,7 @@ def add_training(task: Task, steps: Plan, name: str) -> Step:
     for other in (ranker.start, ranker.teacher):
         if other in known:
             inputs.append(add_ranker(task, steps, other))
+    inputs += teachers.run_inputs(task, name)
     settings = trainings.recipe(task, name)
     return steps.add(
         TrainedRanker(name),

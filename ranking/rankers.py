@@ -120,14 +120,16 @@ def check(task: Task, name: str) -> None:
             "a start brings its own backbone, take the setting away"
         )
     if ranker.loss in TAUGHT and ranker.teacher is None:
-        raise InputError(f"{where}: loss={ranker.loss} needs a teacher (teacher=NAME of a ranker)")
+        raise InputError(
+            f"{where}: loss={ranker.loss} needs a teacher: a ranker, a system of the first stage "
+            "such as hybrid, or a folder of runs"
+        )
     if ranker.loss not in TAUGHT and ranker.teacher is not None:
         raise InputError(
             f"{where}: loss={ranker.loss} has no use for teacher={ranker.teacher}; "
             f"{' and '.join(TAUGHT)} have"
         )
-    check_name(where, "teacher", ranker.teacher, ranking.trainings, name)
-    check_name(where, "after", ranker.after, ranking.rankers, name)
+    check_after(where, ranker.after, ranking.rankers, name)
     if ranker.loss != "binary_cross_entropy" and ranker.batch_size % ranker.group_size:
         raise InputError(
             f"{where}: batch_size {ranker.batch_size} is not a multiple of group_size "
@@ -156,14 +158,12 @@ def check_room(name: str, ranker: Ranker, room: int) -> None:
         )
 
 
-def check_name(
-    where: str, key: str, value: str | None, known: dict[str, Ranker], name: str
-) -> None:
-    """A setting that names another ranker names one of ``known``, or none."""
+def check_after(where: str, after: str | None, known: dict[str, Ranker], name: str) -> None:
+    """A ranker that another one comes after is one of ``known``."""
     others = [other for other in known if other != name]
-    if value is not None and value not in others:
+    if after is not None and after not in others:
         expected = ", ".join(others) or "nothing: there is no other ranker"
-        raise InputError(f"{where}: {key}: found {value!r}, expected one of {expected}")
+        raise InputError(f"{where}: after: found {after!r}, expected one of {expected}")
 
 
 def depth(task: Task) -> int:

@@ -1,41 +1,37 @@
-"""A ranker's training: what it starts from, its data, its dev queries and its teacher's scores."""
+"""A ranker's training: what it starts from, its data and its dev queries."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any
 
 from core import backbones, distributed
 from core.artefacts import TrainedRanker, TrainingGroups
 from core.groups import open_mapped, write_mapped
 from core.records import TrainingPair
 from core.settings import Ranker
-from core.steps import Step
 from core.task import Task
+from ranking import teachers
 from ranking.adapters import choose_trained
 from ranking.backends import number_format_of
 from ranking.data import TrainingData
-from ranking.pairs import PairTokenizer, apart
+from ranking.pairs import PairTokenizer
 from ranking.rankers import (
     DevSample,
     check_room,
-    load,
     origin,
-    scores_of,
     task_of,
     tokenizer_of,
     training_languages,
 )
-from ranking.rerank import Scorer, score_pairs
+from ranking.rerank import Scorer
 from training import engine
 from training.checkpoints import SCRATCH
 from training.order import per_process
 
 if TYPE_CHECKING:
-    import numpy
-
     from ranking.learner import RankerLearner
 
 
@@ -116,17 +112,17 @@ def learner(task: Task, name: str, steps: Any, folder: Path) -> "RankerLearner":
     check_room(name, ranker, tokenize.room)
     batch_tokens = task.config.ranking.rerank.batch_tokens
     dev = LoopDev(source, ranker, tokenize, batch_tokens, distributed.device())
+    texts = PairTexts(source)
     teacher = None
     if ranker.teacher:
-        trained = steps[TrainedRanker(ranker.teacher).step_name]
-        teacher = teacher_scores(task, name, source, trained, data)
+        teacher = teachers.scores(task, name, steps, data, texts)
     return RankerLearner(
         name=name,
         settings=ranker,
         model=CrossEncoder(body, ranker.dropouts),
         tokenize=tokenize,
         data=data,
-        texts=PairTexts(source),
+        texts=texts,
         dev=dev if dev.chosen else None,
         teacher=teacher,
     )
@@ -221,153 +217,3 @@ class PairTexts:
         """Of one pair."""
         passages = self.store(pair.passage_language or pair.language)
         return self.queries[pair.language, pair.qid], passages.text(pair.docid)
-
-
-def teacher_scores(
-    task: Task, name: str, source: Task, teacher: Step, data: TrainingData
-) -> "list[numpy.ndarray]":
-    """The teacher's logit of every training pair: float32 by row, an array a draw.
-
-    They are scored before the training begins, each pair once however many draws have it. Rows
-    that the ranker does not learn from are NaN.
-    """
-    import numpy as np
-
-    teacher_name = task.config.ranking.trainings[name].teacher
-    assert teacher_name is not None
-    scorer = load(task, teacher_name, teacher)
-    store = scores_of(task, teacher, scorer)
-    text_of = PairTexts(source)
-
-    def texts(part: Any) -> tuple[list[str], list[str]]:
-        return apart(text_of(passage.pair) for _, passage in part)
-
-    distinct = DistinctPairs(data)
-    logits = np.empty(len(distinct), np.float32)
-    for language, span in distinct.by_language():
-        pairs: Any = TaughtPairs(distinct, span)
-        what = f"{teacher_name} teaches {name}, {language}"
-        logits[span.start : span.stop] = score_pairs(scorer, store, pairs, texts, what)
-    return distinct.by_row(logits)
-
-
-class TaughtPassage(NamedTuple):
-    """The passage of a pair to score; messages name it by its docid."""
-
-    pair: TrainingPair
-
-    def __str__(self) -> str:
-        return self.pair.docid
-
-
-SORTED_BY = ("docid", "qid", "passage_language", "language")
-"""Columns that tell pairs apart; the last one decides first."""
-
-Taught = tuple[str, TaughtPassage]
-"""(query id, passage), as ``score_pairs`` wants pairs to be."""
-
-
-class DistinctPairs:
-    """The pairs of all draws, each once: by language, passage's language, query and passage.
-
-    ``draw`` and ``row`` say where each pair in use stands. Of these pairs, ``first`` has one place
-    for each distinct pair, and ``number`` has, for each pair, which of the distinct ones it is.
-    """
-
-    def __init__(self, data: TrainingData):
-        import numpy as np
-
-        self.draws = data.draws
-        self.rows = data.rows
-        counts = [len(rows) for rows in data.rows]
-        self.draw = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-        self.row = np.concatenate(data.rows)
-        places = [self.places(column) for column in SORTED_BY]
-        order = np.lexsort(places)
-        is_first = np.zeros(len(order), bool)  # in that order, whether another than the one before
-        is_first[:1] = True
-        for place in places:
-            in_order = place[order]
-            is_first[1:] |= in_order[1:] != in_order[:-1]
-        self.first = order[is_first]
-        self.number = np.empty(len(order), np.int64)
-        self.number[order] = np.cumsum(is_first) - 1
-
-    def __len__(self) -> int:
-        return len(self.first)
-
-    def places(self, column: str) -> "numpy.ndarray":
-        """Of each pair's string in the order of all strings of a column."""
-        import numpy as np
-        import pyarrow.compute
-
-        strings = self.draws[0].dictionary(column)
-        place = np.empty(len(strings), np.int32)
-        place[pyarrow.compute.sort_indices(strings).to_numpy()] = np.arange(len(strings))
-        return place[np.concatenate(self.columns(column))]
-
-    def by_language(self) -> list[tuple[str, range]]:
-        """Each language with the numbers of its distinct pairs, in order."""
-        import numpy as np
-
-        codes = np.concatenate(self.columns("language"))[self.first]
-        starts = np.flatnonzero(np.diff(codes, prepend=-1)).tolist()
-        ends = [*starts[1:], len(codes)]
-        names = self.draws[0].dictionary("language")
-        spans = []
-        for start, end in zip(starts, ends, strict=True):
-            language = names[int(codes[start])].as_py()
-            spans.append((language, range(start, end)))
-        return spans
-
-    def columns(self, column: str) -> "list[numpy.ndarray]":
-        """A string column's codes of the rows in use, an array a draw."""
-        arrays = []
-        for draw, rows in zip(self.draws, self.rows, strict=True):
-            arrays.append(draw.codes(column)[rows])
-        return arrays
-
-    def pairs(self, numbers: range) -> list[TrainingPair]:
-        """Some of them as Python objects."""
-        import numpy as np
-
-        firsts = self.first[numbers.start : numbers.stop : numbers.step]
-        pairs: list[TrainingPair | None] = [None] * len(firsts)
-        for number, draw in enumerate(self.draws):
-            places = np.flatnonzero(self.draw[firsts] == number)
-            of_draw = draw.pairs(self.row[firsts[places]])
-            for place, pair in zip(places.tolist(), of_draw, strict=True):
-                pairs[place] = pair
-        return [pair for pair in pairs if pair is not None]
-
-    def by_row(self, values: "numpy.ndarray") -> "list[numpy.ndarray]":
-        """A value for each distinct pair, at the rows that are that pair; NaN elsewhere."""
-        import numpy as np
-
-        arrays = [np.full(len(draw), np.nan, np.float32) for draw in self.draws]
-        for draw, array in enumerate(arrays):
-            chosen = self.draw == draw
-            array[self.row[chosen]] = values[self.number[chosen]]
-        return arrays
-
-
-class TaughtPairs(Sequence[Taught]):
-    """Some distinct pairs, made when they are looked at."""
-
-    def __init__(self, distinct: DistinctPairs, span: range):
-        self.distinct = distinct
-        self.span = span
-
-    def __len__(self) -> int:
-        return len(self.span)
-
-    @overload
-    def __getitem__(self, index: int) -> Taught: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Taught]: ...
-    def __getitem__(self, index: int | slice) -> Taught | list[Taught]:
-        if isinstance(index, int):
-            number = self.span[index]
-            (pair,) = self.distinct.pairs(range(number, number + 1))
-            return pair.qid, TaughtPassage(pair)
-        return [(pair.qid, TaughtPassage(pair)) for pair in self.distinct.pairs(self.span[index])]

@@ -7,6 +7,7 @@ from core.runs import (
     append_below,
     by_depth,
     ranked,
+    read_rankings,
     read_run,
     top_k,
     write_rankings,
@@ -71,6 +72,9 @@ def test_a_wrong_run_says_where(tmp_path, text, message):
     (tmp_path / "run.trec").write_text(text)
     with pytest.raises(InputError, match=message.replace("(", r"\(")):
         read_run(tmp_path / "run.trec")
+    if text:
+        with pytest.raises(InputError, match=message.replace("(", r"\(")):
+            list(read_rankings(tmp_path / "run.trec"))
 
 
 def test_missing_file_and_wrong_bytes(tmp_path):
@@ -105,7 +109,7 @@ def test_a_stream_is_written_as_the_same_bytes_and_nothing_is_kept(tmp_path):
     assert seen == [True, True, True], "queries are asked for one by one while the file is open"
 
 
-def test_a_stored_run_is_the_run(tmp_path):
+def test_a_stored_run_and_a_stream_of_rankings_are_the_run(tmp_path):
     random = np.random.default_rng(3)
     run = {
         f"frågä-{q}": {f"d{i}": float(random.normal()) for i in random.permutation(30)[: q % 5 + 1]}
@@ -117,6 +121,8 @@ def test_a_stored_run_is_the_run(tmp_path):
     assert "none" not in stored and stored.get("none", {}) == {}
     (tmp_path / "empty.trec").write_text("")
     assert dict(StoredRun(tmp_path / "empty.trec")) == {}
+    assert list(read_rankings(tmp_path / "run.trec")) == list(run.items())
+    assert list(read_rankings(tmp_path / "empty.trec")) == []
 
 
 @pytest.mark.parametrize(
@@ -130,7 +136,9 @@ def test_a_stored_run_is_the_run(tmp_path):
         ("1 Q0 d 1 2 t\n2 Q0 d\n", "line 2: found 3 columns"),
     ],
 )
-def test_a_wrong_stored_run_says_where(tmp_path, text, message):
+def test_a_run_that_cannot_be_read_by_query_says_where(tmp_path, text, message):
     (tmp_path / "run.trec").write_text(text)
     with pytest.raises(InputError, match=message):
         dict(StoredRun(tmp_path / "run.trec"))
+    with pytest.raises(InputError, match=message):
+        list(read_rankings(tmp_path / "run.trec"))

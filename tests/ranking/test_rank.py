@@ -17,7 +17,7 @@ from core.groups import read_groups
 from core.runs import ranked
 from core.settings import Config, Ranker
 from core.task import Task
-from ranking import gates, rank, rankers, trainings
+from ranking import gates, rank, rankers, teachers, trainings
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_a_teachers_scores(trained):
 
     other = pair._replace(docid="b#0", label=0.0, language="sw", passage_language="en")
     data = data_of([[pair, other], [pair._replace(label=0.5)]], per_step=1, languages=["en"])
-    both = trainings.teacher_scores(task, "taught", task, steps["ranker/small"], data)
+    both = teachers.scores(task, "taught", steps, data, trainings.PairTexts(task))
     found = float(both[0][0])
     assert both[1][0] == both[0][0] and math.isnan(both[0][1]), "a row of another language has none"
     scorer = rankers.load(task, "small", steps["ranker/small"])
@@ -235,13 +235,16 @@ def test_the_pairs_that_int8_is_calibrated_on(trained, monkeypatch):
             {"a": {"start": "b", "backbone": "rembert"}},
             "a has start=b and backbone=rembert; a start brings its own backbone",
         ),
-        ({"a": {"loss": "margin_mse"}}, "a: loss=margin_mse needs a teacher"),
+        (
+            {"a": {"loss": "margin_mse"}},
+            "a: loss=margin_mse needs a teacher: a ranker, a system of the first stage such as "
+            "hybrid, or a folder of runs",
+        ),
         (
             {"a": {"teacher": "b"}},
             "a: loss=binary_cross_entropy has no use for teacher=b; "
             "margin_mse and kl_divergence have",
         ),
-        ({"a": {"loss": "margin_mse", "teacher": "a"}}, "a: teacher: found 'a', expected one of b"),
         ({"a": {"after": "c"}}, "a: after: found 'c', expected one of b"),
         (
             {"a": {"after": "b"}, "b": {"after": "a"}},
