@@ -10,8 +10,9 @@ import argparse
 import re
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import yaml
 
@@ -23,6 +24,11 @@ from core.files import finished_file
 from core.steps import Step
 from core.task import Task
 from ranking import export, gates, rankers
+from ranking.rerank import Scorer
+from ranking.scores import Scores, keys
+
+if TYPE_CHECKING:
+    import numpy
 
 CARD = "README.md"
 LICENCES = re.compile(r"^(#+) [^\n]*licence.*?(?=^\1 |\Z)", re.I | re.M | re.S)
@@ -93,11 +99,16 @@ def pack(task: Task, name: str, step: Step, encoder_folder: Path, file: Path) ->
 
 
 def cost_of(task: Task, name: str, step: Step, unpacked: Path) -> Cost:
-    """What scoring by the unpacked folder changes, on as many dev queries as judge int8."""
-    sample = gates.judges(task, task.config.ranking.trainings[name])
+    """What scoring by the unpacked folder changes, on as many dev queries as judge int8.
+
+    The ranker's own scores are those of its runs where they are made.
+    """
+    ranker = task.config.ranking.trainings[name]
+    sample = gates.judges(task, ranker)
     exact = rankers.load(task, name, step)
+    store = rankers.scores_of(task, step, exact)
     packed = rankers.load(task, name, step, where=unpacked)
-    note = gates.agreement(sample, exact, packed)
+    note = gates.agreement(sample, Remembered(exact, store), packed)
     return Cost(
         queries=note["queries"],
         first_stage=sample.first_stage,
@@ -105,6 +116,26 @@ def cost_of(task: Task, name: str, step: Step, unpacked: Path) -> Cost:
         packed=note["own"],
         kendall_tau=note["kendall_tau"],
     )
+
+
+class Remembered(Scorer):
+    """A scorer that scores only what its store has not; it puts nothing there."""
+
+    def __init__(self, scorer: Scorer, store: Scores):
+        super().__init__(scorer.forward, scorer.tokenize, scorer.batch_tokens, scorer.device)
+        self.store = store
+
+    def __call__(self, queries: Sequence[str], passages: Sequence[str]) -> "numpy.ndarray":
+        """fp32 [pairs], in the order of the pairs."""
+        import numpy as np
+
+        scores = self.store.get(keys(queries, passages))
+        missing = np.flatnonzero(np.isnan(scores)).tolist()
+        if missing:
+            new_queries = [queries[place] for place in missing]
+            new_passages = [passages[place] for place in missing]
+            scores[missing] = super().__call__(new_queries, new_passages)
+        return scores
 
 
 def refuse_dear(task: Task, name: str, cost: Cost) -> None:

@@ -15,6 +15,7 @@ from core.task import Task
 from data_aug import build
 from ranking import Reranker, embed, rank, rankers
 from ranking.export import export
+from ranking.scores import Scores, keys
 from retrieval import search
 
 LICENCES = """# The collection
@@ -156,6 +157,18 @@ def test_a_collection_without_licences(trained, packed, tiny):
         "The collection small names no licence of its passages; "
         "ask whoever made it before this file is shared."
     )
+
+
+def test_scores_that_are_known_are_not_made_again(trained, tmp_path):
+    scorer = scorer_of(trained, "trained")
+    store = Scores(tmp_path)
+    store.put(keys(*PAIRS)[1:2], np.array([7], np.float32))
+    scores = embed.Remembered(scorer, store)(*PAIRS)
+    assert scores[1] == 7
+    own = scorer(*PAIRS)
+    assert scores[[0, 2]] == pytest.approx(own[[0, 2]], abs=1e-5)
+    store.put(keys(*PAIRS), own)
+    assert embed.Remembered(scorer, store)(*PAIRS).tolist() == [own[0], 7, own[2]]
 
 
 # ---- How it is used
