@@ -88,24 +88,55 @@ class Encode:
 
     def rows(self, rows: Sequence[list[int]], side: "Side") -> np.ndarray:
         """As ``texts``, of token ids."""
+        own = range(distributed.rank(), len(rows), distributed.world_size())
+        return everywhere(self.own_rows([rows[number] for number in own], side), len(rows))
+
+    def own(self, texts: Sequence[str], side: "Side") -> np.ndarray:
+        """As ``texts``, but each process gives texts of its own, and gets their vectors alone."""
+        return self.own_rows(self.tokens.rows(texts, side), side)
+
+    def own_rows(self, rows: list[list[int]], side: "Side") -> np.ndarray:
+        """As ``own``, of token ids."""
         import torch
 
-        rank, world = distributed.rank(), distributed.world_size()
-        own = range(rank, len(rows), world)
-        mine = [rows[number] for number in own]
-        (made,) = on_all([chunks(mine, list(own), self.batch_tokens)])
+        (made,) = on_all([chunks(rows, range(len(rows)), self.batch_tokens)])
         device = next(self.model.parameters()).device
-        vectors = torch.zeros(len(rows), self.model.dimension, device=device)
+        vectors = np.empty((len(rows), self.model.dimension), np.float32)
         was_training = self.model.training
         self.model.eval()
         with torch.no_grad():
             for chunk in made:
                 found = self.model(self.model.tower(side), **self.tokens.pad(chunk.rows, device))
-                vectors[chunk.places] = found[: len(chunk.places)]
+                vectors[chunk.places] = found[: len(chunk.places)].cpu().numpy()
         self.model.train(was_training)
-        if world > 1:
-            torch.distributed.all_reduce(vectors)  # each row is one process's, and 0 elsewhere
-        return vectors.cpu().numpy()
+        return vectors
+
+
+def everywhere(own: np.ndarray, count: int) -> np.ndarray:
+    """``count`` rows, of which each process gives every world-th, from its rank on: all on all."""
+    world = distributed.world_size()
+    if world == 1:
+        return own
+    import torch
+    import torch.distributed
+
+    rows = torch.zeros((count, *own.shape[1:]), dtype=torch.from_numpy(own).dtype)
+    rows[distributed.rank() :: world] = torch.from_numpy(own)
+    rows = rows.to(distributed.device())
+    torch.distributed.all_reduce(rows)  # each row is one process's, and 0 elsewhere
+    return rows.cpu().numpy()
+
+
+def agreed(own: np.ndarray) -> np.ndarray:
+    """What the first process has, on all; the others give an array of its shape and kind."""
+    if distributed.world_size() == 1:
+        return own
+    import torch
+    import torch.distributed
+
+    shared = torch.from_numpy(own).to(distributed.device())
+    torch.distributed.broadcast(shared, src=0)
+    return shared.cpu().numpy()
 
 
 def placed(vectors: "torch.Tensor", places: Any, size: int) -> "torch.Tensor":
