@@ -16,6 +16,20 @@ METHODS: dict[str, dict[str, Any]] = {
     # negative-sampling-2024, 3.3; Karpukhin et al. 2020
     "dpr": {"pairs": "labelled", "batches": "shuffled"},
     "dpr_bm25": {"pairs": "labelled", "batches": "shuffled", "negatives": ["from_run"]},
+    # 3.3 there; Hofstätter et al. 2021
+    "tas_q": {
+        "batches": "clustered",
+        "clustered": {"of": "queries", "teacher": "embedded", "fill": "drawn"},
+    },
+    "tas_p": {
+        "batches": "clustered",
+        "clustered": {"of": "passages", "teacher": "embedded", "fill": "drawn"},
+    },
+    # 3.3 and 4.4 there; Xiong et al. 2021
+    "ance": {"batches": "shuffled", "negatives": ["refresh"], "refresh": {"every": 10}},
+    # 3.3 there, equations 5 and 6; 4.4
+    "ict_q": {"batches": "clustered", "clustered": {"of": "queries", "every": 10}},
+    "ict_p": {"batches": "clustered", "clustered": {"of": "passages", "every": 10}},
 }
 """Settings that lie under what a configuration sets itself: ``method: dpr_bm25``."""
 
@@ -25,6 +39,14 @@ class FromRun(Part):
 
     system: str = "bm25"
     depth: Count = 100  # best passages of a query that are looked at
+
+
+class Refresh(Part):
+    """The model in training searches the corpus for candidates, before the first step and again."""
+
+    every: Count = 1
+    unit: Literal["epochs", "steps"] = "epochs"
+    depth: Count = 200  # best passages of a query that are looked at
 
 
 class SelectNegatives(Bounds):
@@ -41,6 +63,20 @@ class Draw(Part):
     order: Literal["random", "top"] = "random"  # drawn anew each epoch; or always the best
     # share of negatives that are candidates; the others are passages of the language at random
     mined: Share = 1.0
+
+
+class Clustered(Part):
+    """Batches of examples that k-means finds alike."""
+
+    of: Literal["queries", "passages"] = "passages"
+    # k; without it one a batch that the examples fill, 8192 at most
+    clusters: Count | None = None
+    # whose vectors: another encoder's, a backbone's or those of a folder with a model; the model's
+    # in training without it
+    teacher: str | None = None
+    every: Count | None = None  # epochs that clusters stand; without it all
+    # packed: each example once an epoch, small clusters together; drawn: a cluster for each batch
+    fill: Literal["packed", "drawn"] = "packed"
 
 
 class Queue(Part):
@@ -62,7 +98,7 @@ class EncoderDev(Part):
 class Encoder(Training):
     """A bi-encoder: what it starts from, how texts become vectors, and what it learns from."""
 
-    method: Literal["dpr", "dpr_bm25"] | None = None
+    method: Literal["dpr", "dpr_bm25", "tas_q", "tas_p", "ance", "ict_q", "ict_p"] | None = None
     backbone: str = "embedded"
     layers: Count | None = None
     # another encoder or a folder of sentence-transformers, instead of a backbone
@@ -90,12 +126,14 @@ class Encoder(Training):
     batch_tokens: Count = 8192  # that go through the body at once
     # entries of the four tables
     pairs: Literal["labelled"] = "labelled"
-    batches: Literal["shuffled", "by_language"] = "shuffled"
+    batches: Literal["shuffled", "by_language", "clustered"] = "shuffled"
     balance: Literal["natural", "uniform"] = "natural"  # languages as they are, or all alike
-    negatives: Annotated[list[Literal["from_run", "select"]], EachOnce] = []
+    negatives: Annotated[list[Literal["from_run", "refresh", "select"]], EachOnce] = []
     in_batch: Annotated[list[Literal["queue"]], EachOnce] = []
     # parts of their entries
+    clustered: Clustered = Clustered()
     from_run: FromRun = FromRun()
+    refresh: Refresh = Refresh()
     select: SelectNegatives = SelectNegatives()
     draw: Draw = Draw()
     queue: Queue = Queue()
@@ -126,6 +164,16 @@ class Encoder(Training):
         return bool(self.negatives) or self.draw.mined == 0
 
     @property
+    def refreshes(self) -> bool:
+        """Whether candidates are searched again and again while it is trained."""
+        return "refresh" in self.negatives
+
+    @property
+    def teacher(self) -> str | None:
+        """The other model whose vectors its batches come from; None: there is none."""
+        return self.clustered.teacher if self.batches == "clustered" else None
+
+    @property
     def void(self) -> list[str]:
         """Parts that are set although their entries are not chosen."""
         parts = [name for name in ENTRY_PARTS if name in self.model_fields_set]
@@ -148,5 +196,5 @@ class Encoder(Training):
         }
 
 
-ENTRY_PARTS = ("from_run", "select", "draw", "queue")
+ENTRY_PARTS = ("clustered", "from_run", "refresh", "select", "draw", "queue")
 """The settings that belong to an entry of a table, by the entry's name."""

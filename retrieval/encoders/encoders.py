@@ -1,8 +1,10 @@
 """Encoders as steps of the retrieval stage: what each starts from, its data, and its training."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +26,11 @@ from training.order import per_process
 
 if TYPE_CHECKING:
     from retrieval.encoder import Layout, Pretrained
+    from retrieval.encoders.encoding import Encode
     from retrieval.encoders.learner import EncoderLearner
+    from retrieval.encoders.material import Material
+    from retrieval.encoders.negatives import Negatives
+    from retrieval.encoders.pairs import Pairs
 
 NAME = re.compile(r"[\w.-]+")
 TEXT_SECONDS = 0.04  # that two cores take to encode a text of 60 tokens with the embedded model
@@ -52,7 +58,7 @@ def add_encoder(task: Task, steps: Plan, name: str, seen: tuple[str, ...] = ()) 
         ring = [*seen[seen.index(name) :], name]
         raise InputError(
             f"retrieval.encoders: {' needs '.join(ring)}; by start, from_run.system or "
-            "select.scores; a chain has a beginning"
+            "select.scores or clustered.teacher; a chain has a beginning"
         )
     check(task, name)
     known = task.config.retrieval.encoders
@@ -69,14 +75,23 @@ def add_encoder(task: Task, steps: Plan, name: str, seen: tuple[str, ...] = ()) 
     else:
         weights = encoder.start or encoder.backbone
         body = {"weights": backbones.fingerprint(weights, task.config.models)}
+    if encoder.teacher in known:
+        inputs.append(add_encoder(task, steps, encoder.teacher, seen))
+    elif encoder.teacher is not None:
+        body["teacher"] = backbones.fingerprint(encoder.teacher, task.config.models)
+    mining = None
     if encoder.negatives:
-        inputs.append(add_negatives(task, steps, name, seen))
+        mining = mining_of(task, steps, name, seen)
+        if encoder.refreshes:  # the chain is a part of the training
+            inputs += mining.runs.values()
+        else:
+            inputs.append(add_negatives(steps, mining))
     return steps.add(
         handle,
         version=1,
         settings={**recipe(encoder), **body},
         inputs=inputs,
-        build=lambda folder: train(task, name, folder),
+        build=lambda folder: train(task, name, folder, mining),
         resumes=True,
         seconds=training_seconds(task, name),
         disk=2e9,
@@ -107,26 +122,30 @@ def data_inputs(source: Task, encoder: Encoder) -> list[Step | Files]:
     return list({source.name: source for source in inputs}.values())
 
 
-def add_negatives(task: Task, steps: Plan, name: str, seen: tuple[str, ...]) -> Step:
-    """The step of an encoder's chain of negatives, behind the runs that it reads."""
+def mining_of(task: Task, steps: Plan, name: str, seen: tuple[str, ...]) -> Mining:
+    """What an encoder's chain of negatives asks, with the runs that it reads in the plan."""
     encoder = task.config.retrieval.encoders[name]
     source = task_of(task, encoder)
-    languages = training_languages(source, encoder)
-    train = source.config.splits.train
     runs: dict[tuple[str, str], Step] = {}
     for system in systems_read(encoder):
         runs |= add_runs_of(task, steps, name, system, seen)
-    inputs: list[Step | Files] = list(runs.values())
-    for language in languages:
+    return Mining(name, encoder, source, training_languages(source, encoder), runs)
+
+
+def add_negatives(steps: Plan, mining: Mining) -> Step:
+    """The step of an encoder's chain of negatives, behind the runs that it reads."""
+    encoder, source = mining.settings, mining.task
+    train = source.config.splits.train
+    inputs: list[Step | Files] = list(mining.runs.values())
+    for language in mining.languages:
         inputs.append(source.step(PassageStore(language)))
         inputs.append(source.topics_input(language, train))
         inputs.append(source.qrels_input(language, train))
     links: list[str] = [*encoder.negatives]
     chosen = encoder.model_dump(include=set(links))
-    mining = Mining(name, encoder, source, languages, runs)
     chain = {link: NEGATIVES[link] for link in links}
     return steps.add(
-        f"negatives/{name}",
+        f"negatives/{mining.name}",
         version=1,
         settings={"chain": links, **chosen},
         inputs=list({source.name: source for source in inputs}.values()),
@@ -253,7 +272,20 @@ def training_seconds(task: Task, name: str) -> float:
     texts = encoder.steps * encoder.batch_size * encoder.accumulation * (2 + negatives)
     passes = BACKWARD + encoder.gradient_caching
     work = retrievers.encoder_size(task, name).work
-    return model_seconds(passes * texts * TEXT_SECONDS * work)
+    searched = searched_passages(task_of(task, encoder), encoder) if encoder.refreshes else 0
+    return model_seconds((passes * texts + searched) * TEXT_SECONDS * work)
+
+
+def searched_passages(source: Task, encoder: Encoder) -> float:
+    """How many passages go through the model for its own negatives, all refreshes together."""
+    languages = training_languages(source, encoder)
+    every = encoder.refresh.every
+    if encoder.refresh.unit == "epochs":
+        train = source.config.splits.train
+        examples = sum(len(source.queries(language, train)) for language in languages)
+        every *= max(1, examples // (encoder.batch_size * encoder.accumulation))
+    passages = sum(retrievers.expected(source, language) for language in languages)
+    return passages * math.ceil(encoder.steps / every)
 
 
 # ---- Settings
@@ -307,6 +339,7 @@ def check(task: Task, name: str) -> None:
             f"({', '.join(encoder.chosen)}); choose it, or leave its settings out"
         )
     check_start(where, encoder, {other: known[other] for other in known if other != name})
+    check_batches(where, encoder)
     chain = encoder.negatives
     if chain and chain[0] not in SOURCES:
         raise InputError(
@@ -319,6 +352,22 @@ def check(task: Task, name: str) -> None:
                 f"{where}.negatives: {link} begins a chain, so what {chain[0]} found before it "
                 "would be lost; leave one of the two out"
             )
+
+
+def check_batches(where: str, encoder: Encoder) -> None:
+    """Raises InputError for clusters that cannot be had as they are asked for."""
+    if encoder.batches != "clustered":
+        return
+    if encoder.balance == "uniform":
+        raise InputError(
+            f"{where}: batches=clustered takes examples as they lie together, so balance=uniform "
+            "has no say in it; leave balance out, or set batches=by_language"
+        )
+    if encoder.teacher is not None and encoder.clustered.every is not None:
+        raise InputError(
+            f"{where}.clustered has teacher={encoder.teacher} and every={encoder.clustered.every}; "
+            "a teacher's vectors do not change, take one of the two away"
+        )
 
 
 def check_start(where: str, encoder: Encoder, others: dict[str, Encoder]) -> None:
@@ -352,14 +401,17 @@ def check_division(task: Task) -> None:
 # ---- Training
 
 
-def train(task: Task, name: str, folder: Path) -> None:
-    """Trains an encoder in ``folder``, or goes on where it was stopped there."""
+def train(task: Task, name: str, folder: Path, mining: Mining | None = None) -> None:
+    """Trains an encoder in ``folder``, or goes on where it was stopped there.
+
+    ``mining``: of its chain of negatives, where that is run again and again.
+    """
     from training.loop import Loop
 
     engine.start()
     encoder = task.config.retrieval.encoders[name]
     loop = Loop(
-        learner=learner(task, name, folder),
+        learner=learner(task, name, folder, mining),
         settings=encoder,
         folder=folder,
         number_format=engine.precision(encoder.precision),
@@ -369,7 +421,7 @@ def train(task: Task, name: str, folder: Path) -> None:
     loop.run()
 
 
-def learner(task: Task, name: str, folder: Path) -> "EncoderLearner":
+def learner(task: Task, name: str, folder: Path, mining: Mining | None = None) -> "EncoderLearner":
     """The model with an entry of each table, and what measures it."""
     import torch
 
@@ -379,7 +431,6 @@ def learner(task: Task, name: str, folder: Path) -> "EncoderLearner":
     from retrieval.encoders.in_batch import IN_BATCH
     from retrieval.encoders.learner import EncoderLearner
     from retrieval.encoders.material import Material
-    from retrieval.encoders.negatives.drawn import Drawn
     from retrieval.encoders.pairs import PAIRS
     from retrieval.encoders.texts import Corpus, Tokens
 
@@ -404,6 +455,7 @@ def learner(task: Task, name: str, folder: Path) -> "EncoderLearner":
         tokens=tokens,
         folder=folder,
         mined=mined(task, name),
+        teacher=partial(teacher, task, name) if encoder.teacher is not None else None,
     )
     pairs = PAIRS[encoder.pairs](material)
     measured = dev_languages(source, encoder)
@@ -414,7 +466,7 @@ def learner(task: Task, name: str, folder: Path) -> "EncoderLearner":
         layout=layout,
         pairs=pairs,
         batches=BATCHES[encoder.batches](material, pairs),
-        negatives=Drawn(material, pairs) if encoder.draws else None,
+        negatives=negatives_of(material, pairs, mining),
         links=[IN_BATCH[link](material) for link in encoder.in_batch],
         dev=dev,
     )
@@ -429,6 +481,43 @@ def pretrained(task: Task, name: str) -> "Pretrained":
         before = task.step(TrainedEncoder(encoder.start))
         return load(str(before.path / "model"), task.config.models)
     return load(encoder.start or encoder.backbone, task.config.models, encoder.layers)
+
+
+def teacher(task: Task, name: str) -> "Encode":
+    """What turns texts into the vectors of another model that an encoder's batches ask for."""
+    from retrieval.encoder import BiEncoder, load
+    from retrieval.encoders.encoding import Encode
+    from retrieval.encoders.texts import Tokens
+
+    encoder = task.config.retrieval.encoders[name]
+    assert encoder.teacher is not None
+    where = encoder.teacher
+    if where in task.config.retrieval.encoders:
+        where = str(task.step(TrainedEncoder(where)).path / "model")
+    bodies, tokenizer, layout = load(where, task.config.models)
+    most = tokenizer.model_max_length
+    lengths: Any = {
+        "query": min(encoder.query_length, most),
+        "passage": min(encoder.passage_length, most),
+    }
+    model = BiEncoder(bodies, layout.pooling, layout.normalise).to(distributed.device())
+    return Encode(model, Tokens(tokenizer, layout.prefixes, lengths), encoder.batch_tokens)
+
+
+def negatives_of(material: "Material", pairs: "Pairs", mining: Mining | None) -> "Negatives | None":
+    """What gives queries negatives of their own; None where they have none."""
+    from retrieval.encoders.negatives.drawn import Drawn
+    from retrieval.encoders.negatives.refresh import Refreshed
+
+    encoder = material.settings
+    if not encoder.draws:
+        return None
+    if not encoder.refreshes:
+        return Drawn(material, pairs)
+    assert mining is not None
+    links: list[str] = [*encoder.negatives]
+    chain = {link: NEGATIVES[link] for link in links}
+    return Refreshed(material, pairs, mining, chain)
 
 
 def layout_of(encoder: Encoder, begun: "Layout") -> "Layout":
@@ -476,9 +565,10 @@ def check_lengths(name: str, lengths: dict[str, int], tokenizer: Any) -> None:
 
 
 def mined(task: Task, name: str) -> Path | None:
-    """The last link's files of an encoder's negatives; None where it has no chain."""
-    chain = task.config.retrieval.encoders[name].negatives
-    if not chain:
+    """The last link's files of an encoder's negatives; None without a chain that has a step."""
+    encoder = task.config.retrieval.encoders[name]
+    chain = encoder.negatives
+    if not chain or encoder.refreshes:
         return None
     for source in task.step(TrainedEncoder(name)).inputs:
         if isinstance(source, Step) and source.name == f"negatives/{name}":

@@ -21,7 +21,7 @@ from retrieval.encoders.dev import Dev
 from retrieval.encoders.encoding import Chunk, Encode, chunks, on_all, placed
 from retrieval.encoders.in_batch import Link
 from retrieval.encoders.material import Entry, Material
-from retrieval.encoders.negatives.drawn import Drawn
+from retrieval.encoders.negatives import Negatives
 from retrieval.encoders.pairs import Pairs
 from training.gather import gather
 from training.guards import culprit
@@ -49,7 +49,7 @@ class EncoderLearner:
         layout: Layout,
         pairs: Pairs,
         batches: Batches,
-        negatives: Drawn | None,
+        negatives: Negatives | None,
         links: Sequence[Link],
         dev: Dev | None = None,
     ):

@@ -1,5 +1,6 @@
 """What the entries of the four tables are made of, and what all of them may do at a step."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -32,7 +33,8 @@ class Material:
     """One encoder's training: its settings, its data's ``task``, passages and tokens.
 
     ``languages``: of its examples. ``folder``: of the training, where a refresh may leave files.
-    ``mined``: where the chain of negatives is, if it was made before the training.
+    ``mined``: where the chain of negatives is, if it was made before the training. ``teacher``:
+    loads another model whose vectors are asked for.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Material:
     tokens: Tokens
     folder: Path
     mined: Path | None = None
+    teacher: "Callable[[], Encode] | None" = None
 
 
 class Entry(Protocol):

@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from retrieval.encoders.batches.by_language import ByLanguage
+from retrieval.encoders.batches.clustered import Clustered
 from retrieval.encoders.batches.shuffled import Shuffled
 from retrieval.encoders.material import Entry, Material
 from retrieval.encoders.pairs import Pairs
@@ -30,4 +31,5 @@ class Batches(Entry, Protocol):
 BATCHES: dict[str, Callable[[Material, Pairs], Batches]] = {
     "shuffled": Shuffled,
     "by_language": ByLanguage,
+    "clustered": Clustered,
 }

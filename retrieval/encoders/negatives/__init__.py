@@ -5,11 +5,25 @@ gives each query with its candidates. It may read other languages' files of the 
 (``mining.before``). An entry is a file here and a line in the table.
 """
 
+from typing import Protocol
+
+import numpy as np
+
+from retrieval.encoders.material import Entry
 from retrieval.encoders.negatives.from_run import from_run
 from retrieval.encoders.negatives.mining import Link
+from retrieval.encoders.negatives.refresh import refresh
 from retrieval.encoders.negatives.select import select
 
-NEGATIVES: dict[str, Link] = {"from_run": from_run, "select": select}
 
-SOURCES = ("from_run",)
+class Negatives(Entry, Protocol):
+    """What a batch asks: which passages are its examples' negatives."""
+
+    def draw(self, numbers: np.ndarray, batch: int) -> np.ndarray:
+        """Passages, int64 [examples, draw.number]; -1 where an example has no more."""
+
+
+NEGATIVES: dict[str, Link] = {"from_run": from_run, "refresh": refresh, "select": select}
+
+SOURCES = ("from_run", "refresh")
 """Those that begin a chain: what a link before them made would be lost."""

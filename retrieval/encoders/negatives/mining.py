@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from core.encoders import Encoder
 from core.errors import InputError
 from core.files import write_json
 from core.passages import Passages
+from core.records import Ranking
 from core.runs import StoredRun
 from core.steps import Step
 from core.task import Task
@@ -26,7 +27,8 @@ class Mining:
     """What links ask: the training queries of some languages, their judgments, and runs of them.
 
     ``runs``: the steps of runs by (system, language). ``folders``: of the links so far; the files
-    of all languages of a link are there before the next link begins.
+    of all languages of a link are there before the next link begins. ``found``: what the model in
+    training has just found, by language, for ``refresh``.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Mining:
     languages: Sequence[str]
     runs: Mapping[tuple[str, str], Step] = field(default_factory=dict)
     folders: list[Path] = field(default_factory=list)
+    found: Mapping[str, Iterable[Ranking]] = field(default_factory=dict)
 
     @cached_property
     def judged(self) -> dict[str, dict[str, set[str]]]:

@@ -22,6 +22,9 @@ class Pairs(Protocol):
     def qids(self, language: str) -> list[str]:
         """The query ids of a language's examples in order, for what is mined by them."""
 
+    def query_texts(self, numbers: np.ndarray) -> list[str]:
+        """The queries as text, for what does not read them by the tokens of ``views``."""
+
     def positives(self, numbers: np.ndarray, batch: int) -> np.ndarray:
         """The passage that each example's positive is, or is a view of: int64 [examples]."""
 

@@ -74,6 +74,10 @@ class Labelled:
         """In the order of the topics."""
         return self.ids_of[language]
 
+    def query_texts(self, numbers: np.ndarray) -> list[str]:
+        """As they stand in the topics."""
+        return [self.texts[number] for number in numbers.tolist()]
+
     def positives(self, numbers: np.ndarray, batch: int) -> np.ndarray:
         """A relevant passage of each, at random."""
         starts = self.starts[numbers]
@@ -94,6 +98,6 @@ class Labelled:
     def views(self, numbers: np.ndarray, positives: np.ndarray, batch: int) -> tuple[Rows, Rows]:
         """The query and the passage as they are."""
         tokens = self.material.tokens
-        queries = [self.texts[number] for number in numbers.tolist()]
+        queries = self.query_texts(numbers)
         passages = self.material.corpus.texts(positives)
         return tokens.rows(queries, "query"), tokens.rows(passages, "passage")
