@@ -182,10 +182,12 @@ class EncoderLearner:
         scored, loss = self.loss(passes, vectors, batch)
         value = self.checked(loss, batch, engine)
         (gradient,) = torch.autograd.grad(loss, vectors)
-        sizes = [len(part) for part in parts]
-        for one, own in zip(passes, gradient.split(sizes), strict=True):
-            if one.trained:
-                engine.backward((one.vectors() * own).sum())
+        own = gradient.split([len(part) for part in parts])
+        for numbers in backward_passes(passes):
+            carried = torch.zeros((), device=vectors.device)
+            for number in numbers:
+                carried = carried + (passes[number].vectors() * own[number]).sum()
+            engine.backward(carried)
         return scored, value
 
     def passes(self, engine: Any, batch: Batch) -> "list[Pass]":
@@ -328,6 +330,25 @@ class Pass(NamedTuple):
         with contextlib.nullcontext() if self.trained else torch.no_grad():
             vectors = self.model(self.tower, **self.pad(self.chunk.rows))
         return vectors[: len(self.chunk.places)]
+
+
+def backward_passes(passes: list[Pass]) -> list[list[int]]:
+    """The numbers of the passes that go backward together, with gradient caching.
+
+    One by one, but for the first of each body, which are one: at ZeRO 3 DeepSpeed adds what a
+    parameter gets after a step's first backward pass to what it finds, and that is the last step's
+    gradient where the first one did not go through the parameter.
+    """
+    firsts: dict[str, int] = {}
+    others = []
+    for number, one in enumerate(passes):
+        if not one.trained:
+            continue
+        if one.tower in firsts:
+            others.append([number])
+        else:
+            firsts[one.tower] = number
+    return [list(firsts.values()), *others]
 
 
 def scored_of(batch: Batch, queries: torch.Tensor, passages: torch.Tensor) -> Scored:

@@ -91,3 +91,131 @@ def word(number: int, place: int) -> str:
     """A made-up word, another in each language."""
     digits = "bdfghklmnprst"
     return digits[number % 13] + "ae"[place % 2] + digits[(number * 5 + 1) % 13] + "ou"[number % 2]
+
+
+class ToyPairs:
+    """Examples without a collection's judgments: query i belongs to passages 3i and, every fourth, 3i + 1.
+
+    Two languages, as many examples each. What the tables of pairs offer.
+    """
+
+    def __init__(self, corpus, tokens, examples=24):
+        half = examples // 2
+        self.spans = {"en": range(half), "sw": range(half, examples)}
+        self.corpus, self.tokens = corpus, tokens
+
+    def qids(self, language):
+        return [str(number) for number in self.spans[language]]
+
+    def positives(self, numbers, batch):
+        return 3 * numbers
+
+    def relevant(self, numbers):
+        import numpy as np
+
+        from retrieval.encoders.material import Relevant
+
+        pairs = [(i, 3 * n) for i, n in enumerate(numbers.tolist())]
+        pairs += [(i, 3 * n + 1) for i, n in enumerate(numbers.tolist()) if n % 4 == 0]
+        place, ids = zip(*pairs, strict=True) if pairs else ((), ())
+        return Relevant(np.array(place, np.int64), np.array(ids, np.int64))
+
+    def views(self, numbers, positives, batch):
+        queries = [f"{word(n, 0)}?" for n in numbers.tolist()]
+        passages = self.corpus.texts(positives)
+        return self.tokens.rows(queries, "query"), self.tokens.rows(passages, "passage")
+
+
+class ToyNegatives:
+    """The two passages behind the positive, of which the first may be relevant; now and then one."""
+
+    def draw(self, numbers, batch):
+        import numpy as np
+
+        drawn = np.stack([3 * numbers + 1, 3 * numbers + 2], 1)
+        drawn[numbers % 5 == 2, 1] = -1
+        return drawn
+
+    def waits(self, step):
+        return False
+
+    def begin(self, step, encode):
+        pass
+
+    def state(self):
+        return {}
+
+    def restore(self, state):
+        pass
+
+
+def corpus(folder, examples=24):
+    """Three passages an example, in two languages."""
+    from core.passages import Passages, build_passages
+    from core.records import Document
+    from retrieval.encoders.texts import Corpus
+
+    half = examples // 2
+    for language, first in (("en", 0), ("sw", half)):
+        store = folder / language
+        if not (store / "count.json").exists():
+            store.mkdir(parents=True, exist_ok=True)
+            documents = []
+            for number in range(3 * first, 3 * (first + half)):
+                text = f"{word(number // 3, 0)} is {'abc'[number % 3]}." + " more" * (number % 4)
+                documents.append(Document(f"d{number}", "", text))
+            build_passages(documents, store)
+    return Corpus(["en", "sw"], lambda language: Passages(folder / language))
+
+
+def settings(folder, stage=0, **more):
+    """Six steps of eight queries in two batches."""
+    from core.encoders import Draw, Encoder
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "ds.json").write_text(f'{{"zero_optimization": {{"stage": {stage}}}}}')
+    values = {
+        "steps": 6,
+        "batch_size": 4,
+        "accumulation": 2,
+        "learning_rate": 1e-2,
+        "evaluate_every": 2,
+        "precision": "fp32",
+        "deepspeed": str(folder / "ds.json"),
+        "query_length": 12,
+        "passage_length": 24,
+        "batch_tokens": 64,
+        "draw": Draw(number=2),
+    }
+    return Encoder(**{**values, **more})
+
+
+def learner(chosen, folder, dropout=0.0, negatives=True, towers="shared", normalise=True, dev=None):
+    """A learner of toy examples; its links and batches are real."""
+    from retrieval.encoder import BiEncoder, Layout
+    from retrieval.encoders.batches import BATCHES
+    from retrieval.encoders.in_batch import IN_BATCH
+    from retrieval.encoders.learner import EncoderLearner
+    from retrieval.encoders.material import Material
+    from retrieval.encoders.texts import Tokens
+
+    prefixes = {"query": "q: ", "passage": "p: "}
+    lengths = {"query": chosen.query_length, "passage": chosen.passage_length}
+    tokens = Tokens(tokenizer(), prefixes, lengths)
+    texts = corpus(folder / "texts")
+    material = Material("toy", chosen, None, ["en", "sw"], texts, tokens, folder)
+    pairs = ToyPairs(texts, tokens)
+    dropouts = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    bodies = {"shared": body(0, **dropouts)}
+    if towers == "separate":
+        bodies = {"query": body(1, **dropouts), "passage": body(2, **dropouts)}
+    return EncoderLearner(
+        material=material,
+        model=BiEncoder(bodies, "mean", normalise),
+        layout=Layout("mean", normalise, prefixes),
+        pairs=pairs,
+        batches=BATCHES[chosen.batches](material, pairs),
+        negatives=ToyNegatives() if negatives else None,
+        links=[IN_BATCH[link](material) for link in chosen.in_batch],
+        dev=dev,
+    )
