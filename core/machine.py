@@ -11,6 +11,7 @@ from pathlib import Path
 
 MEASURED_CORES = 2
 GPU_FACTOR = 500  # a data-centre GPU beside two cores (0.15 TFLOP/s in fp32): an order of magnitude
+BF16_FACTOR = 3  # a CPU that has instructions for bf16, beside itself in fp32
 DEVICES = Path("/dev")
 
 
@@ -47,6 +48,11 @@ def model_seconds(on_two_cores: float, processes: int | None = None) -> float:
     if gpus():
         return on_two_cores / (GPU_FACTOR * min(gpus(), processes or gpus()))
     return core_seconds(on_two_cores)
+
+
+def format_factor(number_format: str) -> float:
+    """How many times as fast as in fp32 this machine computes; GPU_FACTOR knows of half."""
+    return BF16_FACTOR if number_format == "bf16" and not gpus() else 1
 
 
 def described() -> str:

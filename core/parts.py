@@ -64,7 +64,8 @@ class Training(Part):
     warmup: Share = 0.1
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip: Positive = 1.0
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    # half: bf16 or fp16 where the device computes in it, otherwise fp32; auto: so on a GPU alone
+    precision: Literal["auto", "half", "fp32", "bf16", "fp16"] = "auto"
     deepspeed: str = "configs/deepspeed/zero0.json"
     evaluate_every: Count = 500  # steps
     seed: Whole = 0

@@ -78,7 +78,7 @@ class Dense(Part):
     layers: Count | None = None  # the first n layers; all without it
     max_length: Count = 256
     batch_tokens: Count = 8192
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["half", "fp32", "bf16", "fp16"] = "fp32"  # half: as of a training
     # these four: what the backbone's entry or its sentence-transformers files say, without them
     pooling: Literal["mean", "cls"] | None = None
     normalise: bool | None = None

@@ -15,7 +15,7 @@ from core.building import run_steps
 from core.config import from_arguments
 from core.console import say
 from core.errors import InputError, exit_with_message
-from core.machine import core_seconds, model_seconds
+from core.machine import core_seconds, format_factor, model_seconds
 from core.passages import document_text
 from core.records import Run
 from core.runs import top_k, write_run
@@ -29,7 +29,7 @@ from ranking.rerank import Scorer, candidate_pairs, reranked, score_pairs
 from retrieval import search
 from training import engine
 
-TOKENS = 2000  # that two cores score a second with the embedded model
+TOKENS = 2000  # that two cores score a second with the embedded model, in fp32
 BACKWARD = 3  # times as long a pass of training takes
 FILLED = 0.8  # of max_length, by a pair on average
 
@@ -171,7 +171,7 @@ def pair_seconds(task: Task, name: str) -> float:
     first = rankers.origin(task, name)
     body = backbones.sized(first.start or first.model or first.backbone, first.layers)
     tokens = FILLED * task.config.ranking.trainings[name].max_length
-    return body.work * tokens / TOKENS
+    return body.work * tokens / (TOKENS * format_factor(trainings.number_format(task, name)))
 
 
 def training_seconds(task: Task, name: str) -> float:

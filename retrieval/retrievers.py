@@ -17,19 +17,21 @@ from core.artefacts import PassageStore, RankedRun, TrainedEncoder
 from core.console import say
 from core.distributed import seed_of
 from core.errors import InputError
-from core.machine import core_seconds, model_seconds
+from core.machine import core_seconds, format_factor, model_seconds
 from core.passages import Passages, build_passages
 from core.records import Ranking, Run
 from core.runs import read_run, run_file, top_k, write_rankings
+from core.settings import Dense
 from core.steps import Files, Plan, Step
 from core.task import Task, once
 from retrieval import bm25, dense, indexes
 from retrieval.jvm import heap_bytes
+from training import engine
 
 # For estimates before anything is counted
 PASSAGE_BYTES = 170  # of a compressed corpus, a passage, where its beginning can't be read
 SAMPLED = 2000  # passages by which the others are judged
-PASSAGES_PER_SECOND = 25  # that two cores encode with the embedded model
+PASSAGES_PER_SECOND = 25  # that two cores encode with the embedded model, in fp32
 
 RunBuild = Callable[[Path, str, str], None]  # writes the run of a language and split into a folder
 
@@ -259,12 +261,20 @@ def add_encoder_runs(
         add_run(task, steps, name, language, split, {}, searched, build)
 
 
+def number_format(settings: Dense) -> str:
+    """What ``precision`` comes to on this machine; OpenVINO computes in fp32."""
+    if settings.precision == "half":
+        return engine.precision("half") if settings.backend == "torch" else "fp32"
+    return settings.precision
+
+
 @once
 def vector_settings(task: Task, trained: Step | None = None) -> dict:
     """What decides the vectors of a passage; a ``trained`` encoder does so as the step's input."""
     settings = task.config.retrieval.dense
     own = {
-        **settings.model_dump(include={"backbone", "layers", "max_length", "precision"}),
+        **settings.model_dump(include={"backbone", "layers", "max_length"}),
+        "precision": number_format(settings),
         **settings.model_dump(include={"backend"}, exclude_defaults=True),
         **settings.overrides,
     }
@@ -280,8 +290,10 @@ def add_vectors(
 ) -> Step:
     """The vectors of a language's passages; a stopped step goes on."""
     store = task.step(PassageStore(language))
+    settings = vector_settings(task, trained)
     passages = expected(task, language)
     size = encoder_size(task)
+    rate = PASSAGES_PER_SECOND * format_factor(settings["precision"])
 
     def build(folder: Path) -> None:
         dense.encode_corpus(encoder_of(task, trained), Passages(store.path), folder, language)
@@ -289,11 +301,11 @@ def add_vectors(
     return steps.add(
         name,
         version=1,
-        settings=vector_settings(task, trained),
+        settings=settings,
         inputs=[store, trained] if trained else [store],
         build=build,
         resumes=True,
-        seconds=model_seconds(passages / PASSAGES_PER_SECOND * size.work, 1),
+        seconds=model_seconds(passages / rate * size.work, 1),
         disk=passages * size.hidden * 2,  # fp16
         memory=2e9,
     )
@@ -356,7 +368,7 @@ def encoder_of(task: Task, trained: Step | None = None) -> dense.Encoder:
         layers=settings.layers,
         max_length=settings.max_length,
         batch_tokens=settings.batch_tokens,
-        precision=settings.precision,
+        precision=number_format(settings),
         overrides=settings.overrides,
         backend=settings.backend,
     )

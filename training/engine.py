@@ -76,9 +76,10 @@ def free_port() -> int:
 def precision(wanted: str, half: bool = True) -> str:
     """The number format that a setting comes to on this machine: fp32, bf16 or fp16.
 
-    ``auto``: on a GPU bf16 where it has it, otherwise fp16, or fp32 for a backbone that does not
-    bear ``half`` precision; fp32 on a CPU. Raises InputError for fp16 on a CPU, which DeepSpeed
-    refuses, and for such a backbone.
+    ``auto`` and ``half``: on a GPU bf16 where it has it, otherwise fp16, or fp32 for a backbone
+    that does not bear ``half`` precision. On a CPU ``auto`` is fp32, and ``half`` is bf16 if the
+    processor has instructions for it, otherwise fp32: without them bf16 is several times slower.
+    Raises InputError for fp16 on a CPU, which DeepSpeed refuses, and for such a backbone.
     """
     import torch
 
@@ -91,13 +92,20 @@ def precision(wanted: str, half: bool = True) -> str:
         raise InputError(
             "precision: found fp16, expected bf16 or fp32: this backbone overflows in fp16"
         )
-    if wanted != "auto":
+    if wanted not in ("auto", "half"):
         return wanted
     if not gpu:
-        return "fp32"
+        return "bf16" if wanted == "half" and multiplies_bf16() else "fp32"
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return "bf16"
     return "fp16" if half else "fp32"
+
+
+def multiplies_bf16() -> bool:
+    """Whether this processor has instructions for products of bf16 (AVX-512 BF16 or AMX)."""
+    import torch
+
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def settings(

@@ -100,10 +100,10 @@ def add_encoder(task: Task, steps: Plan, name: str, seen: tuple[str, ...] = ()) 
 
 
 def recipe(encoder: Encoder) -> dict:
-    """What decides an encoder's weights, with the number format that ``auto`` comes to here."""
+    """What decides an encoder's weights, with the number format that it is trained in here."""
     settings = encoder.recipe_settings
-    if encoder.precision == "auto":
-        resolved = engine.precision("auto")
+    if encoder.precision in ("auto", "half"):
+        resolved = engine.precision(encoder.precision)
         if resolved != "fp32":
             settings["precision"] = resolved
     return settings

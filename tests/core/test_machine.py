@@ -30,6 +30,13 @@ def test_two_cores_take_what_was_measured(made):
     assert machine.described() == "on 2 cores"
 
 
+def test_bf16_is_faster_on_a_cpu_that_has_it(made):
+    made(cores=2)
+    assert [machine.format_factor(name) for name in ("fp32", "bf16")] == [1, 3]
+    made(cores=2, gpus=1)
+    assert machine.format_factor("bf16") == 1
+
+
 def test_more_cores_and_fewer(made):
     made(cores=16)
     assert machine.core_seconds(60) == machine.model_seconds(60) == 7.5

@@ -16,6 +16,7 @@ from core.runs import read_run, top_k
 from core.task import Task
 from retrieval import bm25, hybrid, retrievers, search
 from retrieval.ask import ask
+from training import engine
 
 RUNS = {
     "en-train": {"1": {"a#0": 2.0, "b#0": 1.0, "c#0": 0.5}, "2": {"d#0": 1.0}},
@@ -297,3 +298,19 @@ def test_nothing_of_another_model_or_analyser_is_reused(config, monkeypatch):
         assert fingerprints(**change)[0] != plain[0]
     monkeypatch.setitem(bm25.ANALYSERS, "en", "words")
     assert fingerprints()[1] != plain[1] and fingerprints()[0] == plain[0]
+
+
+@pytest.mark.parametrize(
+    "dense, expected",
+    [
+        ({"precision": "half"}, "bf16"),
+        ({"precision": "half", "backend": "openvino"}, "fp32"),  # which computes in no other
+        ({}, "fp32"),
+    ],
+)
+def test_vectors_are_known_by_the_format_that_they_are_made_in(
+    config, monkeypatch, dense, expected
+):
+    monkeypatch.setattr(engine, "precision", lambda _: "bf16")  # a machine's answer
+    task = Task(config(retrieval={"sources": ["dense"], "dense": dense}))
+    assert search.plan(task)["vectors/en"].settings["precision"] == expected

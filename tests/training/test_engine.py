@@ -40,3 +40,15 @@ def test_precision_on_a_cpu(monkeypatch):
     assert engine.precision("auto") == "fp32" and engine.precision("bf16") == "bf16"
     with pytest.raises(InputError, match="found fp16, expected fp32 or bf16"):
         engine.precision("fp16")
+
+
+@pytest.mark.parametrize(
+    "avx512, amx, expected", [(True, False, "bf16"), (False, True, "bf16"), (False, False, "fp32")]
+)
+def test_half_on_a_cpu_follows_the_processor(monkeypatch, avx512, amx, expected):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert engine.precision("half") == expected and engine.precision("auto") == "fp32"
