@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core import embedded, embedded_ranker
+from core import distributed, embedded, embedded_ranker, hub
 from core.errors import InputError
 from core.files import digest, file_digest, write_json
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 MAX_UNKNOWN_SHARE = 0.05
 SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+STAND_INS = "stand-ins"
+"""Beside the converted models: folders that are used for models of their names, in a rehearsal."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Backbone:
     max_length: int = 512
     layers: int = 12  # with the next, for estimates before the model is at hand
     hidden: int = 768
+    revision: str | None = None  # of the hub's model: a branch, tag or commit; main without it
 
     @property
     def work(self) -> float:
@@ -68,21 +71,33 @@ BACKBONES = {
 def backbone(name: str) -> Backbone:
     """A table entry, or a default one for a local folder or a hub id (``OWNER/MODEL``).
 
-    Raises InputError for another name, and for the embedded ranker, which is no body.
+    Of the hub's models ``NAME@REVISION`` is that revision. Raises InputError for another name, for
+    the embedded model at a revision, and for the embedded ranker, which is no body.
     """
-    if name in BACKBONES:
-        return BACKBONES[name]
+    if Path(name).is_dir() and name not in BACKBONES:
+        return Backbone(name)
+    plain, revision = hub.parted(name)
+    if is_listed(name):
+        entry = BACKBONES[plain]
+        if revision and entry.hub_id is None:
+            raise InputError(f"backbone {name}: {plain} comes with Continuum and has no revisions")
+        return replace(entry, revision=revision)
     if name == embedded_ranker.NAME:
         raise InputError(
             f"{name} is a finished cross-encoder, expected a body; "
             f"name it as model={name} or start={name} of a ranker"
         )
-    if Path(name).is_dir() or name.count("/") == 1:
-        return Backbone(name)
+    if plain.count("/") == 1:
+        return Backbone(plain, revision=revision)
     raise InputError(
         f"unknown backbone {name!r}; expected one of {', '.join(BACKBONES)}, "
         "a folder, or a hub id OWNER/MODEL"
     )
+
+
+def is_listed(name: str) -> bool:
+    """Whether BACKBONES says how a model is used, at whatever revision."""
+    return name.partition("@")[0] in BACKBONES
 
 
 def sized(name: str, layers: int | None = None) -> Backbone:
@@ -104,34 +119,72 @@ def sized(name: str, layers: int | None = None) -> Backbone:
 
 
 def source(name: str, models: Path) -> str:
-    """What transformers' ``from_pretrained`` takes: a folder or a hub id.
+    """Where a model is: a folder, or a hub id at the commit that counts, ``OWNER/MODEL@COMMIT``.
 
     ``name``: a backbone, or the embedded ranker. ``models``: where the embedded models are
-    converted, on first use.
+    converted, on first use. The functions of this file take it, and ``hub.pretrained`` makes of it
+    what transformers takes. Raises InputError as ``hub.commit`` does.
     """
+    if stand_in := stand_in_of(name, models):
+        return str(stand_in)
     if name == embedded_ranker.NAME:
         return str(embedded_ranker.folder(models))
-    hub_id = backbone(name).hub_id
-    return str(embedded.folder(models)) if hub_id is None else hub_id
+    entry = backbone(name)
+    if entry.hub_id is None:
+        return str(embedded.folder(models))
+    if Path(entry.hub_id).is_dir():
+        return entry.hub_id
+    revision = hub.commit(entry.hub_id, entry.revision, models) or entry.revision
+    return f"{entry.hub_id}@{revision}" if revision else entry.hub_id
+
+
+def stand_in_of(name: str, models: Path) -> Path | None:
+    """The folder that stands for a model in a rehearsal; None where the model itself is used."""
+    folder = models / STAND_INS / name.replace("/", "--")
+    return folder if folder.is_dir() else None
 
 
 def fingerprint(name: str, models: Path) -> str:
-    """Of what ``source`` names: a hub id as it is, a local folder with the content of its files.
+    """Of what ``source`` names: a hub id with its commit, a folder with the content of its files.
 
-    Counted are settings and weights in all its folders; pickled weights only where a folder has
-    no safetensors, since only there they are loaded.
+    A hub id whose commit nobody knows counts by its name. Raises InputError as ``hub.commit`` does.
     """
+    if stand_in := stand_in_of(name, models):
+        return digest([name, content_of(stand_in, models)])
     if name == embedded_ranker.NAME:
         return embedded_ranker.fingerprint(models)
-    hub_id = backbone(name).hub_id
-    if hub_id is None:
+    entry = backbone(name)
+    if entry.hub_id is None:
         return embedded.folder_name()
+    if Path(entry.hub_id).is_dir():
+        return digest([name, content_of(Path(entry.hub_id), models)])
+    commit = hub.commit(entry.hub_id, entry.revision, models)
+    plain, _ = hub.parted(name)
+    return digest([plain, [commit]] if commit else [name, []])
+
+
+def content_of(folder: Path, models: Path) -> list[str]:
+    """Digests of settings and weights in all folders of a model.
+
+    Pickled weights count only where a folder has no safetensors, since only there they are loaded.
+    """
     digests = []
-    if Path(hub_id).is_dir():
-        for path in sorted(Path(hub_id).rglob("*")):
-            if path.suffix in (".json", ".safetensors") or is_loaded_pickle(path):
-                digests.append(file_digest(path, models / "digests"))
-    return digest([name, digests])
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".json", ".safetensors") or is_loaded_pickle(path):
+            digests.append(file_digest(path, models / "digests"))
+    return digests
+
+
+def commits(names: Iterable[str], models: Path) -> dict[str, str | None]:
+    """Of those models that are the hub's: name -> the commit that is used; for manifests."""
+    found: dict[str, str | None] = {}
+    for name in names:
+        if name == embedded_ranker.NAME or stand_in_of(name, models):
+            continue
+        entry = backbone(name)
+        if entry.hub_id is not None and not Path(entry.hub_id).is_dir():
+            found[name] = hub.commit(entry.hub_id, entry.revision, models)
+    return found
 
 
 def is_loaded_pickle(path: Path) -> bool:
@@ -159,12 +212,15 @@ def hub_file(where: str, name: str, subfolder: str) -> Path | None:
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+    hub_id, revision = hub.pretrained(where)
     try:
-        return Path(hf_hub_download(where, name, subfolder=subfolder or None))
-    except LocalEntryNotFoundError:
+        return Path(hf_hub_download(hub_id, name, subfolder=subfolder or None, **revision))
+    except LocalEntryNotFoundError as error:
         # A machine without a network works from its cache: what is not there does not exist for
-        # it. With nothing in the cache, an outage must not be read as "there is no such file".
-        if try_to_load_from_cache(where, "config.json") is None:
+        # it. With nothing in the cache, or where the hub has answered that it is overloaded or
+        # broken, this must not be read as "there is no such file".
+        nothing_cached = try_to_load_from_cache(hub_id, "config.json", **revision) is None
+        if nothing_cached or hub.status_of(error) is not None:
             raise
         return None
     except EntryNotFoundError:
@@ -247,7 +303,10 @@ def load_tokenizer(where: str) -> Any:
     """The tokenizer of a folder or hub id. Raises InputError where it cannot be loaded."""
     from transformers import AutoTokenizer
 
-    return loading(where, lambda: AutoTokenizer.from_pretrained(where, trust_remote_code=False))
+    place, revision = hub.pretrained(where)
+    return loading(
+        where, lambda: AutoTokenizer.from_pretrained(place, trust_remote_code=False, **revision)
+    )
 
 
 def pad(
@@ -298,7 +357,16 @@ def loading(where: Any, load: Callable[[], Any]) -> Any:
     embedded.quiet()
     try:
         return load()
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+    except (
+        OSError,
+        ValueError,
+        ImportError,
+        RuntimeError,
+        SafetensorError,
+        hub.transfer_error(),
+    ) as error:
+        if answer := hub.meaning(error):
+            raise InputError(f"backbone {where}: {answer}") from None
         raise InputError(
             f"backbone {where}: cannot be loaded ({' '.join(str(error).split())[:300]}); "
             "name a folder, or a hub id that this machine reaches"
@@ -318,21 +386,36 @@ def load_encoder(where: str, layers: int | None = None) -> Any:
     return load_whole_body(AutoModel, where, config, **extra).eval()
 
 
-def load_cross_encoder(where: str, layers: int | None = None, attention: str = "auto") -> Any:
+def load_cross_encoder(
+    where: str, layers: int | None = None, attention: str = "auto", number_format: str = "fp32"
+) -> Any:
     """The architecture's own sequence-classification head with one label, in fp32.
 
     A head that the checkpoint lacks is drawn anew; a body that it lacks is an InputError.
-    ``attention``: the implementation; ``auto`` is SDPA where the architecture has it.
+    ``attention``: the implementation; ``auto`` as ``attention_of`` says for the number format that
+    the model is going to compute in.
     """
     import torch
     from transformers import AutoModelForSequenceClassification
 
     config = load_config(where, layers)
     config.num_labels = 1
-    chosen = {} if attention == "auto" else {"attn_implementation": attention}
+    chosen = {"attn_implementation": attention}
+    if attention == "auto":
+        chosen = attention_of(number_format)
     return load_whole_body(
         AutoModelForSequenceClassification, where, config, dtype=torch.float32, **chosen
     )
+
+
+def attention_of(number_format: str) -> dict[str, str]:
+    """How a cross-encoder attends unless it is told: a keyword of ``from_pretrained``, or none.
+
+    Without one transformers takes SDPA where the architecture has it. In bf16 on a CPU torch's
+    kernel for it is slow beside plain products of matrices: two thirds of the training's speed.
+    """
+    slow = number_format == "bf16" and distributed.device() == "cpu"
+    return {"attn_implementation": "eager"} if slow else {}
 
 
 def load_whole_body(kind: Any, where: str, config: Any, **extra: Any) -> Any:
@@ -341,14 +424,16 @@ def load_whole_body(kind: Any, where: str, config: Any, **extra: Any) -> Any:
     ``kind``: a class of transformers. Raises InputError where ``refuse_missing`` does.
     """
     weights = weights_of(where)
+    place, revision = hub.pretrained(where)
 
     def load() -> Any:
         return kind.from_pretrained(
-            where,
+            place,
             config=config,
             trust_remote_code=False,
             output_loading_info=True,
             **weights,
+            **revision,
             **extra,
         )
 
@@ -386,8 +471,12 @@ def load_config(where: str, layers: int | None, subfolder: str = "") -> Any:
     """
     from transformers import AutoConfig
 
+    place, revision = hub.pretrained(where)
+
     def load() -> Any:
-        return AutoConfig.from_pretrained(where, trust_remote_code=False, subfolder=subfolder)
+        return AutoConfig.from_pretrained(
+            place, trust_remote_code=False, subfolder=subfolder, **revision
+        )
 
     config = loading(where, load)
     if layers is not None:

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from core import backbones, distributed, embedded_ranker
+from core import backbones, distributed, embedded_ranker, hub
 from core.artefacts import TrainedRanker
 from core.errors import InputError
 from core.files import write_json
@@ -135,15 +135,17 @@ def load(where: str) -> Any:
     refuse_other_models(where, read(where, "config.json") or {})
     config = backbones.load_config(where, layers=None)
     weights = backbones.weights_of(where)
+    place, revision = hub.pretrained(where)
     model, report = backbones.loading(
         where,
         lambda: AutoModelForSequenceClassification.from_pretrained(
-            where,
+            place,
             config=config,
             trust_remote_code=False,
             output_loading_info=True,
             dtype="auto",
             **weights,
+            **revision,
         ),
     )
     missing = sorted(report["missing_keys"])

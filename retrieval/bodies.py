@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from core import backbones
+from core import backbones, hub
 from core.batches import token_batches
 from core.compiled import compiled, converted
 from core.distributed import device
@@ -250,7 +250,7 @@ def load_body(
     Raises InputError where the model cannot be loaded or cannot do what is asked.
     """
     where = backbones.source(name, models)
-    modules = None if name in backbones.BACKBONES else modules_of(where)
+    modules = None if backbones.is_listed(name) else modules_of(where)
     if modules is None:
         return PlainBody(
             name, where, layers, max_length, batch_tokens, precision, overrides, backend
@@ -343,15 +343,18 @@ def load_modules(where: str, modules: list[dict[str, str]], layers: int | None) 
         if module is first and has_transformer:
             model_kwargs |= weights
 
+    place, revision = hub.pretrained(where)
+
     def load() -> Any:
         from sentence_transformers import SentenceTransformer
 
         return SentenceTransformer(
-            where,
+            place,
             device="cpu",
             trust_remote_code=False,
             model_kwargs=model_kwargs,
             config_kwargs=config_kwargs,
+            **revision,
         )
 
     model = backbones.loading(where, load)
@@ -366,15 +369,17 @@ def check_body(body: Any, where: str, subfolder: str, model_kwargs: dict[str, An
     sentence-transformers does not say what was missing, so the names are read once more, without
     the weights.
     """
+    place, revision = hub.pretrained(where)
 
     def load() -> Any:
         return type(body).from_pretrained(
-            where,
+            place,
             subfolder=subfolder,
             config=body.config,
             output_loading_info=True,
             trust_remote_code=False,
             device_map="meta",
+            **revision,
             **model_kwargs,
         )
 

@@ -81,7 +81,7 @@ def load(name: str, models: Path, layers: int | None = None) -> Pretrained:
     pooling by the first token or the mean, and a Normalize.
     """
     where = backbones.source(name, models)
-    modules = None if name in backbones.BACKBONES else modules_of(where)
+    modules = None if backbones.is_listed(name) else modules_of(where)
     if modules is not None:
         return of_modules(load_modules(where, modules, layers), where)
     entry = backbones.backbone(name)

@@ -1,10 +1,13 @@
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from core.settings import Config
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks a hub but its own, on loopback
 
 ROOT = Path(__file__).parent.parent
 PASSAGES = {

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from core import hub
 from core.collection import Collection, corpus_lines, read_qrels
 from core.console import progress
 from core.errors import InputError, exit_with_message
@@ -42,20 +43,18 @@ def fetch(repository: str, wanted: Callable[[str], bool], out: Path) -> list[str
     Raises InputError that says what to do where the hub wants a token or does not answer.
     """
     from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    def list_files() -> list[str]:
+        return HfApi().list_repo_files(repository, repo_type="dataset")
 
     try:
-        listed = HfApi().list_repo_files(repository, repo_type="dataset")
+        listed = hub.patiently(list_files, repository)
         names = sorted(filter(wanted, listed))
         for name in progress(names, what=repository, unit="file"):
             hf_hub_download(repository, name, repo_type="dataset", local_dir=out)
-    except (GatedRepoError, RepositoryNotFoundError) as error:
-        status = error.response.status_code if error.response is not None else "no"
-        raise InputError(
-            f"{repository}: the hub answers {status}: accept the data set's terms on its page, "
-            "make a token there, and set HF_TOKEN to it"
-        ) from None
-    except (HfHubHTTPError, OSError) as error:
+    except (OSError, hub.transfer_error()) as error:
+        if answer := hub.meaning(error):
+            raise InputError(f"{repository}: {answer}") from None
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{repository}: the download broke off ({type(error).__name__}: {reason}); "
