@@ -2,13 +2,15 @@
 
 ``embedded-ranker/ranker.safetensors`` beside this file holds it; ``python -m ranking.embed`` writes
 it, and the card beside it. The word embeddings are the encoder's own and not in it. Any other
-weight matrix differs from the encoder's by one of four levels a row, -b, -a, a or b: two bits a
-weight, a and b in fp16. Biases and norms are there as their difference in fp16, pooler and
-classifier, which the encoder has not, as they are in fp16. So 21 million weights take 6 MB.
+weight matrix differs from the encoder's by its 128 strongest components (singular vectors), in four
+bits a number: a fine-tuning changes few directions, and the rest is noise. Biases and norms are
+there as their difference in fp16, pooler and classifier, which the encoder has not, as they are in
+fp16. So 21 million weights take less than 6 MB.
 """
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,9 +39,10 @@ LENGTHS = "continuum"
 
 WORDS = "embeddings.word_embeddings.weight"  # what freeze_embeddings freezes
 PREFIX = "bert."  # of the body's tensors in a BertForSequenceClassification
-CODES, LEVELS = ".codes", ".levels"  # what a weight matrix NAME is packed to
-PER_BYTE = 4  # codes in a byte, the first in the lowest bits
-ROUNDS = 20  # of fitting levels; they stand still after about ten
+LEFT, RIGHT, SCALES = ".left", ".right", ".scales"  # what a weight matrix NAME is packed to
+COMPONENTS = 128  # of a matrix; fewer where it has not so many rows or columns
+BLOCK = 32  # of them are taken from what those before have left
+ROUNDS = 8  # of fitting a scale
 
 WEIGHTS = "model.safetensors"
 NOTE = "unpacked.json"
@@ -59,59 +62,90 @@ class Ranker(NamedTuple):
     max_length: int
 
 
-# ---- Two bits a weight
+# ---- Few components of four bits
 
 
-def quantise(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(codes uint8 [rows, columns / 4], levels fp16 [rows, 2]) of fp32 [rows, columns].
+class Components(NamedTuple):
+    """A matrix [rows, columns] as a sum over its components k.
 
-    Each row's two levels a < b are fitted to its magnitudes by least squares (Lloyd 1982). A code
-    is 0 for a, 1 for b, 2 for -a and 3 for -b. ``columns`` is a multiple of four.
+    That is ``scales[k] * outer(left[:, k] - 7.5, right[k] - 7.5)``.
     """
-    magnitudes = np.abs(difference)
-    levels = fitted_levels(magnitudes).astype(np.float16)
-    a, b = levels.astype(np.float32).T[:, :, None]
-    is_high = magnitudes > (a + b) / 2
-    is_negative = difference < 0
-    codes = is_high.astype(np.uint8) + 2 * is_negative.astype(np.uint8)
-    packed = np.zeros((len(codes), codes.shape[1] // PER_BYTE), np.uint8)
-    for place in range(PER_BYTE):
-        packed |= codes[:, place::PER_BYTE] << np.uint8(2 * place)
-    return packed, levels
+
+    left: np.ndarray  # uint8 [rows, components], 0 to 15
+    right: np.ndarray  # uint8 [components, columns], 0 to 15
+    scales: np.ndarray  # fp32 [components]
 
 
-def fitted_levels(magnitudes: np.ndarray) -> np.ndarray:
-    """fp32 [rows, 2]: the two levels of each row of magnitudes, by Lloyd's iteration.
+def components_of(shape: tuple[int, ...]) -> int:
+    """How many stand for a matrix."""
+    return min(COMPONENTS, *shape)
 
-    It begins with the best levels of a Gaussian (Max 1960).
+
+def factorise(difference: np.ndarray) -> Components:
+    """The strongest components of an fp32 matrix (singular vectors), rounded to four bits.
+
+    They are taken BLOCK by BLOCK, each from what is left, so that what rounding loses in one block
+    is in the later ones.
     """
-    deviation = np.sqrt(np.mean(magnitudes**2, axis=1))
-    a = 0.4528 * deviation
-    b = 1.510 * deviation
+    left_over = difference.astype(np.float64)
+    blocks = []
+    missing = components_of(difference.shape)
+    while missing > 0:
+        count = min(BLOCK, missing)
+        u, strengths, v = np.linalg.svd(left_over, full_matrices=False)
+        roots = np.sqrt(strengths[:count])
+        left, left_scales = four_bits((u[:, :count] * roots).T)
+        right, right_scales = four_bits(roots[:, None] * v[:count])
+        scales = (left_scales * right_scales).astype(np.float32)
+        blocks.append(Components(left.T, right, scales))
+        left_over -= product(blocks[-1])
+        missing -= count
+    return Components(
+        left=np.concatenate([block.left for block in blocks], axis=1),
+        right=np.concatenate([block.right for block in blocks]),
+        scales=np.concatenate([block.scales for block in blocks]),
+    )
+
+
+def four_bits(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(uint8 [rows, columns], scales [rows]): ``rows`` is nearly ``(codes - 7.5) * scales``.
+
+    Scales and codes are fitted to each other by least squares, from the best uniform steps of a
+    Gaussian (Max 1960) on. A row of zeros has the scale 0.
+    """
+    scales = 0.3352 * np.sqrt(np.mean(rows**2, axis=1, keepdims=True))
     for _ in range(ROUNDS):
-        is_high = magnitudes > ((a + b) / 2)[:, None]
-        a = mean_where(~is_high, magnitudes, otherwise=a)
-        b = mean_where(is_high, magnitudes, otherwise=b)
-    return np.stack([a, b], axis=1)
+        steps = nearest_codes(rows, scales) - 7.5
+        scales = np.sum(rows * steps, axis=1, keepdims=True) / np.sum(
+            steps**2, axis=1, keepdims=True
+        )
+    return nearest_codes(rows, scales), scales[:, 0]
 
 
-def mean_where(chosen: np.ndarray, values: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
-    """The mean of each row's chosen values; ``otherwise`` for a row of which none is chosen."""
-    counts = chosen.sum(axis=1)
-    sums = np.where(chosen, values, 0).sum(axis=1)
-    means = sums / np.maximum(counts, 1)
-    return np.where(counts > 0, means, otherwise).astype(np.float32)
+def nearest_codes(rows: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """uint8 [rows, columns]: which of sixteen steps is nearest; ``scales`` is [rows, 1]."""
+    safe = np.where(scales > 0, scales, 1)
+    return np.clip(np.floor(rows / safe) + 8, 0, 15).astype(np.uint8)
 
 
-def restore(codes: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """fp32 [rows, columns] of what ``quantise`` gives."""
-    rows, in_bytes = codes.shape
-    apart = np.empty((rows, in_bytes, PER_BYTE), np.uint8)
-    for place in range(PER_BYTE):
-        apart[:, :, place] = codes >> np.uint8(2 * place) & 3
-    positive = levels.astype(np.float32)
-    by_code = np.concatenate([positive, -positive], axis=1)
-    return np.take_along_axis(by_code, apart.reshape(rows, -1), axis=1)
+def product(components: Components) -> np.ndarray:
+    """The matrix that components stand for: fp64, so that its fp32 is the same everywhere."""
+    left = (components.left - 7.5) * components.scales.astype(np.float64)
+    return left @ (components.right - 7.5)
+
+
+def in_pairs(codes: np.ndarray) -> np.ndarray:
+    """Four-bit codes two a byte, flat, the first in the low bits."""
+    flat = codes.reshape(-1)
+    if len(flat) % 2:
+        flat = np.append(flat, np.uint8(0))
+    return flat[0::2] | flat[1::2] << np.uint8(4)
+
+
+def apart(in_bytes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Codes of a shape of what ``in_pairs`` gives."""
+    flat = np.stack([in_bytes & 15, in_bytes >> 4], axis=1).reshape(-1)
+    return flat[: math.prod(shape)].reshape(shape)
 
 
 # ---- What a file must hold
@@ -141,8 +175,10 @@ def packed_shapes(encoder: "Mapping[str, torch.Tensor]") -> Shapes:
             shapes[PREFIX + name] = ("F16", shape)
             continue
         rows, columns = shape
-        shapes[PREFIX + name + CODES] = ("U8", (rows, columns // PER_BYTE))
-        shapes[PREFIX + name + LEVELS] = ("F16", (rows, 2))
+        count = components_of(shape)
+        shapes[PREFIX + name + LEFT] = ("U8", (-(-rows * count // 2),))
+        shapes[PREFIX + name + RIGHT] = ("U8", (-(-columns * count // 2),))
+        shapes[PREFIX + name + SCALES] = ("F32", (count,))
     for name, shape in head_shapes(hidden_size(encoder)).items():
         shapes[name] = ("F16", shape)
     return shapes
@@ -186,9 +222,10 @@ def pack(
         if difference.dim() == 1:
             packed[PREFIX + name] = difference.half()
             continue
-        codes, levels = quantise(difference.numpy())
-        packed[PREFIX + name + CODES] = as_tensor(codes)
-        packed[PREFIX + name + LEVELS] = as_tensor(levels)
+        components = factorise(difference.numpy())
+        packed[PREFIX + name + LEFT] = as_tensor(in_pairs(components.left))
+        packed[PREFIX + name + RIGHT] = as_tensor(in_pairs(components.right))
+        packed[PREFIX + name + SCALES] = as_tensor(components.scales)
     for name in head_shapes(hidden_size(encoder)):
         packed[name] = ranker[name].half()
     return packed
@@ -298,13 +335,23 @@ def unpack(
         if key in ranker.tensors:
             difference = ranker.tensors[key].float()
         else:
-            codes = ranker.tensors[key + CODES].numpy()
-            levels = ranker.tensors[key + LEVELS].numpy()
-            difference = as_tensor(restore(codes, levels))
+            components = components_in(ranker, key, tuple(encoder[name].shape))
+            difference = as_tensor(product(components)).float()
         state[key] = encoder[name] + difference
     for name in head_shapes(hidden_size(encoder)):
         state[name] = ranker.tensors[name].float()
     return state
+
+
+def components_in(ranker: Ranker, key: str, shape: tuple[int, ...]) -> Components:
+    """Of a matrix of a shape, by its name in a file."""
+    rows, columns = shape
+    count = components_of(shape)
+    return Components(
+        left=apart(ranker.tensors[key + LEFT].numpy(), (rows, count)),
+        right=apart(ranker.tensors[key + RIGHT].numpy(), (count, columns)),
+        scales=ranker.tensors[key + SCALES].numpy(),
+    )
 
 
 def refuse_other_tensors(
@@ -322,7 +369,7 @@ def refuse_other_tensors(
             f"{where}: {whose} the tensor {different[0]}, "
             f"expected the {len(expected)} of a ranker of the embedded encoder; {again}"
         )
-    types = {"F16": torch.float16, "U8": torch.uint8}
+    types = {"F16": torch.float16, "F32": torch.float32, "U8": torch.uint8}
     for name, (kind, shape) in expected.items():
         values = ranker.tensors[name]
         if values.dtype != types[kind] or tuple(values.shape) != shape:
@@ -330,7 +377,7 @@ def refuse_other_tensors(
                 f"{where}: {name} is {values.dtype} {list(values.shape)}, "
                 f"expected {types[kind]} {list(shape)}; {again}"
             )
-        if kind == "F16" and not torch.isfinite(values).all():
+        if kind != "U8" and not torch.isfinite(values).all():
             raise InputError(f"{where}: {name} holds values that are not finite; {again}")
 
 
