@@ -4,7 +4,7 @@ The head's last product is computed in float32 whatever the number format of the
 eight significant bits, so that two of three logits of a query's candidates would be equal.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -122,6 +122,7 @@ def switch_off_dropout(body: "PreTrainedModel") -> None:
 def set_body_dropout(body: "PreTrainedModel", rate: float) -> None:
     """Gives all dropouts within the encoder one rate; those of the head stay as they are."""
     encoder = body.get_submodule(body.base_model_prefix)
+    module: Any
     for module in encoder.modules():
         if isinstance(module, nn.Dropout):
             module.p = rate

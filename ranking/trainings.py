@@ -97,6 +97,7 @@ def learner(task: Task, name: str, steps: Any, folder: Path) -> "RankerLearner":
 
     from ranking.learner import RankerLearner
     from ranking.model import CrossEncoder, set_body_dropout
+    from ranking.packed import can_pack, pack
 
     ranker = task.config.ranking.trainings[name]
     source = task_of(task, ranker)
@@ -107,6 +108,8 @@ def learner(task: Task, name: str, steps: Any, folder: Path) -> "RankerLearner":
     if ranker.body_dropout is not None:
         set_body_dropout(body, ranker.body_dropout)
     choose_trained(body, ranker, name)  # behind the dropout, as adapters have one of their own
+    if can_pack(body):
+        pack(body)
     data = training_data(source, ranker, folder)
     tokenize = tokenizer_of(task, name, where)
     check_room(name, ranker, tokenize.room)
@@ -183,7 +186,9 @@ def body_of(task: Task, name: str, steps: Any) -> tuple[Any, str | Path]:
         where = steps[TrainedRanker(ranker.start).step_name].path / "model"
     else:
         where = backbones.source(ranker.start or ranker.backbone, task.config.models)
-    body = backbones.load_cross_encoder(str(where), ranker.layers, ranker.attention)
+    body = backbones.load_cross_encoder(
+        str(where), ranker.layers, ranker.attention, number_format(task, name)
+    )
     if ranker.start or not ranker.prune_vocabulary:  # a start has its own vocabulary
         return body, where
     vocabulary = steps[f"vocabulary/{ranker.backbone}"].path

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from core import backbones
 from core.errors import InputError
 from ranking import backends
 
@@ -40,6 +41,21 @@ def test_logits_in_bf16_are_as_fine_as_in_fp32(folder, inputs, name):
     assert len(logits.unique()) == PAIRS
     assert not torch.equal(logits, expected), "all but the last product is in bf16"
     assert (logits - expected).abs().max() < 0.1 * expected.std()
+
+
+@pytest.mark.parametrize("number_format, attention", [("fp32", "sdpa"), ("bf16", "eager")])
+def test_which_attention_a_number_format_has_on_a_cpu(folder, number_format, attention):
+    scoring = backends.load_model(folder, number_format)
+    learning = backbones.load_cross_encoder(str(folder), number_format=number_format)
+    assert scoring.config._attn_implementation == attention
+    assert learning.config._attn_implementation == attention
+    asked = backbones.load_cross_encoder(str(folder), None, "sdpa", number_format)
+    assert asked.config._attn_implementation == "sdpa"
+
+
+def test_on_a_gpu_transformers_chooses_the_attention(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert backbones.attention_of("bf16") == {}
 
 
 def test_fp32_is_the_plain_model_to_the_last_bit(folder, inputs):

@@ -46,20 +46,31 @@ def test_an_average_of_the_weights_counts_where_it_is_set():
     assert Ranker(average=Average(last=9)).recipe_settings["average"] == {"last": 9}
 
 
-@pytest.mark.parametrize("rate", [None, 0.0])
-def test_a_training_draws_no_dropout_where_its_rate_is_zero(trained, tmp_path, rate):
-    """The body of a real configuration, made ready for its training, gives one value or two."""
+@pytest.mark.parametrize(
+    "more, attention",
+    [
+        ({}, "sdpa"),
+        ({"body_dropout": 0.0}, "packed_sdpa"),
+        ({"body_dropout": 0.0, "precision": "bf16"}, "packed_eager"),
+        ({"precision": "bf16"}, "eager"),
+        ({"body_dropout": 0.0, "attention": "eager"}, "packed_eager"),
+    ],
+)
+def test_a_training_without_dropout_in_the_body_is_packed(trained, tmp_path, more, attention):
+    """The body of a real configuration, made ready for its training."""
     task, _ = trained
     ranking = task.config.ranking
-    ranker = ranking.rankers["small"].model_copy(update={"body_dropout": rate})
+    ranker = ranking.rankers["small"].model_copy(update=more)
     rankers = {**ranking.rankers, "small": ranker}
     ranking = ranking.model_copy(update={"rankers": rankers})
     changed = Task(task.config.model_copy(update={"ranking": ranking}))
     body = trainings.learner(changed, "small", rank.plan(changed), tmp_path).model.body
+    assert body.config._attn_implementation == attention
     encoder = body.get_submodule(body.base_model_prefix).train()
     ids = torch.tensor([[0, 5, 6, 2]])
     first, second = encoder(input_ids=ids)[0], encoder(input_ids=ids)[0]
-    assert torch.equal(first, second) is (rate == 0.0)
+    draws_dropout = "body_dropout" not in more
+    assert torch.equal(first, second) is not draws_dropout
 
 
 @pytest.mark.parametrize(
