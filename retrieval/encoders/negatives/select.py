@@ -45,11 +45,11 @@ def select(mining: "Mining", language: str, before: "Pools") -> Iterator["Pool"]
     """
     bounds = mining.settings.select
     others = mining.run(bounds.scores, language) if bounds.scores else None
-    for qid, candidates in before:
+    for qid, relevant in mining.relevant(language).items():
+        candidates = before.of(qid)
         scores = others.get(qid, {}) if others is not None else None
         if scores is None:
             scores = {candidate.docid: candidate.score for candidate in candidates}
-        relevant = mining.relevant(language)[qid]
         limit = upper_bound(bounds, [scores[docid] for docid in relevant if docid in scores])
         kept = []
         for candidate in candidates:

@@ -93,10 +93,30 @@ def word(number: int, place: int) -> str:
     return digits[number % 13] + "ae"[place % 2] + digits[(number * 5 + 1) % 13] + "ou"[number % 2]
 
 
-class ToyPairs:
-    """Examples without a collection's judgments: query i belongs to passages 3i and, every fourth, 3i + 1.
+def task(folder: Path, work: Path, **more):
+    """A task of a collection, with its passages made."""
+    from core.building import run_steps
+    from core.settings import Config
+    from core.task import Task
+    from retrieval import retrievers
 
-    Two languages, as many examples each. What the tables of pairs offer.
+    values = {
+        "name": "t",
+        "work": str(work),
+        "collection": {"path": str(folder)},
+        "retrieval": {"sources": ["bm25"]},
+    }
+    made = Task(Config.model_validate({**values, **more}))
+    plan = retrievers.sources_plan(made)
+    passages = [plan[f"passages/{language}"] for language in made.languages]
+    run_steps(passages, made.config.folder)
+    return made
+
+
+class ToyPairs:
+    """What a table of pairs offers, by sums: passage 3i is relevant to query i.
+
+    To every fourth query 3i + 1 is, too. Two languages, as many examples each.
     """
 
     def __init__(self, corpus, tokens, examples=24):
@@ -127,7 +147,7 @@ class ToyPairs:
 
 
 class ToyNegatives:
-    """The two passages behind the positive, of which the first may be relevant; now and then one."""
+    """The two passages behind the positive, the first of which may be relevant; some have one."""
 
     def draw(self, numbers, batch):
         import numpy as np
