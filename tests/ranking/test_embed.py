@@ -142,7 +142,7 @@ def test_the_card(trained, packed):
     assert f"| first stage | {sample.first_stage:.4f} |" in text
     assert f"| this ranker as trained | {sample.mean(runs):.4f} |" in text
     assert "nDCG@10 on 2 dev queries of small, 4 candidates" in text
-    assert "at most 12 are the query's" in text
+    assert "32 pieces, of which at most 12 are the query's" in " ".join(text.split())
     assert "    python -m ranking.embed c.yaml trained x\n" in text
     assert "Sources and licences of the training data:" in text
     assert "| Oslo | CC BY-SA 4.0 |" in text and "None of it." not in text
