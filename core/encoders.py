@@ -12,6 +12,29 @@ from pydantic import Field, model_validator
 from core.parts import Count, EachOnce, Names, Part, Positive, Share, Training
 from core.recipes import Bounds
 
+CONTRIEVER: dict[str, Any] = {
+    "pairs": "crop",
+    "perturb": {"delete": 0.1},
+    "temperature": 0.05,
+    "pooling": "mean",
+    "similarity": "dot",
+    "learning_rate": 5e-5,
+    "warmup": 0.04,
+    "query_length": 256,
+    "passage_length": 256,
+}
+MOCO: dict[str, Any] = {
+    "in_batch": ["momentum", "queue"],
+    "momentum": {"decay": 0.9995},
+    "queue": {"size": 131072, "alone": True},
+}
+CONTRIEVER_TUNED: dict[str, Any] = {
+    "pairs": "labelled",
+    "temperature": 0.05,
+    "learning_rate": 1e-5,
+    "warmup": 0.05,
+}
+
 METHODS: dict[str, dict[str, Any]] = {
     # negative-sampling-2024, 3.3; Karpukhin et al. 2020
     "dpr": {"pairs": "labelled", "batches": "shuffled"},
@@ -30,8 +53,66 @@ METHODS: dict[str, dict[str, Any]] = {
     # 3.3 there, equations 5 and 6; 4.4
     "ict_q": {"batches": "clustered", "clustered": {"of": "queries", "every": 10}},
     "ict_p": {"batches": "clustered", "clustered": {"of": "passages", "every": 10}},
+    # contriever-2022, 3.1 and A.1 (steps: 500,000; batch_size: 2048)
+    "contriever": {**CONTRIEVER, **MOCO},
+    "contriever_in_batch": CONTRIEVER,
+    "contriever_cloze": {
+        **CONTRIEVER,
+        **MOCO,
+        "pairs": "cloze",
+        "perturb": {},
+        "passage_length": 288,  # what is left of a passage of 256 tokens, and what is around it
+    },
+    # 5.1 and B.1 there
+    "mcontriever": {
+        **CONTRIEVER,
+        **MOCO,
+        "momentum": {"decay": 0.999},
+        "queue": {"size": 32768, "alone": True},
+        "balance": "uniform",
+    },
+    # A.2 and B.2 there (steps: 20,000; batch_size: 1024): at first with random negatives, then
+    # with those that an encoder of the first kind finds, the system of from_run
+    "contriever_tuned": {**CONTRIEVER_TUNED, "draw": {"mined": 0.0}},
+    "contriever_mined": {**CONTRIEVER_TUNED, "negatives": ["from_run"], "draw": {"mined": 0.1}},
 }
 """Settings that lie under what a configuration sets itself: ``method: dpr_bm25``."""
+
+
+class Span(Part):
+    """Which spans of a passage are drawn; each length is as likely as the others."""
+
+    document: Count = 256  # tokens of a passage that a span is of: a window of a longer one
+    shortest: Annotated[float, Field(gt=0, le=1)] = 0.05  # share of them
+    longest: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+    @model_validator(mode="after")
+    def in_order(self) -> "Span":
+        """Raises ValueError for no length at all; pydantic puts the text behind "expected"."""
+        if self.shortest > self.longest:
+            raise ValueError(f"shortest at most longest; {self.shortest} > {self.longest}")
+        return self
+
+
+class Cloze(Span):
+    """A span of a passage is the query, what is left of the passage the positive."""
+
+    kept: Share = 0.1  # how often the span stays in the passage
+
+
+class Perturb(Part):
+    """What happens to each token of a view, with these probabilities; one thing at most."""
+
+    delete: Share = 0.0
+    mask: Share = 0.0
+    replace: Share = 0.0  # by any token of the vocabulary
+
+    @model_validator(mode="after")
+    def at_most_all(self) -> "Perturb":
+        """Raises ValueError for more than every token; pydantic puts the text behind "expected"."""
+        if (total := self.delete + self.mask + self.replace) > 1:
+            raise ValueError(f"delete, mask and replace together at most 1; they are {total:g}")
+        return self
 
 
 class FromRun(Part):
@@ -88,6 +169,12 @@ class Queue(Part):
     alone: bool = False
 
 
+class Momentum(Part):
+    """Passages are encoded by another encoder, which follows the one in training slowly."""
+
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.999  # what a step leaves of its weights: m
+
+
 class EncoderDev(Part):
     """What a training is measured by: dev queries against a sample of their language's passages."""
 
@@ -98,14 +185,34 @@ class EncoderDev(Part):
 class Encoder(Training):
     """A bi-encoder: what it starts from, how texts become vectors, and what it learns from."""
 
-    method: Literal["dpr", "dpr_bm25", "tas_q", "tas_p", "ance", "ict_q", "ict_p"] | None = None
+    method: (
+        Literal[
+            "dpr",
+            "dpr_bm25",
+            "tas_q",
+            "tas_p",
+            "ance",
+            "ict_q",
+            "ict_p",
+            "contriever",
+            "contriever_in_batch",
+            "contriever_cloze",
+            "mcontriever",
+            "contriever_tuned",
+            "contriever_mined",
+        ]
+        | None
+    ) = None
     backbone: str = "embedded"
     layers: Count | None = None
+    # of the backbone its architecture and tokenizer alone: the weights are drawn anew
+    random_weights: bool = False
     # another encoder or a folder of sentence-transformers, instead of a backbone
     start: str | None = None
     # a configuration whose collection it is trained on; this one without it
     data: str | None = None
-    languages: Names = []  # of the pairs; all with training topics without it
+    # of the pairs; all with training topics without it, and all where no label is asked for
+    languages: Names = []
     # one body for queries and passages, or two that begin alike
     towers: Literal["shared", "separate"] | None = None  # as it starts, otherwise shared
     # these four: what the backbone's entry or the start's files say, without them
@@ -125,17 +232,21 @@ class Encoder(Training):
     gradient_caching: bool = False
     batch_tokens: Count = 8192  # that go through the body at once
     # entries of the four tables
-    pairs: Literal["labelled"] = "labelled"
+    pairs: Literal["labelled", "crop", "cloze"] = "labelled"
     batches: Literal["shuffled", "by_language", "clustered"] = "shuffled"
     balance: Literal["natural", "uniform"] = "natural"  # languages as they are, or all alike
     negatives: Annotated[list[Literal["from_run", "refresh", "select"]], EachOnce] = []
-    in_batch: Annotated[list[Literal["queue"]], EachOnce] = []
+    in_batch: Annotated[list[Literal["momentum", "queue"]], EachOnce] = []
     # parts of their entries
+    crop: Span = Span()
+    cloze: Cloze = Cloze()
+    perturb: Perturb = Perturb()  # of the views of crop and cloze
     clustered: Clustered = Clustered()
     from_run: FromRun = FromRun()
     refresh: Refresh = Refresh()
     select: SelectNegatives = SelectNegatives()
     draw: Draw = Draw()
+    momentum: Momentum = Momentum()
     queue: Queue = Queue()
     dev: EncoderDev = EncoderDev()
 
@@ -156,7 +267,16 @@ class Encoder(Training):
     def chosen(self) -> list[str]:
         """The entries of the tables that it uses, whose parts count."""
         entries: list[str] = [self.pairs, self.batches, *self.negatives, *self.in_batch]
-        return [*entries, "draw"] if self.draws else entries
+        if self.unlabelled:
+            entries.append("perturb")
+        if self.draws:
+            entries.append("draw")
+        return entries
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether its examples are made of passages alone."""
+        return self.pairs in ("crop", "cloze")
 
     @property
     def draws(self) -> bool:
@@ -186,7 +306,7 @@ class Encoder(Training):
         A setting that is added later belongs to ``young``: it counts where it is set, so that
         encoders trained before it stand.
         """
-        young: set[str] = set()
+        young = {"random_weights"}
         # How the work is done, not what comes out; a method is what its row says
         other = {"method", "deepspeed", "tensorboard", "batch_tokens", "gradient_caching"}
         unused = {name for name in ENTRY_PARTS if name not in self.chosen}
@@ -196,5 +316,16 @@ class Encoder(Training):
         }
 
 
-ENTRY_PARTS = ("clustered", "from_run", "refresh", "select", "draw", "queue")
+ENTRY_PARTS = (
+    "crop",
+    "cloze",
+    "perturb",
+    "clustered",
+    "from_run",
+    "refresh",
+    "select",
+    "draw",
+    "momentum",
+    "queue",
+)
 """The settings that belong to an entry of a table, by the entry's name."""

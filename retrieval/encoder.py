@@ -91,6 +91,26 @@ def load(name: str, models: Path, layers: int | None = None) -> Pretrained:
     return Pretrained({"shared": body}, backbones.load_tokenizer(where), layout)
 
 
+def with_random_weights(begun: Pretrained) -> Pretrained:
+    """The same architectures and tokenizer, weights drawn by torch's seed."""
+    bodies = {name: random_twin(body) for name, body in begun.bodies.items()}
+    return begun._replace(bodies=bodies)
+
+
+def random_twin(body: Any) -> Any:
+    """A body of the same architecture, number format and device, in eval mode.
+
+    Its weights are drawn as the architecture does. No deep copy: at ZeRO 3 that would have
+    DeepSpeed's hooks.
+    """
+    first = next(body.parameters())
+    twin = type(body)(copy.deepcopy(body.config))
+    for name, _ in list(twin.named_children()):
+        if getattr(body, name) is None:  # a pooler, which is not asked for
+            setattr(twin, name, None)
+    return twin.to(device=first.device, dtype=first.dtype).eval()
+
+
 def of_modules(model: Any, where: str) -> Pretrained:
     """The bodies of a SentenceTransformer. Raises InputError as ``load`` does."""
     first, *tail = model

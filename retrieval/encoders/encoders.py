@@ -112,8 +112,13 @@ def recipe(encoder: Encoder) -> dict:
 def data_inputs(source: Task, encoder: Encoder) -> list[Step | Files]:
     """Passages, queries and judgments that a training reads, also those of its dev."""
     train, dev = source.config.splits.train, source.config.splits.dev
+    languages = training_languages(source, encoder)
     inputs: list[Step | Files] = []
-    pairs = [(language, train) for language in training_languages(source, encoder)]
+    pairs = []
+    if encoder.unlabelled:
+        inputs += [source.step(PassageStore(language)) for language in languages]
+    else:
+        pairs += [(language, train) for language in languages]
     pairs += [(language, dev) for language in dev_languages(source, encoder)]
     for language, split in pairs:
         inputs.append(source.step(PassageStore(language)))
@@ -243,8 +248,12 @@ def note_chain(task: Task, name: str) -> str:
 def training_languages(source: Task, encoder: Encoder) -> list[str]:
     """Of an encoder's examples: those with training topics, or those of them that it names.
 
-    Raises InputError for others, and where there are none.
+    All languages where examples are made of passages alone. Raises InputError for others, and
+    where there are none.
     """
+    if encoder.unlabelled:
+        source.collection.check_languages(encoder.languages, "an encoder's languages: ")
+        return encoder.languages or source.languages
     train = source.config.splits.train
     with_train = [language for language, _ in source.pairs(train)]
     wrong = [language for language in encoder.languages if language not in with_train]
@@ -341,6 +350,12 @@ def check(task: Task, name: str) -> None:
     check_start(where, encoder, {other: known[other] for other in known if other != name})
     check_batches(where, encoder)
     chain = encoder.negatives
+    if chain and encoder.unlabelled:
+        raise InputError(
+            f"{where}: pairs={encoder.pairs} has no queries that negatives could be mined for, so "
+            f"negatives={', '.join(chain)} has no say in it; leave negatives out, or set "
+            "pairs=labelled"
+        )
     if chain and chain[0] not in SOURCES:
         raise InputError(
             f"{where}.negatives: begins with {chain[0]}, which chooses among candidates, "
@@ -386,6 +401,11 @@ def check_start(where: str, encoder: Encoder, others: dict[str, Encoder]) -> Non
                 f"{where} has start={encoder.start} and {name}={getattr(encoder, name)}; "
                 f"a start brings its own {name}, take one of the two away"
             )
+    if encoder.random_weights:
+        raise InputError(
+            f"{where} has start={encoder.start} and random_weights=true; a start is had for its "
+            "weights, take one of the two away"
+        )
 
 
 def check_division(task: Task) -> None:
@@ -474,13 +494,14 @@ def learner(task: Task, name: str, folder: Path, mining: Mining | None = None) -
 
 def pretrained(task: Task, name: str) -> "Pretrained":
     """What an encoder starts from."""
-    from retrieval.encoder import load
+    from retrieval.encoder import load, with_random_weights
 
     encoder = task.config.retrieval.encoders[name]
     if encoder.start in task.config.retrieval.encoders:
         before = task.step(TrainedEncoder(encoder.start))
         return load(str(before.path / "model"), task.config.models)
-    return load(encoder.start or encoder.backbone, task.config.models, encoder.layers)
+    begun = load(encoder.start or encoder.backbone, task.config.models, encoder.layers)
+    return with_random_weights(begun) if encoder.random_weights else begun
 
 
 def teacher(task: Task, name: str) -> "Encode":
@@ -592,14 +613,17 @@ def make_data(task: Task) -> None:
     make(task, with_data)
 
 
-def make(task: Task, targets: Sequence[Step]) -> None:
+def make(task: Task, targets: Sequence[Step], others: Sequence[Task] = ()) -> None:
     """Builds steps with all that they need, each noted in the configuration whose collection it is.
 
+    ``others``: those of further collections than the encoders' own.
     All processes of the launcher take part in the trainings; the rest is the first one's work.
     """
     folders = {task.config.home: task.config.folder}
     for encoder in task.config.retrieval.encoders.values():
         source = task_of(task, encoder)
+        folders.setdefault(source.config.home, source.config.folder)
+    for source in others:
         folders.setdefault(source.config.home, source.config.folder)
     in_order = [as_built(step) for step in needed(targets)]
     for root, steps in groupby(in_order, key=lambda step: step.root):

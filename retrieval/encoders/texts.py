@@ -109,6 +109,30 @@ class Tokens:
             )
         return tokens["input_ids"]
 
+    def pieces(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text alone: without prefix and special ones, and not cut."""
+        with self.lock:
+            tokens = self.tokenizer(
+                list(texts),
+                add_special_tokens=False,
+                truncation=False,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+                verbose=False,  # a text longer than the body takes is no fault here
+            )
+        return tokens["input_ids"]
+
+    def frame(self, side: "Side") -> tuple[list[int], list[int]]:
+        """The token ids that stand before and behind a text's own, the prefix among them."""
+        with self.lock:
+            example = self.tokenizer("a", return_special_tokens_mask=True)
+        ids, is_special = example["input_ids"], example["special_tokens_mask"]
+        first = is_special.index(0)
+        last = len(ids) - is_special[::-1].index(0)
+        prefix = self.prefixes[side].rstrip()
+        of_prefix = self.pieces([prefix])[0] if prefix else []
+        return [*ids[:first], *of_prefix], ids[last:]
+
     def pad(self, rows: Sequence[list[int]], device: Any) -> "dict[str, torch.Tensor]":
         """``input_ids`` and ``attention_mask`` [rows, longest] on ``device``."""
         return pad(self.tokenizer, [{"input_ids": row} for row in rows], device)

@@ -8,6 +8,8 @@ host; only what a batch needs of it goes to the device.
 import numpy as np
 import torch
 
+from core.console import say
+from core.errors import InputError
 from retrieval.encoders.batch import NONE, Batch
 from retrieval.encoders.contrastive import Scored
 from retrieval.encoders.material import ByNumber, Material
@@ -42,13 +44,38 @@ class Queue(ByNumber):
     """See the module. With ``by: language`` a batch's passages go to the queue of its language.
 
     A batch of several languages uses and fills all of them; a query is scored with those of its
-    own language alone.
+    own language alone. With ``alone`` the first step has nothing to tell apart, and learns
+    nothing. Raises InputError for a queue that holds more than there are passages.
     """
 
     def __init__(self, material: Material):
         self.settings = material.settings.queue
         self.corpus = material.corpus
+        self.sizes = self.sizes_of(material)
         self.rings: dict[str, Ring] = {}
+
+    def sizes_of(self, material: Material) -> dict[str, int]:
+        """Vectors that each queue holds: of a language no more than its passages, which is said."""
+        size = self.settings.size
+        counts = {}
+        for language in self.corpus.languages:
+            counts[language] = len(self.corpus.span(language))
+        if self.settings.by == "all":
+            counts = {"all": sum(counts.values())}
+        if size > max(counts.values()):
+            whose = "" if self.settings.by == "all" else " of a language"
+            raise InputError(
+                f"retrieval.encoders.{material.name}.queue.size: found {size}, but there are only "
+                f"{max(counts.values())} passages{whose}, so it would hold some twice; "
+                "lower it, or take queue out of in_batch"
+            )
+        small = [f"{language} ({count})" for language, count in counts.items() if count < size]
+        if small:
+            say(
+                f"  note: {material.name}: queue.size {size} is more than the passages of "
+                f"{', '.join(small)}; the queue of such a language holds as many as it has"
+            )
+        return {name: min(size, count) for name, count in counts.items()}
 
     def keys(self) -> None:
         """The model in training encodes the passages."""
@@ -70,12 +97,17 @@ class Queue(ByNumber):
             scored.add(passages, ring.ids, torch.from_numpy(negative).to(device))
 
     def after(self, scored: Scored, batch: Batch) -> None:
-        """The batch's passages of all processes, in the order of their places, without gradient."""
+        """The batch's passages, without gradient, in its order however many processes there are.
+
+        Of W processes the first has examples 0, W, 2 W and so on, the second 1, W + 1 and so on.
+        """
         ids = batch.columns
-        is_there = np.flatnonzero(ids != NONE)
+        by_process = np.arange(len(ids)).reshape(-1, batch.shape.queries, 1 + batch.shape.negatives)
+        in_order = by_process.transpose(1, 0, 2).ravel()
+        is_there = in_order[ids[in_order] != NONE]
         vectors = scored.passages.detach()[: len(ids)]
         for name, rows in self.by_queue(ids, is_there):
-            ring = self.rings.setdefault(name, Ring(self.settings.size))
+            ring = self.rings.setdefault(name, Ring(self.sizes[name]))
             chosen = torch.from_numpy(rows).to(vectors.device)
             ring.put(vectors[chosen], ids[rows])
 
@@ -104,7 +136,7 @@ class Queue(ByNumber):
         for key in state:
             name, part = key.rsplit(".", 1)
             if part == "next":
-                ring = Ring(self.settings.size)
+                ring = Ring(self.sizes[name])
                 ring.vectors = state[f"{name}.vectors"]
                 ring.ids = state[f"{name}.ids"].numpy()
                 ring.next = int(state[key])

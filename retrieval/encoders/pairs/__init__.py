@@ -6,6 +6,8 @@ from typing import Protocol
 import numpy as np
 
 from retrieval.encoders.material import Material, Relevant, Rows
+from retrieval.encoders.pairs.cloze import cloze
+from retrieval.encoders.pairs.crop import crop
 from retrieval.encoders.pairs.labelled import Labelled
 
 
@@ -35,4 +37,8 @@ class Pairs(Protocol):
         """The tokens of queries and of positives."""
 
 
-PAIRS: dict[str, Callable[[Material], Pairs]] = {"labelled": Labelled}
+PAIRS: dict[str, Callable[[Material], Pairs]] = {
+    "labelled": Labelled,
+    "crop": crop,
+    "cloze": cloze,
+}

@@ -1,12 +1,15 @@
 """The queue: what it holds, in which order, and what a batch sees of it."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 
 from core.encoders import Encoder
 from core.encoders import Queue as Settings
+from core.errors import InputError
 from retrieval.encoders.batch import Batch, Shape
 from retrieval.encoders.contrastive import Scored
 from retrieval.encoders.in_batch.queue import Queue, Ring
@@ -33,10 +36,14 @@ def test_a_ring_holds_the_last_ones_and_the_oldest_go_first():
 
 
 def queue(**settings):
+    spans = {"en": range(100), "sw": range(100, 140)}
     corpus = SimpleNamespace(
-        languages=["en", "sw"], places=lambda ids: (np.array(ids) // 100, np.array(ids) % 100)
+        languages=list(spans),
+        span=spans.get,
+        places=lambda ids: (np.array(ids) // 100, np.array(ids) % 100),
     )
-    return Queue(SimpleNamespace(settings=Encoder(queue=Settings(**settings)), corpus=corpus))
+    chosen = Encoder(queue=Settings(**settings))
+    return Queue(SimpleNamespace(name="mine", settings=chosen, corpus=corpus))
 
 
 def batch(columns, relevant, languages=("en", "en")):
@@ -129,3 +136,38 @@ def test_the_state_is_all_of_it():
     for name, tensor in made.state().items():
         assert torch.equal(tensor, again.state()[name]), name
     assert made.rings["en"].ids.tolist() == [12, 10, 11]
+
+
+def test_two_processes_fill_it_in_the_order_of_one():
+    one, two = queue(size=3), queue(size=3)
+    alone = batch([5, 6, 7, 8], [(0, 5)])
+    one.after(scored([5, 6, 7, 8]), replace(alone, shape=Shape(4, 0)))
+    two.after(
+        scored([5, 7, 6, 8]), replace(alone, columns=ids(5, 7, 6, 8))
+    )  # the first process has 5 and 7
+    assert one.rings["all"].ids.tolist() == two.rings["all"].ids.tolist() == [6, 7, 8]
+    one, two = queue(size=5), queue(size=5)  # with a negative each: 15, 16 …
+    one.after(scored([5, 15, 6, 16]), replace(alone, columns=ids(5, 15, 6, 16), shape=Shape(2, 1)))
+    two.after(scored([5, 15, 6, 16]), replace(alone, columns=ids(5, 15, 6, 16), shape=Shape(1, 1)))
+    assert one.rings["all"].ids.tolist() == two.rings["all"].ids.tolist() == [5, 15, 6, 16]
+
+
+def ids(*numbers):
+    return np.array(numbers)
+
+
+def test_a_queue_larger_than_the_data(capsys):
+    assert queue(size=140).sizes == {"all": 140} and not capsys.readouterr().out
+    with pytest.raises(InputError) as error:
+        queue(size=141)
+    assert str(error.value) == (
+        "retrieval.encoders.mine.queue.size: found 141, but there are only 140 passages, so it "
+        "would hold some twice; lower it, or take queue out of in_batch"
+    )
+    assert queue(size=50, by="language").sizes == {"en": 50, "sw": 40}
+    assert capsys.readouterr().out == (
+        "  note: mine: queue.size 50 is more than the passages of sw (40); "
+        "the queue of such a language holds as many as it has\n"
+    )
+    with pytest.raises(InputError, match=r"found 101, .* only 100 passages of a language, so"):
+        queue(size=101, by="language")
