@@ -1,17 +1,21 @@
 #!/usr/bin/env bash
 # A collection to a validated submission.
 #
-#   ./run_all.sh [CONFIG] [key=value …] [--plan] [--from STAGE] [--until STAGE] [--force STAGE]
+#   ./run_all.sh [CONFIG] [key=value …] [--plan] [--rehearse] [--from STAGE] [--until STAGE]
+#                [--force STAGE]
 #
 # CONFIG is configs/demo.yaml without it: the embedded collection and model, eight or nine minutes
 # on two cores. STAGE is one of retrieval, data_aug, ranking, ensemble. Run again, finished work is
-# found; a stopped run goes on where it was.
+# found; a stopped run goes on where it was. --rehearse tries all of it in small, in minutes, before
+# the real run: tiny models where the real ones are not at hand, a few queries and passages, all
+# stages and rounds, in a folder of its own; it ends with what it tried and what it could not.
 . "$(dirname "$0")/core/environment.sh"
 
 STAGES=(retrieval data_aug ranking ensemble)
 CONFIG=configs/demo.yaml
 SETTINGS=()
 PLAN=
+REHEARSE=
 FIRST=retrieval
 LAST=ensemble
 FORCE=
@@ -27,10 +31,11 @@ stage() {                     # VALUE OPTION: a stage's name, or an error
 while [ $# -gt 0 ]; do
     case "$1" in
         --plan)    PLAN=yes; shift ;;
+        --rehearse) REHEARSE=yes; shift ;;
         --from)    FIRST=$(stage "${2:-}" --from); shift 2 ;;
         --until)   LAST=$(stage "${2:-}" --until); shift 2 ;;
         --force)   FORCE=$(stage "${2:-}" --force); shift 2 ;;
-        --help|-h) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit ;;
+        --help|-h) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit ;;
         -*)        echo "error: unknown option $1; see --help" >&2; exit 2 ;;
         *=*)       SETTINGS+=("$1"); shift ;;
         *)         CONFIG="$1"; shift ;;
@@ -57,6 +62,15 @@ fi
 run() {                       # STAGE: runs it if it is selected
     if [[ " ${SELECTED[*]} " == *" $1 "* ]]; then "./$1/run.sh" "$CONFIG" "${SETTINGS[@]}"; fi
 }
+
+# A rehearsal runs a small configuration in place of the given one, and tells how it went at the end.
+if [ "$REHEARSE" ]; then
+    REHEARSED=("$CONFIG" "${SETTINGS[@]}")
+    python -m core.rehearsal "${REHEARSED[@]}"
+    CONFIG=$(python -m core.rehearsal "${REHEARSED[@]}" --path)
+    SETTINGS=()
+    trap 'python -m core.rehearsal "${REHEARSED[@]}" --report $?' EXIT
+fi
 
 # 0. What there is to do: done, stale and why, what the rest will take here. Seconds.
 if [ "$PLAN" ]; then

@@ -304,8 +304,29 @@ def load_tokenizer(where: str) -> Any:
     from transformers import AutoTokenizer
 
     place, revision = hub.pretrained(where)
-    return loading(
+    tokenizer = loading(
         where, lambda: AutoTokenizer.from_pretrained(place, trust_remote_code=False, **revision)
+    )
+    restore_special_pieces(tokenizer)
+    return tokenizer
+
+
+def restore_special_pieces(tokenizer: Any) -> None:
+    """Lets RemBERT's tokenizer put [CLS] and [SEP] around texts, in place.
+
+    transformers 5 makes it of a SentencePiece model without them (``_post_init`` overwrites what
+    the class has set up); query and passage would run into each other.
+    """
+    from tokenizers.processors import TemplateProcessing
+
+    is_rembert = type(tokenizer).__name__ == "RemBertTokenizer"
+    if not is_rembert or tokenizer.num_special_tokens_to_add(pair=True) > 0:
+        return
+    cls, sep = tokenizer.cls_token, tokenizer.sep_token
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{cls}:0 $A:0 {sep}:0",
+        pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
+        special_tokens=[(cls, tokenizer.cls_token_id), (sep, tokenizer.sep_token_id)],
     )
 
 

@@ -39,7 +39,7 @@ def parted(name: str) -> tuple[str, str | None]:
     return plain, revision or None
 
 
-def pretrained(where: str) -> tuple[str, dict[str, str]]:
+def pretrained(where: str) -> tuple[str, dict[str, Any]]:
     """What ``from_pretrained`` takes: a folder or id, and its keyword argument for a revision."""
     if Path(where).is_dir():
         return where, {}
@@ -165,8 +165,7 @@ def status_of(error: BaseException) -> int | None:
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
     for one in causes(error):
-        is_answer = isinstance(one, HfHubHTTPError) and not isinstance(one, EntryNotFoundError)
-        if is_answer and one.response is not None:
+        if isinstance(one, HfHubHTTPError) and not isinstance(one, EntryNotFoundError):
             return one.response.status_code
     return None
 

@@ -332,3 +332,20 @@ def test_sizes_for_estimates(tmp_path):
     assert backbones.sized("somebody/unknown").work == 4
     (tmp_path / "config.json").write_text('{"num_hidden_layers": 6, "hidden_size": 768}')
     assert backbones.sized(str(tmp_path)).work == 2
+
+
+def test_rembert_of_a_sentencepiece_model_has_its_special_pieces(tmp_path):
+    """transformers 5 loses them; they stay when the tokenizer is saved and loaded again."""
+    from tests import world
+
+    texts = world.Language("en").texts()
+    world.spm(tmp_path / "sentencepiece.model", texts, **world.REMBERT)
+    (tmp_path / "config.json").write_text('{"model_type": "rembert"}')
+    tokenizer = backbones.load_tokenizer(str(tmp_path))
+    tokenizer.save_pretrained(tmp_path / "saved")
+    for one in (tokenizer, backbones.load_tokenizer(str(tmp_path / "saved"))):
+        pair = one("ab", "cd")["input_ids"]
+        first, second = (one(text, add_special_tokens=False)["input_ids"] for text in ("ab", "cd"))
+        cls, sep = one.cls_token_id, one.sep_token_id
+        assert pair == [cls, *first, sep, *second, sep]
+        assert one("ab")["input_ids"] == [cls, *first, sep]
