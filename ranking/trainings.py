@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 def recipe(task: Task, name: str) -> dict:
     """What decides a ranker's weights, for its step.
 
-    With the number format that ``precision: auto`` comes to on this machine, where that is not
-    fp32: trainings in bf16 and in fp32 are two.
+    With the number format that ``precision: auto`` or ``half`` comes to on this machine, where that
+    is not fp32: trainings in bf16 and in fp32 are two.
     """
     ranker = task.config.ranking.trainings[name]
     settings = ranker.recipe_settings
-    if ranker.precision == "auto":
+    if ranker.precision in ("auto", "half"):
         resolved = number_format(task, name)
         if resolved != "fp32":
             settings["precision"] = resolved

@@ -80,6 +80,8 @@ def test_a_training_without_dropout_in_the_body_is_packed(trained, tmp_path, mor
         ("auto", "bf16", "bf16"),
         ("bf16", "bf16", "bf16"),  # so both are one training
         ("fp32", "fp32", "fp32"),
+        ("half", "bf16", "bf16"),
+        ("half", "fp32", "half"),
     ],
 )
 def test_the_number_format_that_auto_comes_to_is_in_the_recipe(
