@@ -103,6 +103,15 @@ class Hybrid(Part):
     shrink: Positive | None = None
 
 
+class Condition(Part):
+    """Queries that trained encoders are compared on."""
+
+    data: str | None = None  # a configuration whose collection it is; this one without it
+    # those that any of the encoders learns from, all others, or some by name
+    languages: Literal["trained", "others"] | Names = "trained"
+    split: Literal["dev", "test"] = "test"
+
+
 class Retrieval(Part):
     """The first stage: sources, each with a run, and their hybrid."""
 
@@ -116,6 +125,8 @@ class Retrieval(Part):
     hybrid: Hybrid = Hybrid()
     depth: Count = 1000  # stored
     encoders: dict[str, Encoder] = {}  # bi-encoders that are trained; dense.backbone may name one
+    # what ``retrieval.encoders --compare`` measures; in-distribution and zero-shot without any
+    conditions: dict[str, Condition] = {}
     # an encoder's training begun with another number of processes: refuse it, or go on from its
     # weights
     other_world: Literal["refuse", "weights"] = "refuse"

@@ -1,11 +1,15 @@
 """Trains the encoders of a configuration alone, with what they need, and compares them.
 
-python -m retrieval.encoders CONFIG [key=value …]
+python -m retrieval.encoders CONFIG [key=value …] [--compare]
+
+With ``--compare`` they are measured on whole collections; see ``retrieval.encoders.compare``.
 
 Any launcher of several processes will do: the trainings are shared, the rest is the first one's.
 """
 
+import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -18,14 +22,14 @@ from core.settings import Config
 from core.steps import Step
 from core.task import Task
 from retrieval import jvm, search
-from retrieval.encoders import dev, encoders
+from retrieval.encoders import compare, dev, encoders
 from training import engine
 
 LINE = "  {:24} {:>8} {:>8} {:>8}   {:>8} {:>8} {:>8}   {:>6}"
 
 
-def run(config: Config) -> None:
-    """Builds what is not done, and prints the table."""
+def run(config: Config, comparing: bool = False) -> None:
+    """Builds what is not done, and prints the table; ``comparing``: those of all conditions."""
     task = Task(config)
     search.plan(task)
     names = list(config.retrieval.encoders)
@@ -34,24 +38,33 @@ def run(config: Config) -> None:
             f"{config.name}: retrieval.encoders is empty, so there is no encoder to train"
         )
     encoders.check_division(task)
-    reserve_heaps(task)
+    tested = compare.conditions(task) if comparing else []
+    reserve_heaps(task, [condition.source for condition in tested])
     several = distributed.world_size() > 1
     if several:
         engine.start()
     targets = [task.step(TrainedEncoder(name)) for name in names]
     for name in names:
         targets += bm25_runs(task, name).values()
-    encoders.make(task, list(dict.fromkeys(targets)))
+    targets += compare.needed_runs(tested)
+    others = [condition.source for condition in tested]
+    encoders.make(task, list(dict.fromkeys(targets)), others)
     if distributed.rank() == 0:
         report(task)
+        if tested:
+            compare.report(task, tested)
     if several:
         engine.stop()
 
 
-def reserve_heaps(task: Task) -> None:
-    """Lets Java start with the largest heap that a collection of an encoder asks for."""
-    for encoder in task.config.retrieval.encoders.values():
-        jvm.reserve(encoders.task_of(task, encoder).config.retrieval.bm25.heap)
+def reserve_heaps(task: Task, others: Sequence[Task]) -> None:
+    """Lets Java start with the largest heap that a collection of an encoder asks for.
+
+    ``others``: of further collections.
+    """
+    own = [encoders.task_of(task, encoder) for encoder in task.config.retrieval.encoders.values()]
+    for source in (*own, *others):
+        jvm.reserve(source.config.retrieval.bm25.heap)
 
 
 def bm25_runs(task: Task, name: str) -> dict[str, Step]:
@@ -111,8 +124,15 @@ def bm25_values(task: Task, name: str) -> dict[str, float] | None:
 
 def main() -> None:
     """The command line."""
-    config, _ = from_arguments("trains the encoders of a configuration alone")
-    run(config)
+    config, options = from_arguments("trains the encoders of a configuration alone", add_options)
+    run(config, options.compare)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Beside the configuration."""
+    parser.add_argument(
+        "--compare", action="store_true", help="tables of all conditions, on whole collections"
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,189 @@
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_rel
+
+from core.config import merged
+from core.errors import InputError
+from core.settings import Config
+from core.task import Task
+from retrieval import search
+from retrieval.encoders import __main__ as command
+from retrieval.encoders import compare
+from retrieval.encoders.compare import MEAN, Row, rows_of, stars, table
+
+# Two queries of en, three of sw
+LANGUAGES = ["en", "en", "sw", "sw", "sw"]
+VALUES = {
+    "bm25": np.array([1, 0, 0.5, 0.5, 0.5]),
+    "dpr": np.array([0.25, 0.25, 0.2, 0.3, 0.1]),
+    "ance": np.array([0.5, 0.25, 1, 0.5, 1]),
+}
+
+
+def test_rows_are_languages_and_their_mean():
+    en, sw, mean = rows_of(VALUES, LANGUAGES)
+    assert [en.language, sw.language, mean.language] == ["en", "sw", MEAN]
+    assert en.values == pytest.approx({"bm25": 0.5, "dpr": 0.25, "ance": 0.375})
+    assert sw.values == pytest.approx({"bm25": 0.5, "dpr": 0.2, "ance": 2.5 / 3})
+    assert mean.values == pytest.approx({"bm25": 0.5, "dpr": 0.225, "ance": (0.375 + 2.5 / 3) / 2})
+
+
+def test_the_best_is_tested_against_the_second_by_a_paired_t_test():
+    en, sw, mean = rows_of(VALUES, LANGUAGES)
+    assert (en.best, sw.best, mean.best) == ("bm25", "ance", "ance")
+    assert en.p == pytest.approx(ttest_rel(VALUES["bm25"][:2], VALUES["ance"][:2]).pvalue)
+    assert sw.p == pytest.approx(ttest_rel(VALUES["ance"][2:], VALUES["bm25"][2:]).pvalue)
+    assert sw.p < mean.p < 1
+
+
+def test_one_language_has_no_mean_and_one_query_no_test():
+    (only,) = rows_of({name: found[:1] for name, found in VALUES.items()}, ["en"])
+    assert only == Row("en", {"bm25": 1.0, "dpr": 0.25, "ance": 0.5}, None)
+    assert rows_of({"dpr": np.array([0.1, 0.2])}, ["en", "en"])[0].p is None, "no second system"
+
+
+def test_a_table_marks_the_best_as_the_paper_does():
+    rows = [
+        Row("en", {"bm25": 0.5, "dpr": 0.25}, 0.2),
+        Row("sw", {"bm25": 0.125, "dpr": 0.5}, 0.04),
+    ]
+    assert table(rows) == [
+        "| | bm25 | dpr |",
+        "| --- | ---: | ---: |",
+        "| en | **0.5000** | 0.2500 |",
+        r"| sw | 0.1250 | **0.5000** \* |",
+    ]
+    assert [stars(p) for p in (None, 0.05, 0.049, 0.01, 0.009)] == [
+        "",
+        "",
+        r" \*",
+        r" \*",
+        r" \*\*",
+    ]
+
+
+@pytest.fixture
+def config(tmp_path, little_body):
+    """A function of settings: two encoders, one with two seeds, that learn from en alone."""
+    import little
+
+    little.write_collection(tmp_path / "little")
+    little.write_collection(tmp_path / "far", languages=("sw", "en"), queries=6)
+    (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 0}}')
+    (tmp_path / "runs").mkdir()
+    for language in ("en", "sw"):
+        for split, qid in (("train", 0), ("dev", 12)):
+            run = f"{qid} Q0 p{qid}#0 1 2.0 x\n"
+            (tmp_path / "runs" / f"{language}-{split}.trec").write_text(run)
+    far = {
+        "name": "far",
+        "collection": {"source": "disk", "path": str(tmp_path / "far")},
+        "retrieval": {"sources": ["dense"], "dense": {"backbone": str(little_body)}},
+    }
+    (tmp_path / "far.yaml").write_text(json.dumps(far))
+    encoder = {
+        "backbone": str(little_body),
+        "languages": ["en"],
+        "steps": 1,
+        "batch_size": 4,
+        "precision": "fp32",
+        "deepspeed": str(tmp_path / "ds.json"),
+        "query_length": 12,
+        "passage_length": 24,
+        "dev": {"queries": 2, "passages": 20},
+    }
+
+    def make(**retrieval) -> Config:
+        encoders = {
+            "dpr": encoder,
+            "dpr-1": {**encoder, "seed": 1},
+            "warm": {**encoder, "learning_rate": 1e-3},
+        }
+        own = {
+            "sources": ["run"],
+            "run": str(tmp_path / "runs"),
+            "encoders": encoders,
+            "conditions": {
+                "known": {"split": "dev"},
+                "new": {"split": "dev", "languages": "others"},
+                "far": {"split": "dev", "data": str(tmp_path / "far.yaml")},
+            },
+        }
+        values = {
+            "name": "test",
+            "work": str(tmp_path / "work"),
+            "collection": {"source": "disk", "path": str(tmp_path / "little")},
+            "retrieval": merged(own, retrieval),
+        }
+        return Config.model_validate(values)
+
+    return make
+
+
+def planned(config):
+    task = Task(config)
+    search.plan(task)
+    return task
+
+
+def test_conditions_are_languages_of_collections(config):
+    known, new, far = compare.conditions(planned(config()))
+    assert (known.pairs, new.pairs, far.pairs) == (
+        [("en", "dev")],
+        [("sw", "dev")],
+        [("en", "dev")],
+    )
+    assert far.source.config.name == "far"
+    systems = {"dpr": ["dpr", "dpr-1"], "warm": ["warm"]}
+    assert known.systems == {"run": ["run"], **systems}
+    assert far.systems == {"dense": ["dense"], **systems}
+
+
+def test_all_the_way(config, capsys):
+    made = config()
+    command.run(made, comparing=True)
+    figures = json.loads((made.folder / "encoders.json").read_text())
+    assert set(figures) == {"known", "new", "far"}
+    assert set(figures["known"]) == {"MRR@100", "Recall@100", "nDCG@10"}
+    # The given run answers one of four dev queries, with the one relevant passage or one of two
+    known = figures["known"]["MRR@100"]["en"]
+    assert known["run"] == 0.25
+    assert set(known) == {"run", "dpr", "warm", "p"}
+    # All 48 passages are among the best 100 of an encoder
+    assert figures["new"]["Recall@100"]["sw"]["dpr"] == 1.0
+    text = (made.folder / "encoders.md").read_text()
+    assert "### far (far dev): nDCG@10\n\n| | dense | dpr | warm |\n" in text
+    assert text in capsys.readouterr().out
+
+    # A system of two seeds has the mean of both
+    task = planned(made)
+    tested, *_ = compare.conditions(task)
+    both = compare.values_of(tested).of["MRR@100"]["dpr"]
+    alone = []
+    for name in ("dpr", "dpr-1"):
+        one = compare.Tested("known", task, tested.pairs, {name: [name]})
+        alone.append(compare.values_of(one).of["MRR@100"][name])
+    assert both.tolist() == np.mean(alone, axis=0).tolist()
+
+
+@pytest.mark.parametrize(
+    "condition, message",
+    [
+        (
+            {"languages": ["de"], "split": "dev"},
+            "conditions.known.languages: found de, expected languages of .* with judgments of dev: "
+            "en, sw",
+        ),
+        (
+            {"split": "test"},
+            "conditions.known: .* has no judged testA queries in languages that are trained: the "
+            "encoders learn from en; name languages, another split or other data",
+        ),
+    ],
+)
+def test_a_condition_without_queries(config, condition, message):
+    made = config(conditions={"known": condition})
+    with pytest.raises(InputError, match=message):
+        compare.conditions(planned(made))
