@@ -15,6 +15,7 @@ import tiny
 import torch
 
 from core.errors import exit_with_message
+from core.parts import Average
 from core.settings import Lora
 from training import checkpoints, engine
 from training.loop import Loop
@@ -51,7 +52,8 @@ def kill_at(where: str) -> None:
 def train_once(folder: Path, stage: int, lora: Lora | None, where: str) -> None:
     folder.mkdir(exist_ok=True)
     engine.start()
-    loop = tiny.loop(tiny.settings(folder.parent, stage, lora=lora), folder)
+    settings = tiny.settings(folder.parent, stage, lora=lora, average=Average(decay=0.5))
+    loop = tiny.loop(settings, folder)
     if where != "never":
         kill_at(where)
     loop.run()
