@@ -8,7 +8,7 @@ import little
 import pytest
 
 from core.artefacts import TrainedEncoder
-from core.config import merged
+from core.config import load_config, merged
 from core.encoders import METHODS, Encoder
 from core.errors import InputError
 from core.settings import Config
@@ -170,3 +170,19 @@ def test_all_methods_of_the_paper_are_rows():
 
 def test_an_encoder_without_clusters_or_refresh_has_the_recipe_that_it_had():
     assert {"clustered", "refresh"}.isdisjoint(Encoder(method="dpr").recipe_settings)
+
+
+def test_the_papers_configuration_has_all_methods_at_one_budget_and_two_seeds():
+    config = load_config(ROOT / "configs" / "encoders" / "negative_sampling.yaml")
+    by_seed: dict[int, list[str]] = {0: [], 1: []}
+    budgets = set()
+    for encoder in config.retrieval.encoders.values():
+        assert encoder.method
+        by_seed[encoder.seed].append(encoder.method)
+        budgets.add(
+            (encoder.steps, encoder.batch_size, encoder.accumulation, encoder.learning_rate)
+        )
+    assert by_seed == {0: PAPER, 1: PAPER}
+    assert len(budgets) == 1
+    other = config.retrieval.conditions["out-of-distribution"].data
+    assert load_config(ROOT / other).collection.source == "atlas"
