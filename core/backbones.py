@@ -430,10 +430,11 @@ def load_cross_encoder(
 
 
 def attention_of(number_format: str) -> dict[str, str]:
-    """How a cross-encoder attends unless it is told: a keyword of ``from_pretrained``, or none.
+    """How a cross-encoder that learns attends: a keyword of ``from_pretrained``, or none.
 
-    Without one transformers takes SDPA where the architecture has it. In bf16 on a CPU torch's
-    kernel for it is slow beside plain products of matrices: two thirds of the training's speed.
+    Without one transformers takes SDPA where the architecture has it. In bf16 on a CPU the backward
+    pass of torch's kernel for it makes a training a third slower than products of matrices do; its
+    forward pass alone, as in scoring, is the faster one.
     """
     slow = number_format == "bf16" and distributed.device() == "cpu"
     return {"attn_implementation": "eager"} if slow else {}

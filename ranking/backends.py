@@ -54,10 +54,7 @@ def load_model(folder: Path, number_format: str) -> Any:
 
     def load() -> Any:
         return AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            dtype=backbones.dtype(number_format),
-            use_safetensors=True,
-            **backbones.attention_of(number_format),
+            folder, dtype=backbones.dtype(number_format), use_safetensors=True
         )
 
     model = backbones.loading(folder, load).eval()

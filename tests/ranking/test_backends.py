@@ -44,11 +44,11 @@ def test_logits_in_bf16_are_as_fine_as_in_fp32(folder, inputs, name):
 
 
 @pytest.mark.parametrize("number_format, attention", [("fp32", "sdpa"), ("bf16", "eager")])
-def test_which_attention_a_number_format_has_on_a_cpu(folder, number_format, attention):
-    scoring = backends.load_model(folder, number_format)
+def test_which_attention_learns_on_a_cpu_and_which_scores(folder, number_format, attention):
     learning = backbones.load_cross_encoder(str(folder), number_format=number_format)
-    assert scoring.config._attn_implementation == attention
+    scoring = backends.load_model(folder, number_format)
     assert learning.config._attn_implementation == attention
+    assert scoring.config._attn_implementation == "sdpa"
     asked = backbones.load_cross_encoder(str(folder), None, "sdpa", number_format)
     assert asked.config._attn_implementation == "sdpa"
 
