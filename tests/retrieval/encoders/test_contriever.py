@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from core.artefacts import PassageStore, TrainedEncoder
-from core.config import merged
+from core.config import load_config, merged
 from core.encoders import Encoder
 from core.errors import InputError
 from core.settings import Config
@@ -220,3 +220,24 @@ def test_a_queue_larger_than_the_passages(task, tmp_path):
     made = task(mine={**MOCO, "queue": {"size": 97}})
     with pytest.raises(InputError, match=r"encoders.mine.queue.size: found 97, .* only 96 passag"):
         learner(made, "mine", tmp_path)
+
+
+def test_the_configuration_compares_methods_that_differ_in_one_thing():
+    known = load_config(ROOT / "configs" / "encoders" / "contriever.yaml").retrieval.encoders
+    recipes = {}
+    for name, encoder in known.items():
+        assert encoder.void == [], name
+        recipes[name] = {name: repr(value) for name, value in encoder.recipe_settings.items()}
+
+    def differing(one, other):
+        names = recipes[one].keys() | recipes[other].keys()
+        return {name for name in names if recipes[one].get(name) != recipes[other].get(name)}
+
+    assert differing("crop", "crop-512") == differing("crop", "crop-16384") == {"queue"}
+    assert differing("crop", "plain") == {"perturb"}
+    assert differing("plain", "cloze") == {"pairs", "crop", "cloze"}
+    assert differing("crop", "in_batch") == {"in_batch", "momentum", "queue"}
+    assert differing("tuned", "mined") == {"negatives", "from_run", "draw"}
+    assert differing("tuned", "unlearned") == {
+        "start", "random_weights", "layers", "query_prefix", "passage_prefix", "similarity"
+    }  # fmt: skip
