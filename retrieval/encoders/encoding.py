@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from retrieval.encoder import BiEncoder, Side
 
 
+BUDGETS = {"cuda": 16384, "cpu": 512}
+"""Tokens that go through a body at once where nothing is set, by the device."""
+
+
 class Chunk(NamedTuple):
     """Texts that go through a body at once; ``places``: where their vectors belong.
 
@@ -39,6 +43,11 @@ def chunks(rows: Sequence[list[int]], places: Sequence[int], budget: int) -> lis
         in_chunk = [rows[number] for number in numbers]
         made.append(Chunk(in_chunk, [places[number] for number in numbers]))
     return made
+
+
+def budget_of(batch_tokens: int | None) -> int:
+    """What a setting of tokens comes to on this machine."""
+    return batch_tokens or BUDGETS[distributed.device()]
 
 
 def as_many(own: list[Chunk], count: int) -> list[Chunk]:
@@ -77,10 +86,10 @@ class Encode:
     for what ZeRO 3 divides.
     """
 
-    def __init__(self, model: "BiEncoder", tokens: Tokens, batch_tokens: int):
+    def __init__(self, model: "BiEncoder", tokens: Tokens, batch_tokens: int | None):
         self.model = model
         self.tokens = tokens
-        self.batch_tokens = batch_tokens
+        self.batch_tokens = budget_of(batch_tokens)
 
     def texts(self, texts: Sequence[str], side: "Side") -> np.ndarray:
         """Float32 [texts, dimension], on every process."""

@@ -206,7 +206,7 @@ class EncoderLearner:
         rows += batch.passages
         places += (self.shape.queries + batch.passage_places).tolist()
 
-        budget = self.settings.batch_tokens
+        budget = self.encode.batch_tokens
         made = on_all([chunks(rows, places, budget) for rows, places in texts.values()])
         passes: list[Pass] = []
         for (model, tower), own in zip(texts, made, strict=True):

@@ -239,3 +239,23 @@ def learner(chosen, folder, dropout=0.0, negatives=True, towers="shared", normal
         links=[IN_BATCH[link](material) for link in chosen.in_batch],
         dev=dev,
     )
+
+
+def gradients(learner):
+    """Losses and gradients of a step's batches, at ZeRO 0."""
+    import torch
+
+    from training import engine as deep
+
+    deep.start()
+    settings = learner.settings
+    config = deep.settings(
+        settings.deepspeed, settings.batch_size, settings.accumulation, 0.0, settings.precision
+    )
+    optimizer = torch.optim.SGD(learner.model.parameters(), 0.0)
+    engine = deep.make(learner.model, optimizer, config)
+    engine.train()
+    losses = [learner.learn(engine, batch, 0)["loss"] for batch in learner.batches(0)]
+    found = {name: p.grad.clone() for name, p in learner.model.named_parameters()}
+    engine.destroy()
+    return losses, found

@@ -56,6 +56,7 @@ def train_once(folder: Path, stage: int, where: str) -> None:
         in_batch=["queue"],
         queue={"size": 20, "by": "language"},
         gradient_caching=True,
+        batch_tokens=128,
     )
     learner = little.learner(settings, folder.parent, dropout=0.1)
     loop = Loop(learner, settings, folder, settings.precision)

@@ -219,6 +219,54 @@ def test_processes_share_what_is_still_to_be_trained(plan, monkeypatch):
     encoders.check_division(task)
 
 
+# ---- The body while it is trained
+
+
+def body_of(**more):
+    """A little body as a training prepares it."""
+    body = little.body()
+    encoders.prepare(body, Encoder(**more), more.pop("precision", "fp32"))
+    return body
+
+
+def test_what_a_body_does_otherwise_while_it_is_trained():
+    import torch
+
+    plain = body_of()
+    assert plain.config._attn_implementation == "sdpa"
+    assert body_of(precision="bf16").config._attn_implementation == "eager", "faster on a CPU"
+    assert body_of(attention="eager").config._attn_implementation == "eager"
+    assert body_of(attention="sdpa", precision="bf16").config._attn_implementation == "sdpa"
+    dropped = body_of(body_dropout=0.2)
+    assert {m.p for m in dropped.modules() if isinstance(m, torch.nn.Dropout)} == {0.2}
+    frozen = body_of(freeze_embeddings=True)
+    assert not frozen.get_input_embeddings().weight.requires_grad
+    assert sum(not p.requires_grad for p in frozen.parameters()) == 1
+
+
+@pytest.mark.parametrize("caching", [False, True])
+def test_gradient_checkpointing_gives_the_same_gradients(tmp_path, caching):
+    plain_losses, plain = little.gradients(little.learner(little.settings(tmp_path), tmp_path))
+    settings = little.settings(tmp_path, gradient_checkpointing=True, gradient_caching=caching)
+    learner = little.learner(settings, tmp_path)
+    encoders.prepare(learner.model.towers["shared"], settings, "fp32")
+    losses, found = little.gradients(learner)
+    assert losses == pytest.approx(plain_losses, abs=1e-6)
+    for name, gradient in plain.items():
+        assert float((found[name] - gradient).abs().max()) < 1e-6, name
+
+
+def test_how_texts_become_vectors_is_as_it_starts_but_for_what_is_set():
+    from retrieval.encoder import Layout
+
+    begun = Layout("mean", True, {"query": "query: ", "passage": "passage: "})
+    assert encoders.layout_of(Encoder(), begun) == begun
+    own = Encoder(pooling="cls", similarity="dot", query_prefix="", passage_prefix="p: ")
+    expected = Layout("cls", False, {"query": "", "passage": "p: "})
+    assert encoders.layout_of(own, begun) == expected
+    assert encoders.layout_of(Encoder(similarity="cosine"), expected).normalise
+
+
 # ---- Whole trainings
 
 

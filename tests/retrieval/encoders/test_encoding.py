@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from retrieval.encoder import BiEncoder
-from retrieval.encoders.encoding import Chunk, Encode, as_many, chunks, placed
+from retrieval.encoders.encoding import Chunk, Encode, as_many, budget_of, chunks, placed
 from retrieval.encoders.texts import Tokens
 
 
@@ -56,3 +56,9 @@ def test_encoding_is_in_order_and_leaves_the_model_as_it_was(side):
             expected = model(side, **inputs)[0].numpy()
         assert np.allclose(vector, expected, atol=1e-6)
     assert encode.texts([], side).shape == (0, 16)
+
+
+def test_a_budget_is_the_devices_where_none_is_set(monkeypatch):
+    assert budget_of(100) == 100 and budget_of(None) == 512
+    monkeypatch.setattr("core.distributed.device", lambda: "cuda")
+    assert budget_of(None) == 16384

@@ -105,46 +105,33 @@ def test_one_passage_at_two_places_is_relevant_at_both(tmp_path):
 # ---- Gradients
 
 
-def gradients(learner, steps=1):
-    """Losses and gradients of a step's batches, at ZeRO 0."""
-    deep.start()
-    settings = learner.settings
-    config = deep.settings(settings.deepspeed, settings.batch_size, settings.accumulation, 0.0,
-                           settings.precision)  # fmt: skip
-    optimizer = torch.optim.SGD(learner.model.parameters(), 0.0)
-    engine = deep.make(learner.model, optimizer, config)
-    engine.train()
-    losses = [learner.learn(engine, batch, 0)["loss"] for batch in learner.batches(0)]
-    found = {name: p.grad.clone() for name, p in learner.model.named_parameters()}
-    engine.destroy()
-    return losses, found
-
-
 @pytest.mark.parametrize("towers", ["shared", "separate"])
 def test_cached_gradients_are_the_plain_ones_with_the_same_dropout(tmp_path, towers):
-    plain_losses, plain = gradients(made(tmp_path, dropout=0.1, towers=towers))
-    losses, cached = gradients(made(tmp_path, dropout=0.1, towers=towers, gradient_caching=True))
+    plain_losses, plain = little.gradients(made(tmp_path, dropout=0.1, towers=towers))
+    losses, cached = little.gradients(
+        made(tmp_path, dropout=0.1, towers=towers, gradient_caching=True)
+    )
     assert losses == pytest.approx(plain_losses, abs=1e-6)
     assert max(float(g.abs().max()) for g in plain.values()) > 0.05
     for name, gradient in plain.items():
         assert float((cached[name] - gradient).abs().max()) < 1e-6, name
-    without, _ = gradients(made(tmp_path, dropout=0.0, towers=towers))
+    without, _ = little.gradients(made(tmp_path, dropout=0.0, towers=towers))
     assert without != pytest.approx(losses, abs=1e-3), "dropout was at work"
 
 
 def test_how_texts_are_cut_into_chunks_does_not_matter(tmp_path):
-    losses, small = gradients(made(tmp_path, batch_tokens=24))
-    other, large = gradients(made(tmp_path, batch_tokens=4096))
+    losses, small = little.gradients(made(tmp_path, batch_tokens=24))
+    other, large = little.gradients(made(tmp_path, batch_tokens=4096))
     assert losses == pytest.approx(other, abs=1e-6)
     for name, gradient in small.items():
         assert float((large[name] - gradient).abs().max()) < 1e-6, name
 
 
 def test_in_half_precision(tmp_path):
-    exact, _ = gradients(made(tmp_path))
-    losses, _ = gradients(made(tmp_path, precision="bf16"))
+    exact, _ = little.gradients(made(tmp_path))
+    losses, _ = little.gradients(made(tmp_path, precision="bf16"))
     assert losses == pytest.approx(exact, rel=0.05) and losses != exact
-    cached, _ = gradients(made(tmp_path, precision="bf16", gradient_caching=True))
+    cached, _ = little.gradients(made(tmp_path, precision="bf16", gradient_caching=True))
     assert cached == losses
 
 
@@ -158,7 +145,7 @@ def test_the_loss_of_sentence_transformers_on_the_same_batch(tmp_path, normalise
     learner = made(tmp_path, batch_size=8, accumulation=1, negatives=False, normalise=normalise)
     learner.save(tmp_path / "model")
     (batch,) = learner.batches(0)
-    losses, _ = gradients(learner)
+    losses, _ = little.gradients(learner)
     opened = SentenceTransformer(str(tmp_path / "model"), device="cpu")
     temperature = 0.05 if normalise else 1.0
     theirs = MultipleNegativesRankingLoss(
@@ -186,7 +173,7 @@ def test_the_first_backward_pass_goes_through_both_bodies():
 def test_entries_keep_their_states_apart(tmp_path):
     learner = made(tmp_path, in_batch=["queue"], queue={"size": 20})
     deep.start()
-    gradients(learner)
+    little.gradients(learner)
     state = learner.state()
     assert sorted(state) == ["queue/all.ids", "queue/all.next", "queue/all.vectors"]
     again = made(tmp_path, in_batch=["queue"], queue={"size": 20})
@@ -213,7 +200,7 @@ def test_a_loss_that_is_no_number_names_passages_and_layer(tmp_path):
         match=r"toy: the loss is nan at step 1 \(passages (en|sw)/d\d+, .*; first not finite in "
         r"the layer towers.shared.encoder.layer.1.output.dense\); lower learning_rate, raise temp",
     ):
-        gradients(learner)
+        little.gradients(learner)
 
 
 def test_what_did_not_fit(tmp_path):
