@@ -17,12 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
+from core import backbones
 from core.artefacts import RankedRun, TrainedRanker
 from core.building import run_steps
 from core.config import from_arguments
 from core.errors import InputError, at_line, exit_with_message
 from core.files import digest, finished_file
 from core.records import Run
+from core.rehearsal import wanted_models
 from core.steps import Files, Plan, Step
 from core.task import Task, once
 from ensemble import fuse
@@ -112,7 +114,10 @@ def build(task: Task, folder: Path) -> None:
 
 
 def manifest(task: Task) -> dict:
-    """What the submission was made from: settings, weights, checkpoints, runs, recipes, code."""
+    """What the submission was made from: settings, weights, checkpoints, runs, recipes, code.
+
+    Where models of the hub are in it, their commits, too.
+    """
     config, split = task.config, task.config.splits.test
     runs = {}
     for language, _ in task.pairs(split):
@@ -125,7 +130,10 @@ def manifest(task: Task) -> dict:
     for stage in (search, rank, fuse):
         for step in stage.plan(task).values():
             recipes[step.name] = step.fingerprint
+    names = [wanted.name for wanted in wanted_models(config)]
+    commits = backbones.commits(names, config.models)
     return {
+        **({"hub": commits} if commits else {}),
         "collection": config.collection_name,
         "name": config.name,
         "split": split,

@@ -4,7 +4,7 @@ Cut from a collection that is at hand; made from the embedded one, or of words b
 one that is not.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -47,13 +47,14 @@ def cut(
             found[document.docid] = document
         elif len(others) < passages:
             others[document.docid] = document
+    kept = found | others
+    in_turn = cycle([*others, *found])
     placed, moved = {}, 0
     for name, (queries, qrels) in splits.items():
-        on_hand, count = moved_to(qrels, found, others)
+        on_hand, count = moved_to(qrels, kept, in_turn)
         placed[name] = (queries, on_hand)
         moved += count
-    kept = [*found.values(), *others.values()]
-    write_language(out, language, documents=lambda: kept, splits=lambda: placed)
+    write_language(out, language, documents=kept.values, splits=lambda: placed)
     return moved
 
 
@@ -76,30 +77,33 @@ def few_queries(source: Collection, language: str, split: str) -> tuple[list[Que
     return chosen, few
 
 
-def moved_to(
-    qrels: Qrels, found: dict[str, Document], others: dict[str, Document]
-) -> tuple[Qrels, int]:
-    """The judgments, those of passages that were not found on others in turn; how many are so.
+def moved_to(qrels: Qrels, kept: Container[str], in_turn: Iterator[str]) -> tuple[Qrels, int]:
+    """The judgments, those of passages that are not kept on others; how many are so.
 
-    Raises InputError where there is no passage to stand for one.
+    ``in_turn``: the passages that are kept, for ever. Raises InputError where a query has more
+    judgments than there are passages.
     """
-    in_turn = cycle(others)
     on_hand: Qrels = {}
     moved = 0
     for qid, gains in qrels.items():
-        placed: dict[str, int] = {}
+        placed = {docid: gain for docid, gain in gains.items() if docid in kept}
         for docid, gain in gains.items():
-            if docid not in found:
-                if len(placed) >= len(others):
-                    raise InputError(
-                        f"query {qid}: found {len(others)} passages to stand for those judged, "
-                        f"expected more than {len(placed)}; the corpus is too small to be cut"
-                    )
-                docid = next(other for other in in_turn if other not in placed)
+            if docid not in kept:
+                placed[other_than(placed, in_turn, qid)] = gain
                 moved += 1
-            placed[docid] = gain
         on_hand[qid] = placed
     return on_hand, moved
+
+
+def other_than(placed: Container[str], in_turn: Iterator[str], qid: str) -> str:
+    """The next passage that is not judged for a query. Raises InputError where all are."""
+    for docid in islice(in_turn, READ):
+        if docid not in placed:
+            return docid
+    raise InputError(
+        f"query {qid}: found no passage that could stand for one that is judged and not among the "
+        f"first {READ}; the corpus is too small to be cut"
+    )
 
 
 def make(atlas: Collection, language: str, splits: Sequence[str], out: Path, passages: int) -> bool:

@@ -62,7 +62,7 @@ class Hub(BaseHTTPRequestHandler):
         kinds = (("api/models", "", "models"), ("api/datasets", "datasets/", "datasets"))
         for listing, prefix, kind in kinds:
             for repository in getattr(self.server, kind):
-                if path.startswith(f"/{listing}/{repository}"):
+                if f"{path}/".startswith(f"/{listing}/{repository}/"):
                     rest = path.removeprefix(f"/{listing}/{repository}")
                     return self.answer_about(kind, repository, rest.strip("/").split("/"))
                 if path.startswith(f"/{prefix}{repository}/resolve/"):
