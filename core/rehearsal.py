@@ -47,6 +47,7 @@ CASCADE = 5  # of a ranker that comes after another
 STEPS = 4  # of a training, measured after every second one
 PAIRS = 8  # of a micro-batch: one for each of eight GPUs
 GROUP = 4  # passages of a query in a group
+CLUSTERS = 4  # of a bi-encoder's batches
 TREES = 20
 HEAP = "512m"
 COUNTRIES, ATLAS_QUERIES = 6, 24  # of the embedded collection
@@ -145,6 +146,12 @@ def small_encoder(encoder: Encoder, data: Mapping[str, str]) -> dict[str, Any]:
     }
     if "from_run" in encoder.chosen:
         sizes["from_run"] = {"depth": min(encoder.from_run.depth, DEPTH)}
+    if encoder.refreshes:
+        sizes["refresh"] = {"depth": min(encoder.refresh.depth, DEPTH)}
+        if encoder.refresh.unit == "steps":
+            sizes["refresh"]["every"] = min(encoder.refresh.every, max(1, sizes["steps"] // 2))
+    if "clustered" in encoder.chosen and encoder.clustered.clusters:
+        sizes["clustered"] = {"clusters": min(encoder.clustered.clusters, CLUSTERS)}
     if "queue" in encoder.chosen:
         sizes["queue"] = {"size": min(encoder.queue.size, 2 * PAIRS)}
     if encoder.data:
@@ -155,30 +162,39 @@ def small_encoder(encoder: Encoder, data: Mapping[str, str]) -> dict[str, Any]:
 # ---- What a configuration names
 
 
-def wanted_models(config: Config) -> list[Wanted]:
-    """The models of a configuration, each once, and the most layers that are asked of it."""
-    asked: list[Wanted] = []
+def wanted_models(*configs: Config) -> list[Wanted]:
+    """The models that configurations name, each once, and the most layers that are asked of it."""
+    most: dict[str, Wanted] = {}
+    for config in configs:
+        for one in [*models_of_retrieval(config), *models_of_ranking(config)]:
+            known = most.get(one.name, one)
+            layers = max(filter(None, (known.layers, one.layers)), default=None)
+            most[one.name] = Wanted(one.name, layers, known.scores or one.scores)
+    return list(most.values())
+
+
+def models_of_retrieval(config: Config) -> Iterator[Wanted]:
+    """Of the dense source, and of encoders that are trained."""
     dense, encoders = config.retrieval.dense, config.retrieval.encoders
     if "dense" in config.retrieval.sources and dense.backbone not in encoders:
-        asked.append(Wanted(dense.backbone, dense.layers))
+        yield Wanted(dense.backbone, dense.layers)
     for encoder in encoders.values():
         if encoder.start is None:
-            asked.append(Wanted(encoder.backbone, encoder.layers))
+            yield Wanted(encoder.backbone, encoder.layers)
+        if encoder.teacher and encoder.teacher not in encoders:
+            yield Wanted(encoder.teacher)
+
+
+def models_of_ranking(config: Config) -> Iterator[Wanted]:
+    """Of Q2Q2D, of rankers that are trained, and those that are given."""
     for recipe in config.data_aug.values():
         if recipe.q2q2d:
-            asked.append(Wanted(recipe.q2q2d.backbone))
-    trainings = config.ranking.trainings
-    for ranker in trainings.values():
+            yield Wanted(recipe.q2q2d.backbone)
+    for ranker in config.ranking.trainings.values():
         if ranker.model is not None:
-            asked.append(Wanted(ranker.model, scores=True))
+            yield Wanted(ranker.model, scores=True)
         elif ranker.start is None:
-            asked.append(Wanted(ranker.backbone, ranker.layers))
-    most: dict[str, Wanted] = {}
-    for one in asked:
-        known = most.get(one.name, one)
-        layers = max(filter(None, (known.layers, one.layers)), default=None)
-        most[one.name] = Wanted(one.name, layers, known.scores or one.scores)
-    return list(most.values())
+            yield Wanted(ranker.backbone, ranker.layers)
 
 
 def splits_by_language(config: Config) -> dict[str, list[str]]:
@@ -342,14 +358,9 @@ class Rehearsal:
 
     def stand_in(self, configs: list[Config], texts: list[str]) -> None:
         """Models for those that are not at hand, and none for those that are by now."""
-        most: dict[str, Wanted] = {}
-        for config in configs:
-            for wanted in wanted_models(config):
-                known = most.get(wanted.name, wanted)
-                layers = max(filter(None, (known.layers, wanted.layers)), default=None)
-                most[wanted.name] = Wanted(wanted.name, layers, known.scores or wanted.scores)
         self.link_embedded()
-        for name, wanted in most.items():
+        for wanted in wanted_models(*configs):
+            name = wanted.name
             lack = standins.lacking(name, self.real_models)
             if lack is None:
                 old = backbones.stand_in_of(name, self.models)

@@ -14,6 +14,7 @@ from core.collection import Collection
 from core.config import load_config
 from core.errors import InputError
 from core.sources import miniature, miracl
+from ensemble.plan import planned
 from tests import world
 from tests.core import hub
 
@@ -207,6 +208,22 @@ def collection_qrels(collection, language, split):
     return read_qrels(collection.qrels_file(language, split))
 
 
+WHOLE = [*(ROOT / "configs").glob("*.yaml"), *(ROOT / "configs" / "encoders").glob("*.yaml")]
+
+
+@pytest.mark.parametrize("name", sorted(str(path.relative_to(ROOT)) for path in WHOLE))
+def test_any_configuration_can_be_made_small(name, offline):
+    """The small one is whole and planned; it stays below its own folder, and nothing is raised."""
+    one = rehearsal.Rehearsal(name, [f"work={offline}"])
+    one.prepare()
+    small = load_config(one.small_path)
+    assert small.home.is_relative_to(offline / "rehearsal") and small.name == one.config.name
+    for training in [*small.ranking.trained.values(), *small.retrieval.encoders.values()]:
+        assert training.steps <= rehearsal.STEPS
+    (own, *_) = [part for part in planned(small) if part.config.name == small.name]
+    assert own.plans["ranking"]
+
+
 def test_judgments_that_stand_on_other_passages(folder, tmp_path, monkeypatch):
     """d#0 is behind the first four passages of en: its judgments move to the next free ones."""
     monkeypatch.setattr(miniature, "READ", 4)
@@ -248,6 +265,26 @@ def test_sizes_of_groups_cascades_and_averages(config):
     assert layer["narrow"]["depth"] == 5
     assert (layer["narrow"]["steps"], layer["narrow"]["batch_size"]) == (2, 4)
     assert layer["given"] == {"depth": 10}, "a given ranker may have no setting of training"
+
+
+def test_sizes_of_encoders(config):
+    """Of the parts those in use alone: a part that does nothing is an error."""
+    made = config(
+        retrieval={
+            "encoders": {
+                "ance": {"method": "ance", "refresh": {"unit": "steps", "every": 1000}},
+                "moco": {"method": "mcontriever", "batch_size": 2048, "steps": 500000},
+                "tas": {"method": "tas_p", "clustered": {"clusters": 2000, "teacher": "mdpr"}},
+            }
+        }
+    )
+    layer = rehearsal.small(made, {}, {})["retrieval"]["encoders"]
+    assert layer["ance"]["refresh"] == {"depth": 20, "every": 2} and "queue" not in layer["ance"]
+    assert layer["moco"]["queue"] == {"size": 16}
+    assert (layer["moco"]["steps"], layer["moco"]["batch_size"]) == (4, 8)
+    assert layer["tas"]["clustered"] == {"clusters": 4}
+    names = {wanted.name for wanted in rehearsal.wanted_models(made)}
+    assert names == {"embedded", "mdpr"}
 
 
 def test_given_runs_have_others_in_their_place(folder, tmp_path, offline):
