@@ -33,6 +33,8 @@ PASSAGE_BYTES = 170  # of a compressed corpus, a passage, where its beginning ca
 SAMPLED = 2000  # passages by which the others are judged
 PASSAGES_PER_SECOND = 25  # that two cores encode with the embedded model, in fp32
 
+LOADED = "the encoder that is loaded"
+
 RunBuild = Callable[[Path, str, str], None]  # writes the run of a language and split into a folder
 
 
@@ -352,26 +354,34 @@ def write_dense_run(
     write_rankings(folder / "run.trec", rankings, "dense")
 
 
-@once
 def encoder_of(task: Task, trained: Step | None = None) -> dense.Encoder:
-    """The dense source's, or another one that was ``trained`` here, loaded at its first use."""
+    """The dense source's, or another one that was ``trained`` here, used as it was trained.
+
+    The last one that was asked for stays loaded: a comparison of many has one in memory.
+    """
     settings = task.config.retrieval.dense
-    name = settings.backbone
+    name, layers, overrides = settings.backbone, settings.layers, settings.overrides
     own = trained_encoder(task)
-    if trained is None and own is not None:
-        trained = task.step(TrainedEncoder(own))
     if trained is not None:
-        name = str(trained.path / "model")
-    return dense.Encoder(
-        name=name,
-        models=task.config.models,
-        layers=settings.layers,
-        max_length=settings.max_length,
-        batch_tokens=settings.batch_tokens,
-        precision=number_format(settings),
-        overrides=settings.overrides,
-        backend=settings.backend,
-    )
+        name, layers, overrides = str(trained.path / "model"), None, {}
+    elif own is not None:
+        name = str(task.step(TrainedEncoder(own)).path / "model")
+    wanted = (name, layers, overrides)
+    loaded, encoder = task.kept.pop(LOADED, (None, None))
+    if loaded != wanted:
+        del encoder  # before the other one comes
+        encoder = dense.Encoder(
+            name=name,
+            models=task.config.models,
+            layers=layers,
+            max_length=settings.max_length,
+            batch_tokens=settings.batch_tokens,
+            precision=number_format(settings),
+            overrides=overrides,
+            backend=settings.backend,
+        )
+    task.kept[LOADED] = (wanted, encoder)
+    return encoder
 
 
 def vectors_of(step: Step) -> np.ndarray:

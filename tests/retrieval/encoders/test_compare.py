@@ -1,16 +1,19 @@
+import gc
 import json
+import weakref
 
 import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
+from core.artefacts import TrainedEncoder
 from core.config import merged
 from core.errors import InputError
 from core.settings import Config
 from core.task import Task
-from retrieval import search
+from retrieval import retrievers, search
 from retrieval.encoders import __main__ as command
-from retrieval.encoders import compare
+from retrieval.encoders import compare, encoders
 from retrieval.encoders.compare import MEAN, Row, rows_of, stars, table
 
 # Two queries of en, three of sw
@@ -187,3 +190,24 @@ def test_a_condition_without_queries(config, condition, message):
     made = config(conditions={"known": condition})
     with pytest.raises(InputError, match=message):
         compare.conditions(planned(made))
+
+
+def test_one_encoder_is_in_memory_used_as_it_was_trained(config):
+    made = config(sources=["dense"], dense={"backbone": "embedded", "layers": 1, "pooling": "cls"})
+    task = planned(made)
+    steps = [task.step(TrainedEncoder(name)) for name in ("dpr", "warm")]
+    encoders.make(task, steps)
+    first = retrievers.encoder_of(task, steps[0])
+    assert retrievers.encoder_of(task, steps[0]) is first
+    alone = weakref.ref(first)
+    del first
+    second = retrievers.encoder_of(task, steps[1])
+    gc.collect()
+    assert alone() is None
+    from sentence_transformers import SentenceTransformer
+
+    # Two layers and the mean, whatever the dense source has
+    vectors = second.encode_queries(["bado?"])
+    model = SentenceTransformer(str(steps[1].path / "model"), device="cpu")
+    expected = model.encode(["bado?"], prompt_name="query")
+    assert vectors == pytest.approx(expected, abs=1e-5)
