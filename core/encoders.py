@@ -230,8 +230,8 @@ class Encoder(Training):
     gradient_checkpointing: bool = False
     # vectors first, without their graphs, and gradients text by text: for batches of thousands
     gradient_caching: bool = False
-    # tokens that go through the body at once; without it 16384 on a GPU and 512 on a CPU, where
-    # nothing is gained by more and padding is lost
+    # tokens that go through the body at once; without it 16384 on a GPU and 1024 on a CPU,
+    # where nothing is gained by more and padding is lost
     batch_tokens: Count | None = None
     # entries of the four tables
     pairs: Literal["labelled", "crop", "cloze"] = "labelled"

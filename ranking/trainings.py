@@ -32,6 +32,8 @@ from training.checkpoints import SCRATCH
 from training.order import per_process
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from ranking.learner import RankerLearner
 
 
@@ -96,20 +98,13 @@ def learner(task: Task, name: str, steps: Any, folder: Path) -> "RankerLearner":
     import torch
 
     from ranking.learner import RankerLearner
-    from ranking.model import CrossEncoder, set_body_dropout
-    from ranking.packed import can_pack, pack
+    from ranking.model import CrossEncoder
 
     ranker = task.config.ranking.trainings[name]
     source = task_of(task, ranker)
     torch.manual_seed(distributed.seed_of(ranker.seed, 0, "head"))
     body, where = body_of(task, name, steps)
-    if ranker.gradient_checkpointing:
-        checkpoint_activations(body)
-    if ranker.body_dropout is not None:
-        set_body_dropout(body, ranker.body_dropout)
-    choose_trained(body, ranker, name)  # behind the dropout, as adapters have one of their own
-    if can_pack(body):
-        pack(body)
+    make_ready(body, ranker, name)
     data = training_data(source, ranker, folder)
     tokenize = tokenizer_of(task, name, where)
     check_room(name, ranker, tokenize.room)
@@ -129,6 +124,20 @@ def learner(task: Task, name: str, steps: Any, folder: Path) -> "RankerLearner":
         dev=dev if dev.chosen else None,
         teacher=teacher,
     )
+
+
+def make_ready(body: "PreTrainedModel", ranker: Ranker, name: str) -> None:
+    """Sets up a model to learn as a ranker's settings say."""
+    from ranking.model import set_body_dropout
+    from ranking.packed import can_pack, pack
+
+    if ranker.gradient_checkpointing:
+        checkpoint_activations(body)
+    if ranker.body_dropout is not None:
+        set_body_dropout(body, ranker.body_dropout)
+    choose_trained(body, ranker, name)  # behind the dropout, as adapters have one of their own
+    if can_pack(body):
+        pack(body)
 
 
 def training_data(source: Task, ranker: Ranker, folder: Path) -> TrainingData:

@@ -15,7 +15,10 @@ CONFIG = """
 collection: {source: atlas, atlas: {countries: 8, queries: 24}}
 languages: [en, th, de]
 limit: 6
-retrieval: {bm25: {heap: 512m}, dense: {layers: 2, max_length: 48}}
+retrieval:
+  bm25: {heap: 512m}
+  dense: {layers: 2, max_length: 48, precision: half}
+  hybrid: {preset: zscore}
 data_aug: {default: {judged_negatives: 3, negatives: 2}}
 ranking:
   rankers:
@@ -30,7 +33,7 @@ ranking:
       evaluate_every: 1
       dev_queries: 2
       dev_depth: 3
-    two: {<<: *tiny, seed: 1, freeze_embeddings: true}
+    two: {<<: *tiny, loss: listwise_softmax, group_size: 4, freeze_embeddings: true}
   rerank: {depth: 5}
 """
 
@@ -228,7 +231,7 @@ def test_a_round_of_pseudo_labels(first, work):
     config = work / "rounds.yaml"
     config.write_text(
         CONFIG.replace(
-            "    two: {<<: *tiny, seed: 1, freeze_embeddings: true}",
+            "    two: {<<: *tiny, loss: listwise_softmax, group_size: 4, freeze_embeddings: true}",
             "    later: {<<: *tiny, start: one, recipe: more, round: 1}",
         ).replace(
             "data_aug: {",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from retrieval.encoder import BiEncoder, Side
 
 
-BUDGETS = {"cuda": 16384, "cpu": 512}
+BUDGETS = {"cuda": 16384, "cpu": 1024}
 """Tokens that go through a body at once where nothing is set, by the device."""
 
 

@@ -59,6 +59,6 @@ def test_encoding_is_in_order_and_leaves_the_model_as_it_was(side):
 
 
 def test_a_budget_is_the_devices_where_none_is_set(monkeypatch):
-    assert budget_of(100) == 100 and budget_of(None) == 512
+    assert budget_of(100) == 100 and budget_of(None) == 1024
     monkeypatch.setattr("core.distributed.device", lambda: "cuda")
     assert budget_of(None) == 16384
