@@ -331,6 +331,7 @@ def test_two_processes_train_and_give_the_same_scores(first, work):
         shutil.rmtree(path)
     more = [
         "ranking.rankers.two.seed=7",
+        "ranking.rankers.two.batch_size=8",
         "ranking.rankers.two.deepspeed=configs/deepspeed/zero2.json",
         "name=two",
     ]
