@@ -81,26 +81,44 @@ def encode_corpus(
     processes or machines can share the work: ``shard`` (i, n) makes the chunks i, i + n, … and
     leaves the joining to (0, 1). Raises InputError without room on the disk.
     """
-    number, shards = shard
     joins = shard == (0, 1)
-    starts = range(number * CHUNK, len(passages), shards * CHUNK)
-    joined = joined_rows(folder, encoder.dimension)
-    missing = []
-    for start in starts:
-        if start >= joined and not chunk_file(folder, start).exists():
-            missing.append(start)
+    missing = missing_chunks(folder, len(passages), encoder.dimension, shard)
     tell_cost(encoder, passages, folder, what, missing, joins)
-    with progress(None, len(starts) * CHUNK, f"dense {what}", "passage") as bar:
-        bar.update((len(starts) - len(missing)) * CHUNK)
+    count = len(chunk_starts(len(passages), shard))
+    with progress(None, count * CHUNK, f"dense {what}", "passage") as bar:
+        bar.update((count - len(missing)) * CHUNK)
         for start in missing:
-            rows = range(start, min(start + CHUNK, len(passages)))
-            texts = [document_text(passages.document(row)) for row in rows]
-            vectors = encoder.encode_passages(texts).astype(np.float16)
-            with finished_file(chunk_file(folder, start), "wb") as file:
-                np.save(file, vectors)
-            bar.update(len(rows))
+            bar.update(encode_chunk(encoder, passages, folder, start))
     if joins:
         join(folder, (len(passages), encoder.dimension))
+
+
+def chunk_starts(count: int, shard: tuple[int, int] = (0, 1)) -> range:
+    """The first rows of the chunks of ``count`` passages, or of a shard of them."""
+    number, shards = shard
+    return range(number * CHUNK, count, shards * CHUNK)
+
+
+def missing_chunks(
+    folder: Path, count: int, dimension: int, shard: tuple[int, int] = (0, 1)
+) -> list[int]:
+    """The first rows of the chunks that are not in ``folder``, as files or joined."""
+    joined = joined_rows(folder, dimension)
+    missing = []
+    for start in chunk_starts(count, shard):
+        if start >= joined and not chunk_file(folder, start).exists():
+            missing.append(start)
+    return missing
+
+
+def encode_chunk(encoder: Encoder, passages: Passages, folder: Path, start: int) -> int:
+    """Writes the vectors of the chunk from row ``start``, and returns how many."""
+    rows = range(start, min(start + CHUNK, len(passages)))
+    texts = [document_text(passages.document(row)) for row in rows]
+    vectors = encoder.encode_passages(texts).astype(np.float16)
+    with finished_file(chunk_file(folder, start), "wb") as file:
+        np.save(file, vectors)
+    return len(rows)
 
 
 def chunk_file(folder: Path, start: int) -> Path:
