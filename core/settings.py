@@ -212,6 +212,9 @@ class Ranker(Training):
     # what those scores are multiplied by: a hybrid's lie in [0, 1], logits are some ten apart
     teacher_scale: Positive = 1.0
     temperature: Positive = 1.0  # of kl_divergence
+    # the hybrid's scores, times this, are added to the logits in training and in scoring: it learns
+    # what the first stage lacks. auto: the weight that fits the training groups best
+    first_stage: Positive | Literal["auto"] | None = None
     gradient_checkpointing: bool = False
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
     depth: Count | None = None  # candidates that it scores; ranking.rerank.depth without it
@@ -234,6 +237,7 @@ class Ranker(Training):
             "teacher",
             "teacher_scale",
             "temperature",
+            "first_stage",
             "average",
             "gradient_checkpointing",
             "attention",

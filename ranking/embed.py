@@ -57,6 +57,11 @@ def embed(task: Task, name: str, folder: Path, command: str) -> None:
     step = export.finished_step(task, name)
     if task.config.ranking.trainings[name].model is not None:
         raise InputError(f"ranking: {name} is a given model; only a training can be embedded")
+    if task.config.ranking.trainings[name].first_stage is not None:
+        raise InputError(
+            f"ranking: {name} adds to the first stage's scores (first_stage); "
+            "only a ranker whose logits stand alone can be embedded"
+        )
     file = folder / embedded_ranker.FILE.name
     with tempfile.TemporaryDirectory() as scratch:
         packed = Path(scratch) / file.name

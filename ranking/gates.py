@@ -22,7 +22,13 @@ from core.task import Task
 from ranking import backends, rankers, trainings
 from ranking.pairs import apart
 from ranking.rankers import DevSample, at_home, depth, own_depth, texts_of
-from ranking.rerank import Scorer, candidate_pairs, reranked, score_pairs
+from ranking.rerank import (
+    Scorer,
+    candidate_pairs,
+    reranked,
+    score_pairs,
+    with_first_stage,
+)
 
 CALIBRATION = 300  # pairs that int8 is calibrated on
 
@@ -43,13 +49,14 @@ def cascade(task: Task, name: str, scorer: Scorer, trained: Step, folder: Path) 
     queries = 0
     for language, sampled in sample.chosen.items():
         pairs = candidate_pairs(sampled.candidates, sample.depth)
-        scores = score_pairs(
+        logits = score_pairs(
             scorer,
             store,
             pairs,
             texts_of(task, language, dev),
             what=f"{name} {language}-{dev}, whole block",
         )
+        scores = with_first_stage(scorer, sampled.candidates, pairs, logits)
         whole[language] = reranked(sampled.candidates, pairs, scores)
         run = task.run(name, language, dev)
         own[language] = {qid: run[qid] for qid in sampled.candidates if qid in run}

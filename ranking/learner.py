@@ -34,6 +34,7 @@ class Batch(NamedTuple):
     inputs: list[dict[str, list[int]]]
     pairs: list[TrainingPair]
     teacher: list[float] | None
+    first_stage: list[float] | None  # what is added to the logits
     sizes: list[int]  # pairs of each sample
 
     def divided(self, samples: int) -> "list[Batch]":
@@ -55,23 +56,36 @@ class Batch(NamedTuple):
         """Some of the samples, by where their pairs stand."""
         inputs: list[dict[str, list[int]]] = []
         pairs: list[TrainingPair] = []
-        logits: list[float] = []
         sizes = []
         for span in spans:
             inputs += self.inputs[span]
             pairs += self.pairs[span]
             sizes.append(span.stop - span.start)
-            if self.teacher is not None:
-                logits += self.teacher[span]
-        teacher = None if self.teacher is None else logits
-        return Batch(inputs, pairs, teacher, sizes)
+        return Batch(
+            inputs=inputs,
+            pairs=pairs,
+            teacher=joined(self.teacher, spans),
+            first_stage=joined(self.first_stage, spans),
+            sizes=sizes,
+        )
+
+
+def joined(values: list[float] | None, spans: list[slice]) -> list[float] | None:
+    """Parts of a list, one after another; None of none."""
+    if values is None:
+        return None
+    parts: list[float] = []
+    for span in spans:
+        parts += values[span]
+    return parts
 
 
 class RankerLearner:
     """What a cross-encoder's training needs: model, tokenizer, data and texts.
 
     ``dev``: queries to choose the best weights by; None: the last weights are kept. ``teacher``:
-    for each draw the teacher's logits by row, for losses that follow one.
+    for each draw the teacher's logits by row, for losses that follow one. ``first_stage``: likewise
+    what is added to the logits, where the ranker adds to the first stage.
     """
 
     metric = "nDCG@10"
@@ -86,6 +100,7 @@ class RankerLearner:
         texts: Texts,
         dev: Dev | None = None,
         teacher: Any = None,
+        first_stage: Any = None,
     ):
         self.name = name
         self.settings = settings
@@ -95,6 +110,7 @@ class RankerLearner:
         self.texts = texts
         self.dev = dev
         self.teacher = teacher
+        self.first_stage = first_stage
         self.unit = "pair" if data.size == 1 else "group"
         self.per_step = data.order.per_step
         self.samples = per_process(  # of a micro-batch of this process
@@ -126,10 +142,14 @@ class RankerLearner:
         queries, passages = apart(self.texts(pair) for pair in pairs)
         inputs = self.tokenize(queries, passages)
         sizes = [len(sample) for sample in part.samples]
-        logits = None
+        teacher = None
         if self.teacher is not None:
-            logits = self.teacher[part.draw][rows].tolist()
-        return Batch(inputs, pairs, logits, sizes).divided(self.samples)
+            teacher = self.teacher[part.draw][rows].tolist()
+        added = None
+        if self.first_stage is not None:
+            added = self.first_stage[part.draw][rows].tolist()
+        batch = Batch(inputs, pairs, teacher, added, sizes)
+        return batch.divided(self.samples)
 
     def learn(self, engine: Any, batch: Batch, step: int) -> dict[str, float]:
         """Clean loss, and with FGM the adversarial one, each backward through the engine."""
@@ -138,6 +158,7 @@ class RankerLearner:
         spread = Spread(batch.sizes, self.data.size, engine.device)
         labels = [pair.label for pair in batch.pairs]
         teacher = None if batch.teacher is None else spread(batch.teacher)
+        added = 0.0 if batch.first_stage is None else spread(batch.first_stage)
         groups = Groups(
             labels=spread(labels),
             mask=spread([1.0] * len(labels)),
@@ -147,7 +168,7 @@ class RankerLearner:
         )
 
         def backward() -> float:
-            logits = spread(engine(**inputs).float())
+            logits = spread(engine(**inputs).float()) + added
             loss = LOSSES[settings.loss](logits, groups)
             engine.backward(loss)
             return float(loss.detach())

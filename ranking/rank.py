@@ -23,9 +23,15 @@ from core.settings import Config, Ranker
 from core.steps import Files, Plan, Step
 from core.task import Task, once
 from data_aug import build as data_aug
-from ranking import gates, given, rankers, teachers, trainings
+from ranking import first_stage, gates, given, rankers, teachers, trainings
 from ranking.rankers import depth, dev_languages, own_depth, task_of
-from ranking.rerank import Scorer, candidate_pairs, reranked, score_pairs
+from ranking.rerank import (
+    Scorer,
+    candidate_pairs,
+    reranked,
+    score_pairs,
+    with_first_stage,
+)
 from retrieval import search
 from training import engine
 
@@ -137,6 +143,7 @@ def add_training(task: Task, steps: Plan, name: str) -> Step:
         if other in known:
             inputs.append(add_ranker(task, steps, other))
     inputs += teachers.run_inputs(task, name)
+    inputs += first_stage.run_inputs(task, ranker)
     settings = trainings.recipe(task, name)
     return steps.add(
         TrainedRanker(name),
@@ -357,7 +364,8 @@ def build_run(
     pairs = candidate_pairs(run, own_depth(task, ranker))
     store = rankers.scores_of(task, task.step(TrainedRanker(name)), scorer)
     texts = rankers.texts_of(task, language, split)
-    scores = score_pairs(scorer, store, pairs, texts, what=f"{name} {language}-{split}")
+    logits = score_pairs(scorer, store, pairs, texts, what=f"{name} {language}-{split}")
+    scores = with_first_stage(scorer, task.run("hybrid", language, split), pairs, logits)
     if distributed.rank() == 0:
         write_run(folder / "run.trec", reranked(run, pairs, scores), name)
 

@@ -23,7 +23,14 @@ from core.task import Task, data_task, once
 from ranking import backends, given
 from ranking.adapters import check_layers
 from ranking.pairs import PairTokenizer, apart
-from ranking.rerank import Scorer, Texts, candidate_pairs, reranked
+from ranking.rerank import (
+    FIRST_STAGE,
+    Scorer,
+    Texts,
+    candidate_pairs,
+    reranked,
+    with_first_stage,
+)
 from ranking.reranker import LENGTHS
 from ranking.scores import Scores
 from training import engine
@@ -285,7 +292,9 @@ class DevSample:
         for language, sampled in self.chosen.items():
             pairs = candidate_pairs(sampled.candidates, self.depth)
             queries, passages = texts_of(self.task, language, self.split)(pairs)
-            runs[language] = reranked(sampled.candidates, pairs, scorer(queries, passages))
+            logits = scorer(queries, passages)
+            scores = with_first_stage(scorer, sampled.candidates, pairs, logits)
+            runs[language] = reranked(sampled.candidates, pairs, scores)
         return runs
 
     def blocks(self, runs: dict[str, Run]) -> list[dict[str, float]]:
@@ -336,6 +345,7 @@ def load(
         number_format = engine.precision(wanted, half=backends.bears_half(model))
     forward, device, known_as = backends.BACKENDS[backend](where or model, number_format)
     tokenize = tokenizer_of(task, name, model)
+    settings = json.loads((model / "config.json").read_text("utf-8"))
     files = sorted({*model.glob("*.safetensors"), model / "config.json"})
     digests = task.config.home / "digests"
     identity = digest(
@@ -348,7 +358,14 @@ def load(
             device,
         ]
     )
-    return Scorer(forward, tokenize, task.config.ranking.rerank.batch_tokens, device, identity)
+    return Scorer(
+        forward,
+        tokenize,
+        task.config.ranking.rerank.batch_tokens,
+        device,
+        identity,
+        first_stage=settings.get(FIRST_STAGE, 0.0),
+    )
 
 
 @once

@@ -29,6 +29,9 @@ EVERY = 20.0  # seconds between two notes of what is scored
 Pairs = Sequence[tuple[str, Any]]
 """(query id, docid) each; a teacher's docids are objects that know their pair."""
 
+FIRST_STAGE = "continuum_first_stage"
+"""The key of config.json where a ranker that adds to the hybrid's scores keeps their weight."""
+
 Texts = Callable[[Pairs], tuple[list[str], list[str]]]
 """From pairs to query texts and passage texts."""
 
@@ -38,7 +41,8 @@ class Scorer:
 
     ``forward`` takes padded inputs on ``device`` and gives [pairs]; ``batch_tokens``, pairs times
     the longest, is halved when memory runs out. ``identity`` names model, tokenizer and number
-    format for the score store.
+    format for the score store. ``first_stage``: the weight of the hybrid's scores, which
+    ``with_first_stage`` adds to the logits.
     """
 
     def __init__(
@@ -48,12 +52,14 @@ class Scorer:
         batch_tokens: int,
         device: str = "cpu",
         identity: str = "",
+        first_stage: float = 0.0,
     ):
         self.forward = forward
         self.tokenize = tokenize
         self.batch_tokens = batch_tokens
         self.device = device
         self.identity = identity
+        self.first_stage = first_stage
 
     def __call__(self, queries: Sequence[str], passages: Sequence[str]) -> np.ndarray:
         """fp32 [pairs], in the order of the pairs."""
@@ -207,6 +213,16 @@ def candidate_pairs(run: Run, depth: int) -> list[tuple[str, str]]:
         for docid, _ in ranked(scores)[:depth]:
             pairs.append((qid, docid))
     return pairs
+
+
+def with_first_stage(
+    scorer: Scorer, hybrid: Run, pairs: Sequence[tuple[str, str]], logits: np.ndarray
+) -> np.ndarray:
+    """fp32 [pairs]: what a ranker orders passages by, its logits unless it adds to the hybrid."""
+    if not scorer.first_stage:
+        return logits
+    added = np.array([hybrid[qid][docid] for qid, docid in pairs], np.float32)
+    return logits + np.float32(scorer.first_stage) * added
 
 
 def reranked(candidates: Run, pairs: Sequence[tuple[str, str]], scores: np.ndarray) -> Run:

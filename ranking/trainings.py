@@ -13,7 +13,7 @@ from core.groups import open_mapped, write_mapped
 from core.records import TrainingPair
 from core.settings import Ranker
 from core.task import Task
-from ranking import teachers
+from ranking import first_stage, teachers
 from ranking.adapters import choose_trained
 from ranking.backends import number_format_of
 from ranking.data import TrainingData
@@ -26,7 +26,7 @@ from ranking.rankers import (
     tokenizer_of,
     training_languages,
 )
-from ranking.rerank import Scorer
+from ranking.rerank import FIRST_STAGE, Scorer
 from training import engine
 from training.checkpoints import SCRATCH
 from training.order import per_process
@@ -109,7 +109,12 @@ def learner(task: Task, name: str, steps: Any, folder: Path) -> "RankerLearner":
     tokenize = tokenizer_of(task, name, where)
     check_room(name, ranker, tokenize.room)
     batch_tokens = task.config.ranking.rerank.batch_tokens
-    dev = LoopDev(source, ranker, tokenize, batch_tokens, distributed.device())
+    weight = 0.0
+    added = None
+    if ranker.first_stage is not None:
+        weight, added = first_stage.weighted(task, name, data)
+    keep_weight(body, weight)
+    dev = LoopDev(source, ranker, tokenize, batch_tokens, distributed.device(), weight)
     texts = PairTexts(source)
     teacher = None
     if ranker.teacher:
@@ -123,7 +128,19 @@ def learner(task: Task, name: str, steps: Any, folder: Path) -> "RankerLearner":
         texts=texts,
         dev=dev if dev.chosen else None,
         teacher=teacher,
+        first_stage=added,
     )
+
+
+def keep_weight(body: "PreTrainedModel", weight: float) -> None:
+    """Notes the first stage's weight in the model's config, or that there is none.
+
+    A start may have brought one.
+    """
+    if weight:
+        setattr(body.config, FIRST_STAGE, weight)
+    elif hasattr(body.config, FIRST_STAGE):
+        delattr(body.config, FIRST_STAGE)
 
 
 def make_ready(body: "PreTrainedModel", ranker: Ranker, name: str) -> None:
@@ -171,16 +188,25 @@ class LoopDev(DevSample):
     """The sample that a training chooses its best weights by; see ``ranking.guards.Dev``."""
 
     def __init__(
-        self, task: Task, ranker: Ranker, tokenize: PairTokenizer, batch_tokens: int, device: str
+        self,
+        task: Task,
+        ranker: Ranker,
+        tokenize: PairTokenizer,
+        batch_tokens: int,
+        device: str,
+        weight: float,  # of the first stage's scores
     ):
         super().__init__(task, ranker, ranker.dev_queries, ranker.dev_depth)
         self.tokenize = tokenize
         self.batch_tokens = batch_tokens
         self.device = device
+        self.weight = weight
 
     def __call__(self, forward: Callable) -> tuple[float, float]:
         """nDCG@10 and the mean standard deviation of a query's logits."""
-        scorer = Scorer(forward, self.tokenize, self.batch_tokens, self.device)
+        scorer = Scorer(
+            forward, self.tokenize, self.batch_tokens, self.device, first_stage=self.weight
+        )
         runs = self.rerank(scorer)
         spreads = [pstdev(block.values()) for block in self.blocks(runs)]
         return self.mean(runs), fmean(spreads)

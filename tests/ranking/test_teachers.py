@@ -11,7 +11,7 @@ from core.records import TrainingPair
 from core.runs import read_run
 from core.settings import Ranker
 from core.task import Task
-from ranking import rank, teachers, trainings
+from ranking import rank, run_scores, teachers, trainings
 from training.loop import Loop
 
 RUNS = {
@@ -128,9 +128,17 @@ def test_unlabelled_queries_are_taught_too(make):
     task = make("hybrid", {"more": {"q2q2d": {"split": "dev"}}}, recipe="more")
     pupil = task.config.ranking.rankers["a"]
     train = [("en", "train"), ("sw", "train")]
-    assert teachers.taught(task, pupil) == [*train, ("de", "dev"), ("en", "dev"), ("sw", "dev")]
+    assert run_scores.Runs(task, pupil, "hybrid", "teacher").splits() == [
+        *train,
+        ("de", "dev"),
+        ("en", "dev"),
+        ("sw", "dev"),
+    ]
     only = pupil.model_copy(update={"languages": ["sw"]})
-    assert teachers.taught(task, only) == [("sw", "train"), ("sw", "dev")]
+    assert run_scores.Runs(task, only, "hybrid", "teacher").splits() == [
+        ("sw", "train"),
+        ("sw", "dev"),
+    ]
 
 
 def test_the_hybrid_teaches(trained, tmp_path, capsys):
