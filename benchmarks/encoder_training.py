@@ -132,6 +132,7 @@ def ours(examples: list[Example], options: argparse.Namespace, caching: bool) ->
     engine.start()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
+        (folder / "training").mkdir()
         documents = []
         for number, example in enumerate(examples):
             documents.append(Document(f"{number}+", "", example.positive))

@@ -19,6 +19,7 @@ from core.errors import InputError
 from core.files import finished_folder
 
 VERSION = 1
+BASE = "intfloat/multilingual-e5-small"  # what it was made of, as the hub knows it
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 CHECK_TEXTS = (
     "نيروبي هي عاصمة كينيا.",

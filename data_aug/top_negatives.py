@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from core.recipes import Select
 from core.records import Qrels, TrainingPair
 from core.runs import ranked
-from retrieval.encoders.negatives.select import reason_against, upper_bound
+from retrieval.encoders.negatives.select import Rules
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -43,12 +43,10 @@ def top_negatives(
         excluded = relevant | set(taken.get(qid, ()))
         candidates = run.get(qid, {})
         own_scores = scores.get(qid, {}) if scores else candidates
-        of_relevant = [score for docid, score in own_scores.items() if docid in relevant]
-        limit = upper_bound(select, of_relevant)
+        rules = Rules(select, relevant, own_scores)
         pool: list[tuple[int, str]] = []  # (place among the candidates from 1, docid)
         for place, (docid, _) in enumerate(ranked(candidates)[:depth], 1):
-            score = own_scores.get(docid, float("-inf"))
-            if docid not in excluded and not reason_against(select, place, score, limit):
+            if docid not in excluded and not rules.reason_against(docid, place):
                 pool.append((place, docid))
 
         # The first k in this order that ``keep`` lets pass, given in the order of their places

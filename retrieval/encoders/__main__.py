@@ -10,7 +10,6 @@ Any launcher of several processes will do: the trainings are shared, the rest is
 import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean
 
 from core import distributed
@@ -91,21 +90,13 @@ def report(task: Task) -> None:
     for name in task.config.retrieval.encoders:
         folder = task.step(TrainedEncoder(name)).path
         state = json.loads((folder / "training.json").read_text("utf-8"))
-        measured = lines_of(folder / dev.FILE)
+        measured = dev.read(folder)
         bm25 = bm25_values(task, name)
         cells = []
         for metric in dev.METRICS:
             for values in (measured.get(0), measured.get(state["best_step"]), bm25):
                 cells.append(f"{values[metric]:.4f}" if values else "-")
         say(LINE.format(encoders.note_chain(task, name), *cells, state["best_step"]))
-
-
-def lines_of(path: Path) -> dict[int, dict]:
-    """Step -> what was measured then; empty where there were no dev queries."""
-    if not path.exists():
-        return {}
-    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    return {line["step"]: line for line in lines}
 
 
 def bm25_values(task: Task, name: str) -> dict[str, float] | None:

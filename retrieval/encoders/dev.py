@@ -114,15 +114,10 @@ class Dev:
 
     def note(self, folder: Path, step: int, values: Values) -> None:
         """A line of the dev file; those of later steps, which a stopped run took, go."""
-        lines = []
-        path = folder / FILE
-        if path.exists():
-            for line in path.read_text("utf-8").splitlines():
-                if json.loads(line)["step"] < step:
-                    lines.append(line)
-        lines.append(json.dumps({"step": step, **values.mean, "languages": values.languages}))
-        with finished_file(path) as file:
-            file.write("\n".join(lines) + "\n")
+        lines = [line for number, line in read(folder).items() if number < step]
+        lines.append({"step": step, **values.mean, "languages": values.languages})
+        with finished_file(folder / FILE) as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
 
     def tell(self, name: str, state: dict) -> None:
         """The closing line, and what to try where training did not help."""
@@ -136,6 +131,15 @@ class Dev:
                 f"  note: {name} is no better than before its training: more steps, another "
                 "learning_rate or temperature, harder negatives, or a larger batch"
             )
+
+
+def read(folder: Path) -> dict[int, dict]:
+    """Step -> what was measured then; empty where there were no dev queries."""
+    path = folder / FILE
+    if not path.exists():
+        return {}
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    return {line["step"]: line for line in lines}
 
 
 def best(sample: Sample, scores: np.ndarray) -> Run:

@@ -1,6 +1,10 @@
-"""The rules that choose among candidates by rank and score (data-utilization-2025, 4)."""
+"""The five rules that choose negatives by rank and score (data-utilization-2025, 4).
 
-from collections.abc import Collection, Iterator
+Naive Top-K takes the best candidates as they are; the others pass some over: Top-K shifted by N,
+Abs, MarginPos and PercPos. Training groups of rerankers are chosen by the same rules.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from core.recipes import Bounds
@@ -8,6 +12,25 @@ from core.recipes import Bounds
 if TYPE_CHECKING:
     from retrieval.encoders.negatives.mining import Mining
     from retrieval.encoders.negatives.pools import Pool, Pools
+
+
+class Rules:
+    """``bounds`` on the candidates of one query, whose ``relevant`` passages are known.
+
+    ``scores``: those that the thresholds are on; a passage that is not among them is below all.
+    """
+
+    def __init__(self, bounds: Bounds, relevant: Collection[str], scores: Mapping[str, float]):
+        self.bounds = bounds
+        self.scores = scores
+        of_relevant = [scores[docid] for docid in relevant if docid in scores]
+        self.limit = upper_bound(bounds, of_relevant)
+
+    def reason_against(self, docid: str, place: int) -> str:
+        """Why a candidate at a place from 1 on may be no negative; empty where it may."""
+        if place <= self.bounds.shift:
+            return "rank"
+        return "score" if self.scores.get(docid, float("-inf")) > self.limit else ""
 
 
 def upper_bound(bounds: Bounds, relevant: Collection[float]) -> float:
@@ -27,16 +50,6 @@ def upper_bound(bounds: Bounds, relevant: Collection[float]) -> float:
     return min(limits)
 
 
-def reason_against(bounds: Bounds, place: int, score: float, limit: float) -> str:
-    """Why a candidate may be no negative; empty where it may.
-
-    ``place`` counts from 1; ``limit`` is the query's ``upper_bound``.
-    """
-    if place <= bounds.shift:
-        return "rank"
-    return "score" if score > limit else ""
-
-
 def select(mining: "Mining", language: str, before: "Pools") -> Iterator["Pool"]:
     """A link of the chain: drops the candidates that the rules refuse.
 
@@ -47,13 +60,13 @@ def select(mining: "Mining", language: str, before: "Pools") -> Iterator["Pool"]
     others = mining.run(bounds.scores, language) if bounds.scores else None
     for qid, relevant in mining.relevant(language).items():
         candidates = before.of(qid)
-        scores = others.get(qid, {}) if others is not None else None
-        if scores is None:
+        if others is None:
             scores = {candidate.docid: candidate.score for candidate in candidates}
-        limit = upper_bound(bounds, [scores[docid] for docid in relevant if docid in scores])
+        else:
+            scores = others.get(qid, {})
+        rules = Rules(bounds, relevant, scores)
         kept = []
         for candidate in candidates:
-            score = scores.get(candidate.docid, float("-inf"))
-            reason = candidate.dropped or reason_against(bounds, candidate.place, score, limit)
+            reason = candidate.dropped or rules.reason_against(candidate.docid, candidate.place)
             kept.append(candidate._replace(dropped=reason))
         yield qid, kept

@@ -19,7 +19,7 @@ from retrieval.encoders.negatives.drawn import NONE, Drawn
 from retrieval.encoders.negatives.from_run import candidates_of
 from retrieval.encoders.negatives.mining import Mining, mine
 from retrieval.encoders.negatives.pools import Candidate, Pools, write_pools
-from retrieval.encoders.negatives.select import reason_against, select, upper_bound
+from retrieval.encoders.negatives.select import Rules, select, upper_bound
 
 POOLS = [
     ("1", [Candidate("a", 1, 3.5, "bm25"), Candidate("b", 2, 0.1, "bm25", "relevant")]),
@@ -71,10 +71,17 @@ def test_bounds_by_hand():
     assert upper_bound(Bounds(margin=0.15, below=5.0), [2.0, 1.0]) == pytest.approx(1.85)
     assert upper_bound(Bounds(share=0.9, margin=1.0), []) == float("inf"), "nothing to be below"
     assert upper_bound(Bounds(below=0.6), []) == 0.6
-    assert reason_against(Bounds(shift=3), 3, 0.0, 1.0) == "rank"
-    assert reason_against(Bounds(shift=3), 4, 0.0, 1.0) == ""
-    assert reason_against(Bounds(), 1, 1.1, 1.0) == "score"
-    assert reason_against(Bounds(), 1, 1.0, 1.0) == "", "the bound itself is allowed"
+
+
+def test_rules_of_one_query_by_hand():
+    scores = {"a": 4.0, "b": 3.0, "c": 2.5}
+    shifted = Rules(Bounds(shift=3), {"b"}, scores)
+    assert shifted.reason_against("a", 3) == "rank" and shifted.reason_against("a", 4) == ""
+    margin = Rules(Bounds(margin=0.5), {"b", "gone"}, scores)
+    assert margin.limit == 2.5
+    assert margin.reason_against("a", 1) == "score"
+    assert margin.reason_against("c", 3) == "", "the bound itself is allowed"
+    assert margin.reason_against("unknown", 9) == "", "below all"
 
 
 def test_candidates_of_a_run():
