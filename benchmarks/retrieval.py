@@ -233,7 +233,7 @@ def search_part(scratch: Path, count: int = 200_000) -> None:
     whole.add(np.load(file).astype(np.float32))
 
     def ours() -> None:
-        dense.search(np.load(file, mmap_mode="r"), passages, queries, encoded, 1000)
+        dense.search(np.load(file, mmap_mode="c"), passages, queries, encoded, 1000)
 
     report(
         f"search {count} vectors",

@@ -29,7 +29,7 @@ import numpy as np
 from core.passages import Passages
 from core.records import Query
 from retrieval import dense
-vectors = np.load(sys.argv[1], mmap_mode="r")
+vectors = np.load(sys.argv[1], mmap_mode="c")
 class Names:
     def __len__(self): return len(vectors)
     def docid(self, row): return f"d{row}"

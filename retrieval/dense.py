@@ -1,32 +1,35 @@
-"""Dense retrieval: a bi-encoder's vectors in fp16, memory-mapped, and exact search by block."""
+"""Dense retrieval: a bi-encoder, the encoding of a corpus, and exact search by block."""
 
-import io
 import math
-import os
 import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from core.console import progress, say
-from core.files import finished_file, require_room
+from core.files import require_room
 from core.passages import Passages, document_text
 from core.records import Query, Ranking, Run
+from retrieval import vectors
 from retrieval.bodies import BACKENDS, load_body
+from retrieval.vectors import Vectors
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["BACKENDS", "Encoder", "encode_corpus", "search", "search_each", "search_index"]
 
-CHUNK = 4096  # passages between two notes of progress
-BLOCK = 262144  # vectors in fp32 at a time while searching: 400 MB at 384 dimensions
+BLOCK = 131072  # vectors in fp32 at a time while searching: 200 MB at 384 dimensions
+MULTIPLIED = 256  # queries that a block is multiplied with at a time: 134 MB of products
 QUERY_BLOCK = 32768  # queries that a pass over the vectors serves: 400 MB of hits at depth 1000
 MERGED = 2048  # queries whose hits of two blocks are put together at a time
-GPU_DEPTH = 2048  # the most hits that FAISS selects on a GPU
-JOINING = "joining.npy"  # what chunks are appended to until all are
+
+Stored = Vectors | np.ndarray
+"""Vectors [passages, dimension] in any format of numbers; searched in fp32."""
 
 # the best of a block: (scores, rows within it), [queries, depth] each
 Hits = tuple[np.ndarray, np.ndarray]
@@ -75,80 +78,47 @@ class Encoder:
 def encode_corpus(
     encoder: Encoder, passages: Passages, folder: Path, what: str, shard: tuple[int, int] = (0, 1)
 ) -> None:
-    """Writes ``vectors.npy``, fp16 [passages, dimension].
+    """Writes the vectors of a language's passages in chunks, which ``retrieval.vectors`` opens.
 
-    Chunks are files of their own until all are there, so a stopped run goes on, and several
-    processes or machines can share the work: ``shard`` (i, n) makes the chunks i, i + n, … and
-    leaves the joining to (0, 1). Raises InputError without room on the disk.
+    A chunk that is there is not made again, so a stopped run goes on, and several processes or
+    machines can share the work: ``shard`` (i, n) makes the chunks i, i + n, … and leaves the note
+    that all are there to (0, 1). Raises InputError without room on the disk.
     """
-    joins = shard == (0, 1)
-    missing = missing_chunks(folder, len(passages), encoder.dimension, shard)
-    tell_cost(encoder, passages, folder, what, missing, joins)
-    count = len(chunk_starts(len(passages), shard))
-    with progress(None, count * CHUNK, f"dense {what}", "passage") as bar:
-        bar.update((count - len(missing)) * CHUNK)
+    vectors.drop_joining(folder)
+    missing = vectors.missing_chunks(folder, len(passages), shard)
+    tell_cost(encoder, passages, folder, what, missing)
+    count = len(vectors.chunk_starts(len(passages), shard))
+    with progress(None, count * vectors.CHUNK, f"dense {what}", "passage") as bar:
+        bar.update((count - len(missing)) * vectors.CHUNK)
         for start in missing:
             bar.update(encode_chunk(encoder, passages, folder, start))
-    if joins:
-        join(folder, (len(passages), encoder.dimension))
-
-
-def chunk_starts(count: int, shard: tuple[int, int] = (0, 1)) -> range:
-    """The first rows of the chunks of ``count`` passages, or of a shard of them."""
-    number, shards = shard
-    return range(number * CHUNK, count, shards * CHUNK)
-
-
-def missing_chunks(
-    folder: Path, count: int, dimension: int, shard: tuple[int, int] = (0, 1)
-) -> list[int]:
-    """The first rows of the chunks that are not in ``folder``, as files or joined."""
-    joined = joined_rows(folder, dimension)
-    missing = []
-    for start in chunk_starts(count, shard):
-        if start >= joined and not chunk_file(folder, start).exists():
-            missing.append(start)
-    return missing
+    if shard == (0, 1):
+        vectors.finish(folder, (len(passages), encoder.dimension))
 
 
 def encode_chunk(encoder: Encoder, passages: Passages, folder: Path, start: int) -> int:
-    """Writes the vectors of the chunk from row ``start``, and returns how many."""
-    rows = range(start, min(start + CHUNK, len(passages)))
+    """Writes the chunk from row ``start``; how many passages it holds."""
+    rows = range(start, min(start + vectors.CHUNK, len(passages)))
     texts = [document_text(passages.document(row)) for row in rows]
-    vectors = encoder.encode_passages(texts).astype(np.float16)
-    with finished_file(chunk_file(folder, start), "wb") as file:
-        np.save(file, vectors)
+    vectors.write_chunk(folder, start, encoder.encode_passages(texts))
     return len(rows)
 
 
-def chunk_file(folder: Path, start: int) -> Path:
-    """Of the CHUNK passages from row ``start``."""
-    return folder / f"chunk-{start}.npy"
-
-
 def tell_cost(
-    encoder: Encoder,
-    passages: Passages,
-    folder: Path,
-    what: str,
-    missing: Sequence[int],
-    joins: bool,
+    encoder: Encoder, passages: Passages, folder: Path, what: str, missing: Sequence[int]
 ) -> None:
     """Says disk, memory and time of the chunks that are ``missing``, measured on 64 passages.
 
-    ``joins``: whether the whole file is to be made, too. It takes the place of the chunks one by
-    one, so there is never more than one chunk beside it. Raises InputError without room.
+    Raises InputError without room.
     """
     row_bytes = encoder.dimension * 2
     rows = 0
     for start in missing:
-        rows += min(CHUNK, len(passages) - start)
-    beside = min(CHUNK, len(passages)) if joins else 0
+        rows += min(vectors.CHUNK, len(passages) - start)
     require_room(
         folder,
-        (rows + beside) * row_bytes,
-        f"the dense vectors of {what} ({rows} of {len(passages)} passages to be encoded, "
-        f"{beside} twice while they are joined)",
+        rows * row_bytes,
+        f"the dense vectors of {what} ({rows} of {len(passages)} passages to be encoded)",
     )
     if len(missing) < 2:
         return
@@ -162,85 +132,23 @@ def tell_cost(
         f"  {what}: {len(passages)} passages, "
         f"{len(passages) * row_bytes / 1e9:.2f} GB of vectors on disk, "
         f"about {memory / 1e9:.1f} GB of memory, "
-        f"about {len(missing) * CHUNK / rate:.0f} s at {rate:.0f} passages/s"
+        f"about {rows / rate:.0f} s at {rate:.0f} passages/s"
     )
 
 
-def header(shape: tuple[int, int]) -> bytes:
-    """What a ``.npy`` file of fp16 begins with."""
-    buffer = io.BytesIO()
-    description = {"descr": "<f2", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(buffer, description)
-    return buffer.getvalue()
-
-
-def joined_rows(folder: Path, dimension: int) -> int:
-    """Rows that stand safely in the file being joined: their chunks may be gone.
-
-    A chunk is removed only after its rows are on the disk. So all whole chunks of rows count, but
-    not the last one while its own file is still there.
-    """
-    file = folder / JOINING
-    if not file.exists():
-        return 0
-    with file.open("rb") as part:
-        try:
-            np.lib.format.read_magic(part)
-            (count, _), _, _ = np.lib.format.read_array_header_1_0(part)
-        except ValueError:  # stopped within the header
-            return 0
-        rows = (file.stat().st_size - part.tell()) // (dimension * 2)
-    if rows < count:
-        rows -= rows % CHUNK
-    if rows:
-        last = (rows - 1) // CHUNK * CHUNK
-        if chunk_file(folder, last).exists():
-            rows = last
-    return rows
-
-
-def join(folder: Path, shape: tuple[int, int]) -> None:
-    """Chunks to one file ``vectors.npy`` [passages, dimension]; each is removed once it is in.
-
-    A stop loses nothing: ``joined_rows`` tells where to go on.
-    """
-    count, dimension = shape
-    head = header(shape)
-    row = joined_rows(folder, dimension)
-    file = folder / JOINING
-    with file.open("r+b" if row else "w+b") as whole:
-        if not row:
-            whole.write(head)
-        whole.truncate(len(head) + row * dimension * 2)
-        whole.seek(0, io.SEEK_END)
-        for start in range(row, count, CHUNK):
-            append(whole, np.load(chunk_file(folder, start)))
-            chunk_file(folder, start).unlink()
-    for leftover in folder.glob("chunk-*.npy"):  # of a shard that made what was there already
-        leftover.unlink()
-    file.replace(folder / "vectors.npy")
-
-
-def append(file: BinaryIO, vectors: np.ndarray) -> None:
-    """Rows at the end of a file, on the disk when this returns."""
-    file.write(np.ascontiguousarray(vectors, np.float16).tobytes())
-    file.flush()
-    os.fsync(file.fileno())
-
-
 def search(
-    vectors: np.ndarray,
+    stored: Stored,
     passages: Passages,
     queries: Sequence[Query],
     encoded: np.ndarray,
     depth: int,
 ) -> Run:
     """``search_each`` as a run, whole in memory."""
-    return dict(search_each(vectors, passages, queries, encoded, depth))
+    return dict(search_each(stored, passages, queries, encoded, depth))
 
 
 def search_each(
-    vectors: np.ndarray,
+    stored: Stored,
     passages: Passages,
     queries: Sequence[Query],
     encoded: np.ndarray,
@@ -248,21 +156,21 @@ def search_each(
 ) -> Iterator[Ranking]:
     """The best ``depth`` passages of each query by exact inner product in fp32, query by query.
 
-    ``vectors`` [passages, dimension] are read block by block, so that memory does not grow with
-    the corpus; hits are kept as arrays, 12 bytes each, so that it hardly grows with the queries.
-    On GPUs where faiss-gpu finds some.
+    ``stored`` [passages, dimension] are read block by block, so that memory does not grow with the
+    corpus; hits are kept as arrays, 12 bytes each, so that it hardly grows with the queries. On
+    all GPUs where there are some.
     """
     for first in range(0, len(queries), QUERY_BLOCK):
         served = slice(first, first + QUERY_BLOCK)
-        scores, rows = best_rows(vectors, encoded[served], min(depth, len(passages)))
+        scores, rows = best_rows(stored, encoded[served], min(depth, len(passages)))
         yield from hits_of(passages, queries[served], rows, scores)
 
 
-def best_rows(vectors: np.ndarray, encoded: np.ndarray, depth: int) -> Hits:
+def best_rows(stored: Stored, encoded: np.ndarray, depth: int) -> Hits:
     """(scores, rows) of the best, [queries, depth], best first; equal scores: first rows first."""
     scores = np.empty((len(encoded), 0), np.float32)
     rows = np.empty((len(encoded), 0), np.int64)
-    for start, (block_scores, block_rows) in searched_blocks(vectors, encoded, depth):
+    for start, (block_scores, block_rows) in searched_blocks(stored, encoded, depth):
         scores, rows = merged((scores, rows), (block_scores, block_rows + start), depth)
     return scores, rows
 
@@ -285,65 +193,65 @@ def merged(before: Hits, new: Hits, depth: int) -> Hits:
     return kept_scores, kept_rows
 
 
-def searched_blocks(
-    vectors: np.ndarray, encoded: np.ndarray, depth: int
-) -> Iterator[tuple[int, Hits]]:
+def searched_blocks(stored: Stored, encoded: np.ndarray, depth: int) -> Iterator[tuple[int, Hits]]:
     """(first row, hits) of each block of vectors, in order; as many blocks at once as GPUs."""
-    searchers = block_searchers(depth)
-    starts = range(0, len(vectors), BLOCK)
-    if len(searchers) == 1:  # in this thread, which numbers of threads may be set for
+    devices = search_devices()
+    starts = range(0, len(stored), BLOCK)
+    if len(devices) == 1:  # in this thread, which numbers of threads may be set for
         for start in starts:
-            stored = vectors[start : start + BLOCK]
-            yield start, nearest(searchers[0], encoded, stored, depth)
+            yield start, nearest_of(stored, start, encoded, depth, devices[0])
         return
-    with ThreadPoolExecutor(len(searchers)) as pool:
-        for first in range(0, len(starts), len(searchers)):
-            at_once = starts[first : first + len(searchers)]
+    with ThreadPoolExecutor(len(devices)) as pool:
+        for first in range(0, len(starts), len(devices)):
+            at_once = starts[first : first + len(devices)]
             waiting = []
-            for searcher, start in zip(searchers, at_once, strict=False):
-                stored = vectors[start : start + BLOCK]
-                waiting.append(pool.submit(nearest, searcher, encoded, stored, depth))
+            for device, start in zip(devices, at_once, strict=False):
+                waiting.append(pool.submit(nearest_of, stored, start, encoded, depth, device))
             for start, hits in zip(at_once, waiting, strict=True):
                 yield start, hits.result()
 
 
-def nearest(searcher: Callable, encoded: np.ndarray, stored: np.ndarray, depth: int) -> Hits:
-    """The hits of one block of vectors, turned into fp32 here: in the thread that searches it."""
-    return searcher(encoded, stored.astype(np.float32), min(depth, len(stored)))
+def search_devices() -> list[str]:
+    """What searches blocks of vectors: every GPU, or the CPU with all cores."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [f"cuda:{number}" for number in range(count)] or ["cpu"]
 
 
-def block_searchers(depth: int) -> list[Callable[[np.ndarray, np.ndarray, int], Hits]]:
-    """What searches a block of vectors exactly: a function for each GPU, or one for the CPU.
-
-    Each takes queries and vectors in fp32 and the number of hits. ``depth``: the most that will
-    be asked for; beyond GPU_DEPTH the CPU searches.
-    """
-    import faiss
-
-    gpus = getattr(faiss, "get_num_gpus", int)()  # faiss-cpu of old has no such function
-    if not gpus or depth > GPU_DEPTH:
-        return [search_on_cpu]
-    return [partial(search_on_gpu, faiss.StandardGpuResources(), gpu) for gpu in range(gpus)]
+def nearest_of(stored: Stored, start: int, encoded: np.ndarray, depth: int, device: str) -> Hits:
+    """The hits of the block from row ``start``, read in the thread that searches it."""
+    return nearest(in_fp32(stored, start, min(start + BLOCK, len(stored)), device), encoded, depth)
 
 
-def search_on_cpu(encoded: np.ndarray, block: np.ndarray, depth: int) -> Hits:
-    """All cores."""
-    import faiss
+def in_fp32(stored: Stored, start: int, stop: int, device: str) -> "torch.Tensor":
+    """A block of vectors [rows, dimension] on a device; nothing of it is copied in between."""
+    import torch
 
-    index = faiss.IndexFlatIP(block.shape[1])
-    index.add(block)
-    return index.search(encoded, depth)
+    block = torch.empty((stop - start, stored.shape[1]), dtype=torch.float32, device=device)
+    row = 0
+    pieces = stored.pieces(start, stop) if isinstance(stored, Vectors) else [stored[start:stop]]
+    for piece in pieces:
+        block[row : row + len(piece)].copy_(torch.from_numpy(piece).to(device))
+        row += len(piece)
+    return block
 
 
-def search_on_gpu(
-    resources: Any, gpu: int, encoded: np.ndarray, block: np.ndarray, depth: int
-) -> Hits:
-    """Brute force on one GPU, in tiles that FAISS fits to its memory."""
-    import faiss
+def nearest(block: "torch.Tensor", encoded: np.ndarray, depth: int) -> Hits:
+    """The best of a block in fp32 for each query, by products with all of it."""
+    import torch
 
-    return faiss.knn_gpu(
-        resources, encoded, block, depth, metric=faiss.METRIC_INNER_PRODUCT, device=gpu
-    )
+    depth = min(depth, len(block))
+    scores = np.empty((len(encoded), depth), np.float32)
+    rows = np.empty((len(encoded), depth), np.int64)
+    for first in range(0, len(encoded), MULTIPLIED):
+        part = slice(first, first + MULTIPLIED)
+        with torch.inference_mode():
+            products = torch.from_numpy(encoded[part]).to(block.device) @ block.T
+            best = products.topk(depth, dim=1)
+        scores[part] = best.values.cpu().numpy()
+        rows[part] = best.indices.cpu().numpy()
+    return scores, rows
 
 
 def search_index(

@@ -10,6 +10,7 @@ from core.errors import InputError
 from core.files import write_json
 from core.records import Run
 from core.settings import Index
+from retrieval.vectors import Vectors
 
 BLOCK = 65536  # vectors in fp32 at a time while adding
 SAMPLE = 256  # training vectors a list or centroid; FAISS uses no more
@@ -36,7 +37,9 @@ INDEXES: dict[str, str] = {
 }
 
 
-def build(vectors: np.ndarray, settings: Index, folder: Path, what: str, seed: int) -> None:
+def build(
+    vectors: Vectors | np.ndarray, settings: Index, folder: Path, what: str, seed: int
+) -> None:
     """Writes ``index.faiss`` over ``vectors``, fp16 [passages, dimension].
 
     They are read in blocks; what the index itself holds must fit in memory while it is made.
@@ -68,7 +71,7 @@ def build(vectors: np.ndarray, settings: Index, folder: Path, what: str, seed: i
     faiss.write_index(index, str(folder / "index.faiss"))
 
 
-def training_vectors(vectors: np.ndarray, settings: Index, seed: int) -> np.ndarray:
+def training_vectors(vectors: Vectors | np.ndarray, settings: Index, seed: int) -> np.ndarray:
     """A sample that the seed fixes, in fp32 and in the order of the corpus."""
     count = len(vectors)
     learned = max(lists_of(settings, count), CENTROIDS)

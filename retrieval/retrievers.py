@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
-
 from core import backbones
 from core.artefacts import PassageStore, RankedRun, TrainedEncoder
 from core.console import say
@@ -26,6 +24,7 @@ from core.steps import Files, Plan, Step
 from core.task import Task, once
 from retrieval import bm25, dense, indexes
 from retrieval.jvm import heap_bytes
+from retrieval.vectors import Vectors, open_vectors
 from training import engine
 
 # For estimates before anything is counted
@@ -384,9 +383,9 @@ def encoder_of(task: Task, trained: Step | None = None) -> dense.Encoder:
     return encoder
 
 
-def vectors_of(step: Step) -> np.ndarray:
-    """Memory-mapped, fp16 [passages, dimension]."""
-    return np.load(step.path / "vectors.npy", mmap_mode="r")
+def vectors_of(step: Step) -> Vectors:
+    """Those of a finished step, fp16 [passages, dimension]."""
+    return open_vectors(step.path)
 
 
 def build_dense_index(

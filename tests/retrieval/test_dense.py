@@ -6,7 +6,8 @@ from core.errors import InputError
 from core.passages import Passages, build_passages
 from core.records import Document, Query
 from core.task import Task
-from retrieval import dense, search
+from retrieval import dense, search, vectors
+from retrieval.vectors import open_vectors
 
 
 def passages(folder, count=30):
@@ -32,7 +33,7 @@ class Lengths:
 
 
 def test_a_stopped_encoding_goes_on(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(dense, "CHUNK", 10)
+    monkeypatch.setattr(vectors, "CHUNK", 10)
     texts, out = passages(tmp_path / "p"), tmp_path / "v"
     out.mkdir()
     with pytest.raises(KeyboardInterrupt):
@@ -44,15 +45,28 @@ def test_a_stopped_encoding_goes_on(tmp_path, monkeypatch, capsys):
     (out / "chunk-10.npy.77.part").write_bytes(b"half a chunk")
     second = Lengths()
     dense.encode_corpus(second, texts, out, "en")
-    assert second.asked == [30, 10, 10] and not list(out.glob("chunk-*.npy"))
-    vectors = np.load(out / "vectors.npy")
-    assert vectors.dtype == np.float16 and vectors[:, 0].tolist() == [
-        len(t.text) for t in texts.documents()
-    ]
+    assert second.asked == [30, 10, 10]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "chunk-0.npy",
+        "chunk-10.npy",
+        "chunk-20.npy",
+        "vectors.json",
+    ], "nothing is copied, and what was half written is gone"
+    stored = open_vectors(out)
+    assert stored.shape == (30, 2) and stored[:].dtype == np.float16
+    assert stored[:][:, 0].tolist() == [len(t.text) for t in texts.documents()]
 
 
-def test_shards_share_the_work_and_make_the_same_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(dense, "CHUNK", 7)
+def same_files(one, other):
+    """Whether two folders hold the same names and bytes."""
+    contents = []
+    for folder in (one, other):
+        contents.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    return contents[0] == contents[1]
+
+
+def test_shards_share_the_work_and_make_the_same_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(vectors, "CHUNK", 7)
     texts = passages(tmp_path / "p")
     for name in ("whole", "shared"):
         (tmp_path / name).mkdir()
@@ -68,9 +82,7 @@ def test_shards_share_the_work_and_make_the_same_file(tmp_path, monkeypatch):
     last = Lengths()
     dense.encode_corpus(last, texts, tmp_path / "shared", "en")
     assert last.asked == [7], "the chunk of the shard that never ran"
-    assert (tmp_path / "whole" / "vectors.npy").read_bytes() == (
-        tmp_path / "shared" / "vectors.npy"
-    ).read_bytes()
+    assert same_files(tmp_path / "whole", tmp_path / "shared")
 
 
 @pytest.mark.parametrize("text", ["3", "0/2", "3/2", "a/b", "1/1", "-1/2"])
@@ -95,7 +107,7 @@ def test_shards_of_the_stage(config, models, embedded_folder):
     assert [p.name for p in part.iterdir()] == ["chunk-0.npy"]
     chunk = np.load(part / "chunk-0.npy")
     search.run(made)
-    assert np.array_equal(np.load(plan["vectors/sw"].path / "vectors.npy"), chunk)
+    assert np.array_equal(open_vectors(plan["vectors/sw"].path)[:], chunk)
 
 
 class NoWork(Lengths):
@@ -105,55 +117,19 @@ class NoWork(Lengths):
         raise AssertionError(f"encodes {len(texts)} passages")
 
 
-def test_a_stopped_joining_goes_on(tmp_path, monkeypatch):
-    """Each chunk goes once it is in the whole file; a stop at any point loses no vector."""
-    monkeypatch.setattr(dense, "CHUNK", 10)
-    texts = passages(tmp_path / "p", 35)
-    (tmp_path / "v").mkdir()
-    append = dense.append
-
-    def stopped(stage):
-        def work(file, vectors):
-            if len(vectors) == stage:
-                file.write(vectors.tobytes()[:7])  # half a row
-                file.flush()
-                raise KeyboardInterrupt
-            append(file, vectors)
-
-        return work
-
-    monkeypatch.setattr(dense, "append", stopped(5))  # at the last chunk
-    with pytest.raises(KeyboardInterrupt):
-        dense.encode_corpus(Lengths(), texts, tmp_path / "v", "en")
-    assert sorted(p.name for p in (tmp_path / "v").iterdir()) == ["chunk-30.npy", "joining.npy"]
-    assert dense.joined_rows(tmp_path / "v", 2) == 30
-    monkeypatch.setattr(dense, "append", append)
-    dense.encode_corpus(NoWork(), texts, tmp_path / "v", "en")
-    assert [p.name for p in (tmp_path / "v").iterdir()] == ["vectors.npy"]
-    expected = np.array([[len(d.text), 1] for d in texts.documents()], np.float16)
-    reference = np.lib.format.open_memmap(
-        tmp_path / "expected.npy", "w+", np.float16, expected.shape
-    )
-    reference[:] = expected
-    reference.flush()
-    written = (tmp_path / "v" / "vectors.npy").read_bytes()
-    assert written == (tmp_path / "expected.npy").read_bytes()
-
-
-def test_a_chunk_that_may_not_be_whole_in_the_joined_file_is_joined_again(tmp_path, monkeypatch):
-    """Stopped between the writing and the removing: the chunk's own file counts."""
-    monkeypatch.setattr(dense, "CHUNK", 10)
-    texts = passages(tmp_path / "p")
-    (tmp_path / "v").mkdir()
-    dense.encode_corpus(Lengths(), texts, tmp_path / "v", "en")
-    whole = (tmp_path / "v" / "vectors.npy").read_bytes()
-    vectors = np.load(tmp_path / "v" / "vectors.npy")
-    (tmp_path / "v" / "vectors.npy").unlink()
-    (tmp_path / "v" / "joining.npy").write_bytes(whole[:-40] + bytes(40))  # not on the disk
-    np.save(tmp_path / "v" / "chunk-20.npy", vectors[20:])
-    assert dense.joined_rows(tmp_path / "v", 2) == 20
-    dense.encode_corpus(NoWork(), texts, tmp_path / "v", "en")
-    assert (tmp_path / "v" / "vectors.npy").read_bytes() == whole
+def test_what_an_older_version_was_joining_is_encoded_again(tmp_path, monkeypatch, capsys):
+    """Chunks that it had not taken up are used; those that it had are gone."""
+    monkeypatch.setattr(vectors, "CHUNK", 10)
+    texts, out = passages(tmp_path / "p"), tmp_path / "v"
+    out.mkdir()
+    dense.encode_corpus(Lengths(), texts, out, "en")
+    (out / "vectors.json").unlink()
+    (out / "chunk-0.npy").rename(out / "joining.npy")
+    again = Lengths()
+    dense.encode_corpus(again, texts, out, "en")
+    assert again.asked == [10] and not (out / "joining.npy").exists()
+    assert "joining.npy: was being joined by an older version" in capsys.readouterr().out
+    assert len(open_vectors(out)) == 30
 
 
 def free(monkeypatch, count):
@@ -161,36 +137,35 @@ def free(monkeypatch, count):
 
 
 def test_no_room_for_the_vectors(tmp_path, monkeypatch):
-    """30 passages of 2 dimensions in fp16 are 120 bytes, and a chunk of 10 stands twice: 40."""
-    monkeypatch.setattr(dense, "CHUNK", 10)
+    """30 passages of 2 dimensions in fp16 are 120 bytes, and nothing stands twice."""
+    monkeypatch.setattr(vectors, "CHUNK", 10)
     texts, out = passages(tmp_path / "p"), tmp_path / "v"
     out.mkdir()
-    free(monkeypatch, 159)
+    free(monkeypatch, 119)
     with pytest.raises(
         InputError,
-        match=r"the dense vectors of en \(30 of 30 passages to be encoded, 10 twice while they "
-        r"are joined\) need",
+        match=r"the dense vectors of en \(30 of 30 passages to be encoded\) need 0.00 GB",
     ):
         dense.encode_corpus(Lengths(), texts, out, "en")
-    free(monkeypatch, 160)
+    free(monkeypatch, 120)
     dense.encode_corpus(Lengths(), texts, out, "en")
-    assert (out / "vectors.npy").exists()
+    assert (out / "vectors.json").exists()
 
 
 def test_room_is_asked_for_what_is_still_to_be_written(tmp_path, monkeypatch):
-    """Two of three chunks are there: 40 bytes for the third, 40 for one that stands twice."""
-    monkeypatch.setattr(dense, "CHUNK", 10)
+    """Two of three chunks are there: 40 bytes for the third."""
+    monkeypatch.setattr(vectors, "CHUNK", 10)
     texts, out = passages(tmp_path / "p"), tmp_path / "v"
     out.mkdir()
+    free(monkeypatch, 40)
     for shard in ((0, 3), (1, 3)):
-        free(monkeypatch, 40)  # a shard writes its own chunk, and joins nothing
         dense.encode_corpus(Lengths(), texts, out, "en", shard)
-    free(monkeypatch, 79)
+    free(monkeypatch, 39)
     with pytest.raises(InputError, match="10 of 30 passages to be encoded"):
         dense.encode_corpus(Lengths(), texts, out, "en")
-    free(monkeypatch, 80)
+    free(monkeypatch, 40)
     dense.encode_corpus(Lengths(), texts, out, "en")
-    assert (out / "vectors.npy").exists()
+    assert (out / "vectors.json").exists()
 
 
 def test_search_equals_numpy_over_several_blocks(tmp_path, monkeypatch):
@@ -244,41 +219,56 @@ def test_ties_do_not_depend_on_the_blocks(size, tmp_path, monkeypatch):
     assert [row[4] for row in rows] == ["3.0"] * 10 + ["2.0"] * 10
 
 
-def test_without_gpus_the_cpu_searches():
-    assert dense.block_searchers(1000) == [dense.search_on_cpu]
-
-
-def test_gpus_share_the_blocks(tmp_path, monkeypatch):
-    """No GPU here: FAISS's own call is stood in for, to see which block goes where, and that the
-    blocks come back in order."""
+def test_devices_share_the_blocks(tmp_path, monkeypatch):
+    """One for each GPU, here the CPU thrice: blocks come back in order, wherever searched."""
     import time
 
-    import faiss
-
-    asked = []
-
-    def on_gpu(resources, encoded, block, depth, metric, device):
-        time.sleep(0.05 if device == 0 else 0)  # the first GPU is slower
-        asked.append((resources, device, len(block), block.dtype, metric))
-        return dense.search_on_cpu(encoded, block, depth)
-
     texts, random = passages(tmp_path / "p"), np.random.default_rng(0)
-    vectors = random.normal(size=(30, 8)).astype(np.float16)
+    numbers = random.normal(size=(30, 8)).astype(np.float16)
     encoded = random.normal(size=(3, 8)).astype(np.float32)
     queries = [Query(str(i), "") for i in range(3)]
     monkeypatch.setattr(dense, "BLOCK", 7)
-    by_cpu = dense.search(vectors, texts, queries, encoded, 9)
-    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 2)
-    monkeypatch.setattr(
-        faiss, "StandardGpuResources", iter(["of 0", "of 1"]).__next__, raising=False
+    assert dense.search_devices() == ["cpu"], "no GPU here"
+    by_one = dense.search(numbers, texts, queries, encoded, 9)
+    starts = []
+    nearest_of = dense.nearest_of
+
+    def slow_at_first(stored, start, *others):
+        time.sleep(0.05 if start == 0 else 0)
+        starts.append(start)
+        return nearest_of(stored, start, *others)
+
+    monkeypatch.setattr(dense, "nearest_of", slow_at_first)
+    monkeypatch.setattr(dense, "search_devices", lambda: ["cpu"] * 3)
+    assert dense.search(numbers, texts, queries, encoded, 9) == by_one
+    assert sorted(starts) == [0, 7, 14, 21, 28] and starts[0] != 0, "side by side"
+
+
+def test_queries_are_multiplied_in_parts(tmp_path, monkeypatch):
+    texts, random = passages(tmp_path / "p"), np.random.default_rng(0)
+    numbers = random.integers(-9, 9, size=(30, 8)).astype(np.float16)
+    encoded = random.integers(-9, 9, size=(7, 8)).astype(np.float32)
+    queries = [Query(str(i), "") for i in range(7)]
+    at_once = dense.search(numbers, texts, queries, encoded, 12)
+    monkeypatch.setattr(dense, "MULTIPLIED", 3)
+    assert dense.search(numbers, texts, queries, encoded, 12) == at_once
+
+
+def test_chunks_are_searched_as_an_array_is(tmp_path, monkeypatch):
+    """Blocks that begin and end within chunks; the last chunk is short."""
+    monkeypatch.setattr(vectors, "CHUNK", 4)
+    monkeypatch.setattr(dense, "BLOCK", 7)
+    texts, random = passages(tmp_path / "p"), np.random.default_rng(0)
+    numbers = random.normal(size=(30, 8)).astype(np.float16)
+    for start in range(0, 30, 4):
+        vectors.write_chunk(tmp_path, start, numbers[start : start + 4])
+    vectors.finish(tmp_path, numbers.shape)
+    encoded = random.normal(size=(3, 8)).astype(np.float32)
+    queries = [Query(str(i), "") for i in range(3)]
+    stored = open_vectors(tmp_path)
+    assert dense.search(stored, texts, queries, encoded, 9) == dense.search(
+        numbers, texts, queries, encoded, 9
     )
-    monkeypatch.setattr(faiss, "knn_gpu", on_gpu)
-    assert dense.search(vectors, texts, queries, encoded, 9) == by_cpu
-    assert sorted(asked, key=lambda call: call[1]) == [
-        *[("of 0", 0, rows, np.float32, faiss.METRIC_INNER_PRODUCT) for rows in (7, 7, 2)],
-        *[("of 1", 1, rows, np.float32, faiss.METRIC_INNER_PRODUCT) for rows in (7, 7)],
-    ]
-    assert dense.block_searchers(2049) == [dense.search_on_cpu], "FAISS selects 2,048 at most"
 
 
 def test_encoder_by_hand(models, embedded_folder):

@@ -168,8 +168,8 @@ class Search:
             return
         queries = encode.texts([query.text for query in self.queries], "query")
         rank, world = distributed.rank(), distributed.world_size()
-        searchers = dense.block_searchers(self.depth)
-        searcher = searchers[rank % len(searchers)]
+        devices = dense.search_devices()
+        device = devices[rank % len(devices)]
         share = -(-len(self.span) // world)  # passages of a process, at most
         size = min(share, dense.BLOCK)
         for offset in range(0, share, size):
@@ -177,7 +177,8 @@ class Search:
             stop = min(start + size, (rank + 1) * share, len(self.span))
             vectors = self.encoded(range(start, stop), size, encode)
             if len(vectors):
-                scores, rows = dense.nearest(searcher, queries, vectors, self.depth)
+                block = dense.in_fp32(vectors, 0, len(vectors), device)
+                scores, rows = dense.nearest(block, queries, self.depth)
                 self.take(scores, rows + start)
                 self.score_judged(queries, vectors, start)
         self.share_out()
