@@ -5,7 +5,6 @@ its partial work there again, and nothing half-written is ever taken for whole.
 """
 
 import contextlib
-import json
 import resource
 import shutil
 import time
@@ -18,7 +17,8 @@ from core import distributed, machine
 from core.console import say
 from core.errors import InputError
 from core.files import finished_folder, lock_of, locked, write_json
-from core.steps import Step, changes
+from core.steps import Step, changes, needed
+from core.stored import RECIPE, append_line, damaged, note_digests, stored_json, stored_lines
 
 ANNOUNCED = 10  # seconds from which a step says that it begins
 
@@ -36,7 +36,10 @@ class Journal:
     def read(self) -> None:
         """Takes over what the folder says now."""
         if self.file.exists():
-            self.recipes = json.loads(self.file.read_text("utf-8"))
+            notes = stored_json(self.file)
+            if not all(is_note(note) for note in notes.values()):
+                raise damaged(self.file, "holds other entries than notes of steps")
+            self.recipes = notes
 
     @property
     def file(self) -> Path:
@@ -74,8 +77,7 @@ class Journal:
     def log(self, **entry: Any) -> None:
         """One line of ``log.jsonl``."""
         line = {"time": time.strftime("%Y-%m-%dT%H:%M:%S"), **entry}
-        with self.log_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        append_line(self.log_file, line)
 
     @property
     def log_file(self) -> Path:
@@ -86,17 +88,28 @@ class Journal:
         """Step -> its last line in the log, in the order of the first ones."""
         last: dict[str, dict] = {}
         if self.log_file.exists():
-            for line in self.log_file.read_text("utf-8").splitlines():
-                entry = json.loads(line)
+            for entry in stored_lines(self.log_file, ("step", "seconds")):
                 last[entry["step"]] = entry
         return last
+
+
+def is_note(value: Any) -> bool:
+    """Whether it is what a Journal keeps of a step."""
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("stage"), str)
+        and isinstance(value.get("path"), str)
+        and isinstance(value.get("recipe"), dict)
+        and {"version", "settings", "inputs"} <= value["recipe"].keys()
+    )
 
 
 def run_steps(steps: Iterable[Step], folder: Path, some: bool = False) -> None:
     """Builds what is not done yet, in order, one line a step.
 
     ``folder`` is the configuration's; one run at a time works in it. ``some``: the steps are not
-    their stage's whole plan. Raises InputError if an earlier stage's output is missing.
+    their stage's whole plan. Raises InputError if an earlier stage's output is missing, and for one
+    that is damaged.
     """
     main = distributed.rank() == 0
     busy = (
@@ -106,6 +119,10 @@ def run_steps(steps: Iterable[Step], folder: Path, some: bool = False) -> None:
     with locked(folder / "lock", busy) if main else contextlib.nullcontext():
         journal = Journal(folder)
         steps = list(steps)
+        if main:
+            for step in needed(steps):
+                if step.done:
+                    step.verify()
         stale = [(step, journal.why(step)) for step in steps if not step.done]
         distributed.barrier()
         if main:
@@ -163,4 +180,5 @@ def fill(step: Step, part: Path) -> None:
     distributed.barrier()
     step.build(part)
     if main:
-        write_json(part / "recipe.json", step.recipe)
+        write_json(part / RECIPE, step.recipe)
+        note_digests(part, step.digests)

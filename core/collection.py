@@ -11,7 +11,6 @@ File names: the short ones (``LANG/corpus/docs-*.jsonl.gz``,
 
 import argparse
 import gzip
-import json
 import re
 import shutil
 import tempfile
@@ -22,13 +21,24 @@ from pathlib import Path
 from core.errors import InputError, at_line, exit_with_message
 from core.passages import Passages, build_passages
 from core.records import Document, Qrels, Query
-from core.runs import text_lines
+from core.text import (
+    check_id,
+    columns,
+    existing_file,
+    json_value,
+    text_lines,
+    whole_number,
+)
 
 FILE_NAME = re.compile(r"(?:topics|qrels)\.(?:miracl-v[\d.]+-)?([a-z]{2,3})-([\w-]+)\.tsv$")
 """Of topics and judgments: its groups are language and split."""
 
 HUB_SPLITS = {"test-a": "testA", "test-b": "testB"}
+HIGHEST_GRADE = 1000
+"""Of a judgment: nDCG with grades of 2^31 is made of rounding."""
+
 ALLOWABLE = ("unknown_passages", "empty_passages")
+DOCUMENT_OBJECT = 'an object with "docid", "title" and "text"'
 DOCUMENT_FIELDS = 'strings "docid", "title" and "text"'
 
 
@@ -194,13 +204,14 @@ def read_topics(path: Path) -> list[Query]:
     """Strict topics: ``query-id TAB query``, each id once, at least one."""
     queries: dict[str, Query] = {}
     for number, line in enumerate(text_lines(path), 1):
-        columns = line.split("\t")
-        if len(columns) != 2:
-            raise at_line(path, number, f"{len(columns)} columns", "2: query-id TAB query")
-        qid, text = columns[0].strip(), columns[1].strip()
+        parts = line.split("\t")
+        if len(parts) != 2:
+            raise at_line(path, number, f"{len(parts)} columns", "2: query-id TAB query")
+        qid, text = parts[0].strip(), parts[1].strip()
         if not qid or not text:
             lacking = "query" if qid else "query id"
             raise at_line(path, number, f"an empty {lacking}", "query-id TAB query")
+        check_id(path, number, "query id", qid)
         if qid in queries:
             raise at_line(
                 path, number, f"query id {qid} a second time", "each query id once a split"
@@ -215,22 +226,22 @@ def read_qrels(path: Path) -> Qrels:
     """Strict TREC judgments: ``query-id Q0 docid relevance``, a whole number >= 0, each once."""
     qrels: Qrels = {}
     for number, line in enumerate(text_lines(path), 1):
-        columns = line.split()
-        if len(columns) != 4:
-            raise at_line(path, number, f"{len(columns)} columns", "4: query-id Q0 docid relevance")
-        qid, _, docid, relevance = columns
-        if not relevance.isdigit():
-            raise at_line(path, number, f"relevance {relevance!r}", "a whole number >= 0")
+        parts = columns(path, number, line)
+        if len(parts) != 4:
+            raise at_line(path, number, f"{len(parts)} columns", "4: query-id Q0 docid relevance")
+        qid, _, docid, relevance = parts
+        grade = whole_number(path, number, relevance, "relevance", most=HIGHEST_GRADE)
         judged = qrels.setdefault(qid, {})
         if docid in judged:
             twice = f"passage {docid} a second time for query {qid}"
             raise at_line(path, number, twice, "one judgment a pair")
-        judged[docid] = int(relevance)
+        judged[docid] = grade
     return qrels
 
 
 def corpus_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """(number, line) of a corpus file, unpacked. Raises InputError where it is cut short."""
+    existing_file(path)
     opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
     number = 0
     try:
@@ -246,22 +257,13 @@ def corpus_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 def parse_document(path: Path, number: int, line: bytes) -> Document:
     """The passage of a line of JSON. Raises InputError, with file and line, for any other."""
-    try:
-        record = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        byte = f"byte 0x{line[error.start]:02x} at column {error.start + 1}"
-        raise at_line(path, number, byte, "UTF-8 text") from None
-    except json.JSONDecodeError as error:
-        nonsense = f"text that is not JSON ({error.msg})"
-        expected = 'an object with "docid", "title" and "text"'
-        raise at_line(path, number, nonsense, expected) from None
+    record = json_value(path, number, line, DOCUMENT_OBJECT)
     if not isinstance(record, dict):
         raise at_line(path, number, type(record).__name__, DOCUMENT_FIELDS)
     docid, title, text = record.get("docid"), record.get("title", ""), record.get("text")
     if not (isinstance(docid, str) and isinstance(title, str) and isinstance(text, str)):
-        raise at_line(path, number, f"{sorted(record)}", DOCUMENT_FIELDS)
-    if not docid or docid != "".join(docid.split()):
-        raise at_line(path, number, f"docid {docid!r}", "a docid without white space")
+        raise at_line(path, number, str(sorted(record))[:100], DOCUMENT_FIELDS)
+    check_id(path, number, "docid", docid)
     return Document(docid, title, text)
 
 

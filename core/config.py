@@ -26,6 +26,7 @@ from core.errors import InputError, exit_with_message
 from core.fusion import PRESETS
 from core.parts import Part
 from core.settings import Config, Ranker, Splits
+from core.text import whole_text
 
 P = TypeVar("P", bound=Part)
 
@@ -111,7 +112,7 @@ def layers_of(path: Path, seen: tuple[Path, ...] = ()) -> list[Layer]:
         raise InputError(f"{path}: no such configuration{hint}")
     if path.resolve() in seen:
         raise InputError(f"{path}: extends itself")
-    values = parse_yaml(path.read_text("utf-8"), str(path)) or {}
+    values = parse_yaml(whole_text(path), str(path)) or {}
     if not isinstance(values, dict):
         raise InputError(f"{path}: found {type(values).__name__}, expected keys and values")
     layers: list[Layer] = []

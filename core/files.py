@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ from typing import Any
 
 from core import distributed
 from core.errors import InputError
+from core.text import existing_file
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def digest(value: Any) -> str:
@@ -23,19 +27,22 @@ def digest(value: Any) -> str:
 def file_digest(path: Path, cache: Path) -> str:
     """SHA-256 of a file's bytes.
 
-    Remembered in the folder ``cache`` by the file's path, size and time of change. Raises
-    InputError if there is no such file.
+    Remembered in the folder ``cache`` by the file's inode, size and times: a file that is renamed
+    keeps it, one that is written to does not, whatever it then sets its time to. Raises InputError
+    if there is no such file.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    stat = path.stat()
-    note = cache / digest([str(path.resolve()), stat.st_size, stat.st_mtime_ns])
-    if not note.exists():
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        with finished_file(note) as out:
-            out.write(content)
-    return note.read_text()
+    stat = existing_file(path).stat()
+    known_by = [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+    note = cache / digest(known_by)
+    if note.is_file():
+        content = note.read_text("ascii", errors="replace")
+        if SHA256.fullmatch(content):  # otherwise a stopped process left a part of it
+            return content
+    with path.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    cache.mkdir(parents=True, exist_ok=True)
+    note.write_text(content, "ascii")
+    return content
 
 
 @contextlib.contextmanager
@@ -54,6 +61,10 @@ def finished_file(path: Path, mode: str = "w") -> Iterator[Any]:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+    except OSError as error:
+        if error.filename is None:  # as of a write, which knows no name
+            error.filename = str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
 

@@ -17,7 +17,7 @@ import numpy as np
 from core.distributed import generator
 from core.errors import InputError, at_line
 from core.files import finished_file
-from core.runs import text_lines
+from core.text import text_lines, whole_number
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -207,13 +207,13 @@ def read_folds(path: Path, keys: Iterable[Key]) -> dict[Key, int]:
     folds: dict[Key, int] = {}
     for number, line in enumerate(text_lines(path), 1):
         columns = line.split("\t")
-        if len(columns) != 3 or not columns[2].isdigit():
+        if len(columns) != 3:
             expected = "language, query id and fold (a whole number), separated by tabs"
             raise at_line(path, number, repr(line), expected)
         key = (columns[0], columns[1])
         if key in folds:
             raise at_line(path, number, f"query {'/'.join(key)} a second time", "one fold a query")
-        folds[key] = int(columns[2])
+        folds[key] = whole_number(path, number, columns[2], "fold")
 
     keys = list(keys)
     missing = ["/".join(key) for key in keys if key not in folds]

@@ -1,12 +1,12 @@
 """TREC runs: the strict reader, the atomic writer, and the one order of ties."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from core.errors import InputError, at_line
 from core.files import finished_file
 from core.records import Ranking, Run, ScoredDocument
+from core.text import columns, decoded, existing_file, finite, text_lines
 
 
 def ranked(scores: Mapping[str, float]) -> list[ScoredDocument]:
@@ -89,11 +89,11 @@ def check_new(path: Path, number: int, qid: str, docid: str, scores: Mapping[str
 
 def parse_line(path: Path, number: int, line: str) -> tuple[str, str, float]:
     """(query id, docid, score) of a run's line."""
-    columns = line.split()
-    if len(columns) != 6:
+    parts = columns(path, number, line)
+    if len(parts) != 6:
         expected = "6: query-id Q0 docid rank score tag"
-        raise at_line(path, number, f"{len(columns)} columns", expected)
-    qid, _, docid, _, score, _ = columns
+        raise at_line(path, number, f"{len(parts)} columns", expected)
+    qid, _, docid, _, score, _ = parts
     return qid, docid, finite(path, number, score)
 
 
@@ -112,7 +112,7 @@ class StoredRun(Mapping[str, dict[str, float]]):
         qid = b""
         start = end = 0
         first_line = 1
-        with self.path.open("rb") as file:
+        with existing_file(self.path).open("rb") as file:
             for number, line in enumerate(file, 1):
                 qid_of_line = line[: line.find(b" ")]
                 if qid_of_line != qid:
@@ -125,7 +125,7 @@ class StoredRun(Mapping[str, dict[str, float]]):
         """Notes where the lines of a query are."""
         if start == end:
             return
-        qid = name.decode("utf-8")
+        qid = decoded(self.path, line, name)
         if qid in self.places:
             raise at_line(
                 self.path, line, f"query {qid} again after others", "a query's lines together"
@@ -136,9 +136,10 @@ class StoredRun(Mapping[str, dict[str, float]]):
         offset, size, first_line = self.places[qid]
         with self.path.open("rb") as file:
             file.seek(offset)
-            lines = file.read(size).decode("utf-8").rstrip("\n").split("\n")
-        scores = {}
-        for number, line in enumerate(lines, first_line):
+            raw_lines = file.read(size).rstrip(b"\n").split(b"\n")
+        scores: dict[str, float] = {}
+        for number, raw in enumerate(raw_lines, first_line):
+            line = decoded(self.path, number, raw)
             _, docid, score = parse_line(self.path, number, line)
             scores[docid] = score
         return scores
@@ -172,31 +173,3 @@ def write_rankings(path: Path, rankings: Iterable[Ranking], tag: str) -> None:
         for qid, scores in rankings:
             for place, (docid, score) in enumerate(ranked(scores), 1):
                 file.write(f"{qid} Q0 {docid} {place} {float(score)!r} {tag}\n")
-
-
-def finite(path: Path, number: int, text: str) -> float:
-    """A score; raises InputError for anything but a finite number."""
-    try:
-        score = float(text)
-    except ValueError:
-        score = math.nan
-    if not math.isfinite(score):
-        raise at_line(path, number, f"score {text!r}", "a finite number")
-    return score
-
-
-def text_lines(path: Path) -> Iterator[str]:
-    """Lines of a UTF-8 text file without their ends.
-
-    A missing file or other bytes are an InputError.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            try:
-                yield raw.decode("utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                byte = f"byte 0x{raw[error.start]:02x} at column {error.start + 1}"
-                raise at_line(path, number, byte, "UTF-8 text") from None

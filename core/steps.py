@@ -12,6 +12,7 @@ from typing import Any
 
 from core.artefacts import Artefact
 from core.files import digest
+from core.stored import verify
 
 STAGES = ("retrieval", "data_aug", "ranking", "ensemble")
 
@@ -72,6 +73,15 @@ class Step:
     def part(self) -> Path:
         """Where the output lies while it is made."""
         return self.path.with_name(self.path.name + ".part")
+
+    @property
+    def digests(self) -> Path:
+        """Where digests of files are remembered, for all outputs of a collection."""
+        return self.root / "digests"
+
+    def verify(self) -> None:
+        """Raises InputError where the finished output is not as it was written."""
+        verify(self.path, self.digests)
 
     @property
     def done(self) -> bool:

@@ -53,6 +53,7 @@ class Task:
         self.config = config
         self.kept: dict[Hashable, Any] = {}
         self.published: dict[Artefact, Step] = {}
+        self.verified: set[Path] = set()
 
     def new_plan(self, stage: str) -> Plan:
         """An empty plan of a stage, whose artefacts other rooms will find by ``step``."""
@@ -67,6 +68,14 @@ class Task:
         if artefact not in self.published:
             raise LookupError(f"{artefact} is planned by no stage so far")
         return self.published[artefact]
+
+    def output(self, artefact: Artefact) -> Path:
+        """The folder of a finished artefact. Raises InputError where it is damaged."""
+        step = self.step(artefact)
+        if step.done and step.path not in self.verified:
+            step.verify()
+            self.verified.add(step.path)
+        return step.path
 
     @cached_property
     def collection(self) -> Collection:
@@ -160,16 +169,16 @@ class Task:
 
     def passages(self, language: str) -> Passages:
         """A language's passages, as the retrieval stage stored them."""
-        return Passages(self.step(PassageStore(language)).path)
+        return Passages(self.output(PassageStore(language)))
 
     def run(self, system: str, language: str, split: str) -> Run:
         """A system's run; it may be empty, where no query of a language matches a term."""
-        path = self.step(RankedRun(system, language, split)).path / "run.trec"
+        path = self.output(RankedRun(system, language, split)) / "run.trec"
         return read_run(path) if path.stat().st_size else {}
 
     def stored_run(self, system: str, language: str, split: str) -> StoredRun:
         """As ``run``, read by query: that of 100,000 queries is not held."""
-        return StoredRun(self.step(RankedRun(system, language, split)).path / "run.trec")
+        return StoredRun(self.output(RankedRun(system, language, split)) / "run.trec")
 
     def file_input(self, name: str, *paths: Path) -> Files:
         """Files by their content, whose digests are kept with the collection."""

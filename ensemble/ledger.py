@@ -16,8 +16,8 @@ from statistics import fmean
 from core.config import from_arguments
 from core.errors import InputError, at_line, exit_with_message
 from core.files import file_digest, locked
-from core.runs import finite, text_lines
 from core.settings import Config
+from core.text import finite, json_value, shortened, text_lines
 from ensemble.results import text_table
 
 Pair = tuple[float, float]  # (dev mean, leaderboard score)
@@ -34,12 +34,29 @@ def read(path: Path) -> list[dict]:
     if not path.exists():
         return entries
     for number, line in enumerate(text_lines(path), 1):
-        try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError:
-            expected = "a JSON object; a stopped process may have left half a line: remove it"
-            raise at_line(path, number, repr(line[:60]), expected) from None
+        expected = "a JSON object; a stopped process may have left half a line: remove it"
+        entry = json_value(path, number, line, expected)
+        if not is_entry(entry):
+            raise at_line(path, number, shortened(line), "an entry of a submission or of a score")
+        entries.append(entry)
     return entries
+
+
+def is_entry(value: object) -> bool:
+    """Whether it is a submission or a leaderboard's score of one, as they are written here."""
+    if not isinstance(value, dict):
+        return False
+    if "score_of" in value:
+        is_score = isinstance(value.get("score"), float | int)
+        return is_score and all(isinstance(value.get(key), str) for key in ("score_of", "board"))
+    texts = [value.get(key) for key in ("submission", "time", "name", "system")]
+    dev, nested = value.get("dev"), value.get("nested")
+    return (
+        all(isinstance(text, str) for text in texts)
+        and isinstance(dev, dict)
+        and all(isinstance(number, float | int) for number in dev.values())
+        and (nested is None or isinstance(nested, float | int))
+    )
 
 
 def append(path: Path, entry: dict) -> None:
@@ -144,7 +161,7 @@ def main() -> None:
     config, options = from_arguments(
         "submissions, their dev scores and the leaderboard's", arguments
     )
-    if options.score:
+    if options.score is not None:
         enter_score(config, options.score, options.board)
     rows, pairs = table(read(path_of(config)))
     print(text_table(rows, left=4))

@@ -8,15 +8,14 @@ BEIR's ids may hold white space, which TREC's columns cannot: each run of it bec
 """
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from core.collection import corpus_lines
+from core.collection import HIGHEST_GRADE, corpus_lines
 from core.errors import InputError, at_line, exit_with_message
 from core.records import Document, Qrels, Query
-from core.runs import text_lines
 from core.sources.writing import Split, plain_id, write_language
+from core.text import json_value, text_lines, whole_number
 
 
 def records(folder: Path, name: str) -> Iterator[dict]:
@@ -30,10 +29,7 @@ def records(folder: Path, name: str) -> Iterator[dict]:
     if not path.is_file():
         raise InputError(f"{folder}: no {name}.jsonl or {name}.jsonl.gz")
     for number, line in corpus_lines(path):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            raise at_line(path, number, repr(line[:60]), "a JSON object") from None
+        record = json_value(path, number, line, "a JSON object")
         is_object = isinstance(record, dict)
         has_text = is_object and isinstance(record.get("text"), str)
         if not has_text or not str(record.get("_id", "")).strip():
@@ -51,10 +47,13 @@ def qrels(path: Path) -> Qrels:
         columns = line.split("\t")
         if number == 1 and columns[0] == "query-id":
             continue
-        if len(columns) != 3 or not columns[2].strip().lstrip("-").isdigit():
+        if len(columns) != 3:
             raise at_line(path, number, repr(line[:60]), "query-id TAB corpus-id TAB score")
         qid, docid, gain = columns
-        judgments.setdefault(plain_id(qid), {})[plain_id(docid)] = max(0, int(gain))
+        grade = whole_number(path, number, gain.strip().removeprefix("-"), "score", HIGHEST_GRADE)
+        is_negative = gain.strip().startswith("-")
+        judged = judgments.setdefault(plain_id(qid), {})
+        judged[plain_id(docid)] = 0 if is_negative else grade
     return judgments
 
 

@@ -9,7 +9,6 @@ lines docid (or id), title, text (or contents).
 
 import argparse
 import html
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,8 +16,8 @@ from pathlib import Path
 from core.collection import corpus_lines, read_qrels
 from core.errors import InputError, at_line, exit_with_message
 from core.records import Document, Query
-from core.runs import text_lines
 from core.sources.writing import Split, by_split, plain_id, write_language
+from core.text import decoded, json_value, text_lines
 
 TAG = re.compile(r"<[^>]*>")
 NUMBER = re.compile(r"<num>\s*(?:Number:)?\s*([^\s<]+)", re.IGNORECASE)
@@ -39,12 +38,11 @@ def documents(paths: Sequence[Path]) -> Iterator[Document]:
 def json_documents(path: Path) -> Iterator[Document]:
     """One a line."""
     for number, line in corpus_lines(path):
-        try:
-            record = json.loads(line)
-            docid = record.get("docid", record.get("id"))
-            text = record.get("text", record.get("contents"))
-        except (ValueError, AttributeError):
-            raise at_line(path, number, repr(line[:60]), "a JSON object") from None
+        record = json_value(path, number, line, "a JSON object")
+        if not isinstance(record, dict):
+            raise at_line(path, number, repr(line[:60]), "a JSON object")
+        docid = record.get("docid", record.get("id"))
+        text = record.get("text", record.get("contents"))
         if not isinstance(docid, str) or not isinstance(text, str):
             expected = "docid (or id) and text (or contents)"
             raise at_line(path, number, f"{sorted(record)}", expected)
@@ -69,19 +67,6 @@ def tagged_documents(path: Path) -> Iterator[Document]:
             yield Document(plain_id(docid), title, field(text, "TEXT"))
         else:
             lines.append(line)
-
-
-def decoded(path: Path, number: int, raw: bytes) -> str:
-    """A line of UTF-8; raises InputError for other bytes."""
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise at_line(
-            path,
-            number,
-            f"byte 0x{raw[error.start]:02x}",
-            "UTF-8 text (convert the file, for example with iconv)",
-        ) from None
 
 
 def field(text: str, name: str) -> str:

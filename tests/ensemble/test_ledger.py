@@ -56,6 +56,7 @@ def test_bad_input(config, tmp_path):
     with ledger.path_of(c).open("a") as file:
         file.write('{"half')
     with pytest.raises(
-        InputError, match="line 2: found .*half.*, expected a JSON object; a stopped process"
+        InputError,
+        match="line 2: found text that is not JSON .*, expected a JSON object; a stopped process",
     ):
         ledger.read(ledger.path_of(c))

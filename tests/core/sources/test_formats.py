@@ -187,7 +187,9 @@ def test_bad_trec(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="line 1: found a <DOC> without <DOCNO>"):
         list(trec.documents([written(tmp_path / "a", "<DOC>\n<TEXT>x</TEXT>\n</DOC>\n")]))
     (tmp_path / "latin").write_bytes("<DOC>\né\n".encode("latin-1"))
-    with pytest.raises(InputError, match="line 2: found byte 0xe9, expected UTF-8 text"):
+    with pytest.raises(
+        InputError, match="line 2: found byte 0xe9 at column 1, expected UTF-8 text"
+    ):
         list(trec.documents([tmp_path / "latin"]))
     with pytest.raises(
         InputError, match="found \\['docid'\\], expected docid \\(or id\\) and text"
