@@ -6,6 +6,8 @@ from typing import Any
 
 from core import distributed
 
+show_bars = True  # not in processes that work beside others: their bars would overwrite each other
+
 
 def say(text: str) -> None:
     """One line on standard output, from rank 0."""
@@ -18,9 +20,10 @@ def progress(
 ) -> Any:
     """``items`` behind a tqdm bar with rate and time left, or with None a bar to update by hand.
 
-    The bar shows on a terminal; elsewhere, and on other ranks than 0, it is silent.
+    The bar shows on a terminal; elsewhere, on other ranks than 0 and in processes that work beside
+    others it is silent.
     """
     from tqdm import tqdm
 
-    silent = distributed.rank() != 0 or not sys.stderr.isatty()
+    silent = distributed.rank() != 0 or not show_bars or not sys.stderr.isatty()
     return tqdm(items, total=total, desc=what, unit=unit, disable=silent, dynamic_ncols=True)

@@ -86,6 +86,7 @@ class Dense(Part):
     passage_prefix: str | None = None
     index: Index = Index()
     backend: Literal["torch", "openvino"] = "torch"  # the latter on a CPU, in fp32
+    processes: Count | None = None  # that encode at once; one a GPU, or one, without it
 
     @property
     def overrides(self) -> dict:

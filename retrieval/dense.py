@@ -3,16 +3,19 @@
 import math
 import resource
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from core.console import progress, say
+from core.distributed import take_gpu
 from core.files import require_room
 from core.passages import Passages, document_text
+from core.processes import Team, worker_number
 from core.records import Query, Ranking, Run
 from retrieval import vectors
 from retrieval.bodies import BACKENDS, load_body
@@ -30,6 +33,8 @@ MERGED = 2048  # queries whose hits of two blocks are put together at a time
 
 Stored = Vectors | np.ndarray
 """Vectors [passages, dimension] in any format of numbers; searched in fp32."""
+
+Overrides = Mapping[str, Any] | Iterable[tuple[str, Any]]
 
 # the best of a block: (scores, rows within it), [queries, depth] each
 Hits = tuple[np.ndarray, np.ndarray]
@@ -51,7 +56,7 @@ class Encoder:
         max_length: int,
         batch_tokens: int,
         precision: str,
-        overrides: dict | None = None,
+        overrides: Overrides = (),
         backend: str = "torch",
     ):
         self.body = load_body(
@@ -61,7 +66,7 @@ class Encoder:
             max_length=max_length,
             batch_tokens=batch_tokens,
             precision=precision,
-            overrides=overrides or {},
+            overrides=dict(overrides),
             backend=backend,
         )
         self.dimension: int = self.body.dimension
@@ -75,14 +80,65 @@ class Encoder:
         return self.body.encode(texts, "passage")
 
 
+class EncoderSpec(NamedTuple):
+    """What an ``Encoder`` is made of; several processes load the same."""
+
+    name: str
+    models: Path
+    layers: int | None
+    max_length: int
+    batch_tokens: int
+    precision: str
+    overrides: tuple[tuple[str, Any], ...]
+    backend: str
+
+    def load(self) -> Encoder:
+        """The encoder, on this process's device."""
+        return Encoder(**self._asdict())
+
+
+class Helpers:
+    """Processes that encode chunks, each with the encoder on a GPU of its own."""
+
+    def __init__(self, count: int, spec: EncoderSpec):
+        self.spec = spec
+        self.team = Team(count)
+
+    def encode(self, passages: Passages, folder: Path, starts: Sequence[int]) -> Iterator[int]:
+        """Writes the chunks from some rows; how many passages each holds, as it is there."""
+        items = {}
+        for start in starts:
+            name = str(vectors.chunk_file(folder, start))
+            items[name] = (self.spec, passages.folder, folder, start)
+        return self.team.each(encode_chunk_by, items)
+
+
+def encode_chunk_by(spec: EncoderSpec, store: Path, folder: Path, start: int) -> int:
+    """What a helper does: ``encode_chunk`` with the encoder that it has loaded."""
+    return encode_chunk(loaded(spec), Passages(store), folder, start)
+
+
+@lru_cache(maxsize=1)
+def loaded(spec: EncoderSpec) -> Encoder:
+    """The encoder of this process, on the GPU that is its own."""
+    take_gpu(worker_number())
+    return spec.load()
+
+
 def encode_corpus(
-    encoder: Encoder, passages: Passages, folder: Path, what: str, shard: tuple[int, int] = (0, 1)
+    encoder: Encoder,
+    passages: Passages,
+    folder: Path,
+    what: str,
+    shard: tuple[int, int] = (0, 1),
+    helpers: Helpers | None = None,
 ) -> None:
     """Writes the vectors of a language's passages in chunks, which ``retrieval.vectors`` opens.
 
     A chunk that is there is not made again, so a stopped run goes on, and several processes or
     machines can share the work: ``shard`` (i, n) makes the chunks i, i + n, … and leaves the note
-    that all are there to (0, 1). Raises InputError without room on the disk.
+    that all are there to (0, 1). ``helpers`` encode in place of this process, where there is more
+    than one chunk. Raises InputError without room on the disk.
     """
     vectors.drop_joining(folder)
     missing = vectors.missing_chunks(folder, len(passages), shard)
@@ -90,8 +146,12 @@ def encode_corpus(
     count = len(vectors.chunk_starts(len(passages), shard))
     with progress(None, count * vectors.CHUNK, f"dense {what}", "passage") as bar:
         bar.update((count - len(missing)) * vectors.CHUNK)
-        for start in missing:
-            bar.update(encode_chunk(encoder, passages, folder, start))
+        if helpers and len(missing) > 1:
+            encoded = helpers.encode(passages, folder, missing)
+        else:
+            encoded = (encode_chunk(encoder, passages, folder, start) for start in missing)
+        for rows in encoded:
+            bar.update(rows)
     if shard == (0, 1):
         vectors.finish(folder, (len(passages), encoder.dimension))
 

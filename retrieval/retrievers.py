@@ -33,6 +33,7 @@ SAMPLED = 2000  # passages by which the others are judged
 PASSAGES_PER_SECOND = 25  # that two cores encode with the embedded model, in fp32
 
 LOADED = "the encoder that is loaded"
+HELPERS = "the processes that encode"
 
 RunBuild = Callable[[Path, str, str], None]  # writes the run of a language and split into a folder
 
@@ -297,7 +298,13 @@ def add_vectors(
     rate = PASSAGES_PER_SECOND * format_factor(settings["precision"])
 
     def build(folder: Path) -> None:
-        dense.encode_corpus(encoder_of(task, trained), Passages(store.path), folder, language)
+        dense.encode_corpus(
+            encoder_of(task, trained),
+            Passages(store.path),
+            folder,
+            language,
+            helpers=helpers_of(task, trained),
+        )
 
     return steps.add(
         name,
@@ -358,6 +365,17 @@ def encoder_of(task: Task, trained: Step | None = None) -> dense.Encoder:
 
     The last one that was asked for stays loaded: a comparison of many has one in memory.
     """
+    wanted = encoder_spec(task, trained)
+    loaded, encoder = task.kept.pop(LOADED, (None, None))
+    if loaded != wanted:
+        del encoder  # before the other one comes
+        encoder = wanted.load()
+    task.kept[LOADED] = (wanted, encoder)
+    return encoder
+
+
+def encoder_spec(task: Task, trained: Step | None = None) -> dense.EncoderSpec:
+    """What the dense source's encoder is made of, or that of a ``trained`` one."""
     settings = task.config.retrieval.dense
     name, layers, overrides = settings.backbone, settings.layers, settings.overrides
     own = trained_encoder(task)
@@ -365,22 +383,35 @@ def encoder_of(task: Task, trained: Step | None = None) -> dense.Encoder:
         name, layers, overrides = str(trained.path / "model"), None, {}
     elif own is not None:
         name = str(task.step(TrainedEncoder(own)).path / "model")
-    wanted = (name, layers, overrides)
-    loaded, encoder = task.kept.pop(LOADED, (None, None))
-    if loaded != wanted:
-        del encoder  # before the other one comes
-        encoder = dense.Encoder(
-            name=name,
-            models=task.config.models,
-            layers=layers,
-            max_length=settings.max_length,
-            batch_tokens=settings.batch_tokens,
-            precision=number_format(settings),
-            overrides=overrides,
-            backend=settings.backend,
-        )
-    task.kept[LOADED] = (wanted, encoder)
-    return encoder
+    return dense.EncoderSpec(
+        name=name,
+        models=task.config.models,
+        layers=layers,
+        max_length=settings.max_length,
+        batch_tokens=settings.batch_tokens,
+        precision=number_format(settings),
+        overrides=tuple(overrides.items()),
+        backend=settings.backend,
+    )
+
+
+def helpers_of(task: Task, trained: Step | None = None) -> dense.Helpers | None:
+    """Processes that encode, one a GPU or as many as the setting says; None for one.
+
+    They keep their encoder for the next language, until another one is asked for.
+    """
+    settings = task.config.retrieval.dense
+    on_gpus = len(dense.search_devices()) if settings.backend == "torch" else 1
+    count = settings.processes or on_gpus
+    if count == 1:
+        return None
+    wanted = encoder_spec(task, trained)
+    helpers = task.kept.pop(HELPERS, None)
+    if helpers is not None and helpers.spec != wanted:
+        helpers.team.close()
+        helpers = None
+    task.kept[HELPERS] = helpers or dense.Helpers(count, wanted)
+    return task.kept[HELPERS]
 
 
 def vectors_of(step: Step) -> Vectors:

@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -6,8 +11,10 @@ from core.errors import InputError
 from core.passages import Passages, build_passages
 from core.records import Document, Query
 from core.task import Task
-from retrieval import dense, search, vectors
+from retrieval import dense, retrievers, search, vectors
 from retrieval.vectors import open_vectors
+
+ROOT = Path(__file__).parents[2]
 
 
 def passages(folder, count=30):
@@ -83,6 +90,56 @@ def test_shards_share_the_work_and_make_the_same_files(tmp_path, monkeypatch):
     dense.encode_corpus(last, texts, tmp_path / "shared", "en")
     assert last.asked == [7], "the chunk of the shard that never ran"
     assert same_files(tmp_path / "whole", tmp_path / "shared")
+
+
+TWO = """
+import sys
+from pathlib import Path
+import torch
+from core.passages import Passages
+from retrieval import dense, vectors
+vectors.CHUNK = 10  # the processes read this file, too
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    model, store, *outs = map(Path, sys.argv[1:])
+    spec = dense.EncoderSpec(str(model), store, None, 16, 65536, "fp32", (), "torch")
+    for out, helpers in zip(outs, (None, dense.Helpers(2, spec)), strict=True):
+        out.mkdir()
+        dense.encode_corpus(spec.load(), Passages(store), out, "en", helpers=helpers)
+    print(len(helpers.team.workers))
+"""
+
+
+def test_two_processes_encode_the_bytes_of_one(tmp_path):
+    """As with two GPUs, here on the CPU."""
+    import little
+
+    little.write(tmp_path / "model", num_hidden_layers=1)
+    passages(tmp_path / "p", 35)
+    (tmp_path / "two.py").write_text(TWO)
+    names = ["two.py", "model", "p", "one", "two"]
+    command = [sys.executable, *(str(tmp_path / name) for name in names)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "2"
+    assert len(list((tmp_path / "one").glob("chunk-*.npy"))) == 4
+    assert same_files(tmp_path / "one", tmp_path / "two")
+
+
+def test_several_gpus_encode_without_being_told(config, monkeypatch):
+    """One process each; a setting counts over that, and OpenVINO has no use for them."""
+
+    def count(**settings):
+        task = Task(config(retrieval={"sources": ["dense"], "dense": settings}))
+        search.plan(task)
+        helpers = retrievers.helpers_of(task)
+        assert helpers is retrievers.helpers_of(task), "kept for the next language"
+        return helpers and helpers.team.count
+
+    assert count() is None and count(processes=2) == 2
+    monkeypatch.setattr(dense, "search_devices", lambda: ["cuda:0", "cuda:1", "cuda:2"])
+    assert count() == 3 and count(processes=1) is None and count(backend="openvino") is None
 
 
 @pytest.mark.parametrize("text", ["3", "0/2", "3/2", "a/b", "1/1", "-1/2"])

@@ -1,0 +1,174 @@
+"""Processes of this machine that do one thing after another, and end with the one that began them.
+
+Each is a new interpreter (spawn): a process that runs Java or holds a GPU cannot be copied.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import traceback
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing import connection
+from typing import Any
+
+from core import console
+from core.errors import InputError
+
+SPAWN = multiprocessing.get_context("spawn")
+END_SECONDS = 10.0  # that a process is given to end by itself
+
+own_number = 0  # of this process among its team's
+
+
+class Worker:
+    """One process: ``begin`` gives it work, ``take`` waits for what came of it.
+
+    ``doing`` names the work that it has.
+    """
+
+    def __init__(self, number: int):
+        self.pipe, other_end = SPAWN.Pipe()
+        self.process = SPAWN.Process(target=serve, args=(other_end, number))
+        self.process.start()
+        other_end.close()
+        self.doing: str | None = None
+
+    def begin(self, doing: str, function: Callable, arguments: tuple) -> None:
+        """Lets it call a function, which it imports by name, with arguments that are copied."""
+        self.doing = doing
+        with contextlib.suppress(BrokenPipeError):  # it has died: ``take`` says so
+            self.pipe.send((function, arguments))
+
+    def take(self) -> Any:
+        """What the function gave. Raises what it raised, InputError where the process died."""
+        doing, self.doing = self.doing, None
+        try:
+            is_good, value = self.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self.process.join()
+            raise InputError(
+                f"{doing}: its process ended without a word (exit code "
+                f"{self.process.exitcode}; -9 is most often memory that ran out); run again, what "
+                "is finished is kept; with less at once (jobs, retrieval.dense.processes) it needs "
+                "less memory"
+            ) from None
+        if not is_good:
+            raise value
+        return value
+
+
+class Team:
+    """At most ``count`` workers, each begun when there is work for it."""
+
+    def __init__(self, count: int):
+        self.count = count
+        self.workers: list[Worker] = []
+        self.close = weakref.finalize(self, end, self.workers)
+
+    @property
+    def idle(self) -> int:
+        """How many more things can be begun now."""
+        return self.count - len(self.busy)
+
+    @property
+    def busy(self) -> list[Worker]:
+        """Those that have work."""
+        return [worker for worker in self.workers if worker.doing is not None]
+
+    def begin(self, doing: str, function: Callable, *arguments: Any) -> None:
+        """Gives work to an idle one; there must be one."""
+        waiting = [worker for worker in self.workers if worker.doing is None]
+        if not waiting:
+            waiting = [Worker(len(self.workers))]
+            self.workers += waiting
+        waiting[0].begin(doing, function, arguments)
+
+    def finished(self) -> Iterator[tuple[str, Any]]:
+        """Waits for the next; (what was done, what it gave) of all that are ready.
+
+        Where one of them failed all others are ended, and its error is raised.
+        """
+        of_pipe = {worker.pipe: worker for worker in self.busy}
+        for pipe in connection.wait(list(of_pipe)):
+            worker = of_pipe[pipe]  # type: ignore[index]
+            doing = worker.doing or ""
+            try:
+                result = worker.take()
+            except BaseException:
+                self.close()
+                raise
+            yield doing, result
+
+    def each(self, function: Callable, items: Mapping[str, tuple]) -> Iterator[Any]:
+        """What a function gives for each item's arguments, as it is ready."""
+        for name, arguments in items.items():
+            self.begin(name, function, *arguments)
+            while not self.idle:
+                for _, result in self.finished():
+                    yield result
+        while self.busy:
+            for _, result in self.finished():
+                yield result
+
+
+def end(workers: list[Worker]) -> None:
+    """Ends processes, also in the middle of their work."""
+    for worker in workers:
+        worker.pipe.close()
+        worker.process.terminate()
+    for worker in workers:
+        worker.process.join(END_SECONDS)
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
+    workers.clear()
+
+
+def serve(pipe: connection.Connection, number: int) -> None:
+    """The life of a worker: calls what it is sent, until nobody sends any more.
+
+    ``number`` counts the workers of a team; ``worker_number`` tells it to the functions.
+    """
+    global own_number
+    own_number = number
+    console.show_bars = False
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends the others
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    while True:
+        try:
+            function, arguments = pipe.recv()
+        except EOFError:
+            return
+        try:
+            answer = (True, function(*arguments))
+        except BaseException as error:
+            answer = (False, sendable(error))
+        pipe.send(answer)
+
+
+def worker_number() -> int:
+    """Which of its team this process is; 0 in one that is nobody's worker."""
+    return own_number
+
+
+def sendable(error: BaseException) -> BaseException:
+    """The error with the lines that it came from, or their text where it can't be copied."""
+    if not isinstance(error, InputError):
+        error.add_note("".join(traceback.format_exception(error)))
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError("".join(traceback.format_exception(error)))
+    return error
+
+
+def end_with_parent() -> None:
+    """Ends this process as soon as the one that began it is gone, however that ended."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)
