@@ -75,6 +75,16 @@ METHODS: dict[str, dict[str, Any]] = {
     # with those that an encoder of the first kind finds, the system of from_run
     "contriever_tuned": {**CONTRIEVER_TUNED, "draw": {"mined": 0.0}},
     "contriever_mined": {**CONTRIEVER_TUNED, "negatives": ["from_run"], "draw": {"mined": 0.1}},
+    # mhfn-2022, 3 and 4.3 (steps: 2000; batch_size: 1024)
+    "mhfn": {
+        "batches": "by_language",
+        "from_run": {"depth": 30},
+        "negatives": ["from_run"],
+        "draw": {"number": 2},  # the fewest that are interpolated
+        "in_batch": ["interpolate", "queue", "false_negatives"],
+        "queue": {"by": "language"},
+        "learning_rate": 5e-5,
+    },
 }
 """Settings that lie under what a configuration sets itself: ``method: dpr_bm25``."""
 
@@ -175,6 +185,28 @@ class Momentum(Part):
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.999  # what a step leaves of its weights: m
 
 
+class Interpolate(Part):
+    """Further negatives of a query: mixtures of its vector and those of two of its negatives."""
+
+    number: Count = 1  # a query; it has none where it has fewer than two negatives of its own
+
+
+class FalseNegatives(Part):
+    """Passages that k-means finds like a query's positive are no negatives of the query."""
+
+    # share of the steps from which they are positives, too; before it they are neither
+    start: Share = 0.2
+    temperature: Positive = 100.0  # tau_0; of step n a label's temperature is tau_0 / n
+    # schedule: the temperature is that of the shares alone, so that labels become surer by and by;
+    # equation: that of shares and noise, under which the label is the same whatever it is
+    labels: Literal["schedule", "equation"] = "schedule"
+    clusters: Annotated[int, Field(ge=2)] | None = None  # K; by the gap statistic without it
+    most: Annotated[int, Field(ge=2)] = 10  # that the gap statistic tries
+    references: Annotated[int, Field(ge=2)] = 5  # data sets without clusters that it compares with
+    sample: Annotated[int, Field(ge=16)] = 640  # passages of a batch that it looks at
+    mined: bool = False  # whether a query's own negatives may turn out as false ones, too
+
+
 class EncoderDev(Part):
     """What a training is measured by: dev queries against a sample of their language's passages."""
 
@@ -200,6 +232,7 @@ class Encoder(Training):
             "mcontriever",
             "contriever_tuned",
             "contriever_mined",
+            "mhfn",
         ]
         | None
     ) = None
@@ -238,7 +271,9 @@ class Encoder(Training):
     batches: Literal["shuffled", "by_language", "clustered"] = "shuffled"
     balance: Literal["natural", "uniform"] = "natural"  # languages as they are, or all alike
     negatives: Annotated[list[Literal["from_run", "refresh", "select"]], EachOnce] = []
-    in_batch: Annotated[list[Literal["momentum", "queue"]], EachOnce] = []
+    in_batch: Annotated[
+        list[Literal["momentum", "interpolate", "queue", "false_negatives"]], EachOnce
+    ] = []
     # parts of their entries
     crop: Span = Span()
     cloze: Cloze = Cloze()
@@ -249,7 +284,9 @@ class Encoder(Training):
     select: SelectNegatives = SelectNegatives()
     draw: Draw = Draw()
     momentum: Momentum = Momentum()
+    interpolate: Interpolate = Interpolate()
     queue: Queue = Queue()
+    false_negatives: FalseNegatives = FalseNegatives()
     dev: EncoderDev = EncoderDev()
 
     @model_validator(mode="before")
@@ -328,6 +365,8 @@ ENTRY_PARTS = (
     "select",
     "draw",
     "momentum",
+    "interpolate",
     "queue",
+    "false_negatives",
 )
 """The settings that belong to an entry of a table, by the entry's name."""

@@ -49,6 +49,21 @@ class Batch:
     weights: np.ndarray  # float32 [own queries]
     count: int  # queries of all processes
 
+    def in_order(self) -> np.ndarray:
+        """The columns that hold a passage, in one order however many processes there are.
+
+        Of W processes the first has examples 0, W, 2 W and so on, the second 1, W + 1 and so on.
+        """
+        by_process = np.arange(len(self.columns)).reshape(
+            -1, self.shape.queries, 1 + self.shape.negatives
+        )
+        columns = by_process.transpose(1, 0, 2).ravel()
+        return columns[self.columns[columns] != NONE]
+
+    def own_negatives(self) -> np.ndarray:
+        """The columns of the own queries' negatives, filled or not: int64 [own queries, number]."""
+        return self.own_columns[:, None] + 1 + np.arange(self.shape.negatives)
+
     def relevant_among(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(own query, column) wherever one of any passages ``ids`` is relevant to a query."""
         order = np.argsort(ids, kind="stable")

@@ -349,6 +349,7 @@ def check(task: Task, name: str) -> None:
         )
     check_start(where, encoder, {other: known[other] for other in known if other != name})
     check_batches(where, encoder)
+    check_in_batch(where, encoder)
     chain = encoder.negatives
     if chain and encoder.unlabelled:
         raise InputError(
@@ -383,6 +384,23 @@ def check_batches(where: str, encoder: Encoder) -> None:
             f"{where}.clustered has teacher={encoder.teacher} and every={encoder.clustered.every}; "
             "a teacher's vectors do not change, take one of the two away"
         )
+
+
+def check_in_batch(where: str, encoder: Encoder) -> None:
+    """Raises InputError for links that have nothing to work on, or too little."""
+    links = encoder.in_batch
+    if "interpolate" in links and (not encoder.draws or encoder.draw.number < 2):
+        found = f"draw.number={encoder.draw.number}" if encoder.draws else "no negatives"
+        raise InputError(
+            f"{where}.in_batch: interpolate mixes two negatives of a query, found {found}; set "
+            "negatives and draw.number to 2 or more, or take interpolate out of in_batch"
+        )
+    if "queue" in links and "false_negatives" in links:
+        if links.index("false_negatives") < links.index("queue"):
+            raise InputError(
+                f"{where}.in_batch: false_negatives stands before queue, whose passages it would "
+                "not see; put it behind"
+            )
 
 
 def check_start(where: str, encoder: Encoder, others: dict[str, Encoder]) -> None:

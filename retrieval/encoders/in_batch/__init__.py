@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from retrieval.encoders.batch import Batch
 from retrieval.encoders.contrastive import Scored
+from retrieval.encoders.in_batch.false_negatives import FalseNegatives
+from retrieval.encoders.in_batch.interpolate import Interpolate
 from retrieval.encoders.in_batch.momentum import Momentum
 from retrieval.encoders.in_batch.queue import Queue
 from retrieval.encoders.material import Entry, Material
@@ -35,4 +37,9 @@ class Link(Entry, Protocol):
         """What it keeps of a batch, once its gradients are there: a queue takes it in."""
 
 
-IN_BATCH: dict[str, Callable[[Material], Link]] = {"momentum": Momentum, "queue": Queue}
+IN_BATCH: dict[str, Callable[[Material], Link]] = {
+    "momentum": Momentum,
+    "interpolate": Interpolate,
+    "queue": Queue,
+    "false_negatives": FalseNegatives,
+}

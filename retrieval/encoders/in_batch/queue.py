@@ -10,7 +10,7 @@ import torch
 
 from core.console import say
 from core.errors import InputError
-from retrieval.encoders.batch import NONE, Batch
+from retrieval.encoders.batch import Batch
 from retrieval.encoders.contrastive import Scored
 from retrieval.encoders.material import ByNumber, Material
 
@@ -97,16 +97,10 @@ class Queue(ByNumber):
             scored.add(passages, ring.ids, torch.from_numpy(negative).to(device))
 
     def after(self, scored: Scored, batch: Batch) -> None:
-        """The batch's passages, without gradient, in its order however many processes there are.
-
-        Of W processes the first has examples 0, W, 2 W and so on, the second 1, W + 1 and so on.
-        """
+        """The batch's passages, without gradient, in its order however many processes there are."""
         ids = batch.columns
-        by_process = np.arange(len(ids)).reshape(-1, batch.shape.queries, 1 + batch.shape.negatives)
-        in_order = by_process.transpose(1, 0, 2).ravel()
-        is_there = in_order[ids[in_order] != NONE]
         vectors = scored.passages.detach()[: len(ids)]
-        for name, rows in self.by_queue(ids, is_there):
+        for name, rows in self.by_queue(ids, batch.in_order()):
             ring = self.rings.setdefault(name, Ring(self.sizes[name]))
             chosen = torch.from_numpy(rows).to(vectors.device)
             ring.put(vectors[chosen], ids[rows])

@@ -1,8 +1,8 @@
 """Encoders' trainings that kill themselves and are begun again: stopped.py FOLDER STAGE POINT …
 
 As tests/ranking/killed.py: SIGKILL from inside, at a place of the loop and the number of its call.
-There is a queue a language, gradient caching and dropout. Prints a line a point: how both
-processes ended.
+There are all parts of mHFN within a step, gradient caching and dropout. Prints a line a point: how
+both processes ended.
 """
 
 import os
@@ -53,8 +53,9 @@ def train_once(folder: Path, stage: int, where: str) -> None:
         folder.parent,
         stage,
         batches="by_language",
-        in_batch=["queue"],
+        in_batch=["interpolate", "queue", "false_negatives"],
         queue={"size": 20, "by": "language"},
+        false_negatives={"clusters": 3, "temperature": 2.0},
         gradient_caching=True,
         batch_tokens=128,
     )
