@@ -79,7 +79,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "mhfn": {
         "batches": "by_language",
         "from_run": {"depth": 30},
-        "negatives": ["from_run"],
+        "negatives": ["from_run", "share_languages"],
         "draw": {"number": 2},  # the fewest that are interpolated
         "in_batch": ["interpolate", "queue", "false_negatives"],
         "queue": {"by": "language"},
@@ -145,6 +145,21 @@ class SelectNegatives(Bounds):
 
     # the system whose scores the thresholds are on; the one that gave the candidates without it
     scores: str | None = None
+
+
+class ShareLanguages(Part):
+    """What is a hard negative in one language is one in the others, where queries are parallel."""
+
+    # how it is known what is parallel; see ``retrieval.encoders.negatives.parallels``
+    parallel: Literal["alignment", "same_ids", "translation", "neighbours"] = "neighbours"
+    file: str | None = None  # of alignment: a line a group, query|passage and LANGUAGE:ID …, tabs
+    threshold: float = 0.9  # of neighbours: the least cosine of vectors of the dense source
+    # of translation: the model of {source} to {target}, and those of other names by "en-ja"
+    model: str = "Helsinki-NLP/opus-mt-{source}-{target}"
+    models: dict[str, str] = {}
+    pool: Count | None = 100  # best passages of a query that are translated; null: all there are
+    beams: Count = 1
+    batch_tokens: Count = 4096
 
 
 class Draw(Part):
@@ -270,7 +285,9 @@ class Encoder(Training):
     pairs: Literal["labelled", "crop", "cloze"] = "labelled"
     batches: Literal["shuffled", "by_language", "clustered"] = "shuffled"
     balance: Literal["natural", "uniform"] = "natural"  # languages as they are, or all alike
-    negatives: Annotated[list[Literal["from_run", "refresh", "select"]], EachOnce] = []
+    negatives: Annotated[
+        list[Literal["from_run", "refresh", "select", "share_languages"]], EachOnce
+    ] = []
     in_batch: Annotated[
         list[Literal["momentum", "interpolate", "queue", "false_negatives"]], EachOnce
     ] = []
@@ -282,6 +299,7 @@ class Encoder(Training):
     from_run: FromRun = FromRun()
     refresh: Refresh = Refresh()
     select: SelectNegatives = SelectNegatives()
+    share_languages: ShareLanguages = ShareLanguages()
     draw: Draw = Draw()
     momentum: Momentum = Momentum()
     interpolate: Interpolate = Interpolate()
@@ -363,6 +381,7 @@ ENTRY_PARTS = (
     "from_run",
     "refresh",
     "select",
+    "share_languages",
     "draw",
     "momentum",
     "interpolate",

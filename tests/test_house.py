@@ -32,6 +32,8 @@ MODEL_CODE = {
     "ranking/packed.py",
     "retrieval/encoder.py",
     "retrieval/encoders/contrastive.py",
+    "retrieval/encoders/in_batch/false_negatives.py",
+    "retrieval/encoders/in_batch/interpolate.py",
     "retrieval/encoders/in_batch/momentum.py",
     "retrieval/encoders/in_batch/queue.py",
     "retrieval/encoders/learner.py",

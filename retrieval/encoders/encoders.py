@@ -21,6 +21,7 @@ from core.task import Task, data_task
 from retrieval import retrievers
 from retrieval.encoders.negatives import NEGATIVES, SOURCES
 from retrieval.encoders.negatives.mining import Mining, mine
+from retrieval.encoders.negatives.translation import add_translations
 from training import engine
 from training.order import per_process
 
@@ -83,7 +84,7 @@ def add_encoder(task: Task, steps: Plan, name: str, seen: tuple[str, ...] = ()) 
     if encoder.negatives:
         mining = mining_of(task, steps, name, seen)
         if encoder.refreshes:  # the chain is a part of the training
-            inputs += mining.runs.values()
+            inputs += mining.inputs
         else:
             inputs.append(add_negatives(steps, mining))
     return steps.add(
@@ -134,14 +135,49 @@ def mining_of(task: Task, steps: Plan, name: str, seen: tuple[str, ...]) -> Mini
     runs: dict[tuple[str, str], Step] = {}
     for system in systems_read(encoder):
         runs |= add_runs_of(task, steps, name, system, seen)
-    return Mining(name, encoder, source, training_languages(source, encoder), runs)
+    mining = Mining(name, encoder, source, training_languages(source, encoder), runs)
+    if "share_languages" not in encoder.negatives:
+        return mining
+    plan = steps if source is task else source.new_plan("retrieval")
+    return replace(mining, **parallel_inputs(mining, plan))
+
+
+def parallel_inputs(mining: Mining, steps: Plan) -> dict[str, Any]:
+    """What tells which queries and passages are parallel: fields of the mining.
+
+    Raises InputError where it cannot be had.
+    """
+    source, languages = mining.task, mining.languages
+    where = f"retrieval.encoders.{mining.name}.share_languages"
+    if len(languages) < 2:
+        raise InputError(
+            f"{where}: found one language, {', '.join(languages)}, so nothing is shared; take "
+            "share_languages out of negatives, or name more languages"
+        )
+    settings = mining.settings.share_languages
+    if settings.parallel == "alignment":
+        assert settings.file is not None, "check has seen to it"
+        return {"alignment": source.file_input("alignment", Path(settings.file))}
+    if settings.parallel == "translation":
+        found = add_translations(source, steps, mining.settings, languages, mining.runs)
+        return {"translations": found}
+    if settings.parallel == "neighbours":
+        if "dense" not in source.config.retrieval.sources or retrievers.trained_encoder(source):
+            raise InputError(
+                f"{where}.parallel: neighbours are found by the vectors of retrieval.dense, which "
+                "has to be among retrieval.sources, with a backbone that is not trained here; "
+                "set them so, or parallel to alignment, same_ids or translation"
+            )
+        plan = retrievers.sources_plan(source)
+        return {"encoded": {language: plan[f"vectors/{language}"] for language in languages}}
+    return {}
 
 
 def add_negatives(steps: Plan, mining: Mining) -> Step:
     """The step of an encoder's chain of negatives, behind the runs that it reads."""
     encoder, source = mining.settings, mining.task
     train = source.config.splits.train
-    inputs: list[Step | Files] = list(mining.runs.values())
+    inputs: list[Step | Files] = mining.inputs
     for language in mining.languages:
         inputs.append(source.step(PassageStore(language)))
         inputs.append(source.topics_input(language, train))
@@ -350,6 +386,7 @@ def check(task: Task, name: str) -> None:
     check_start(where, encoder, {other: known[other] for other in known if other != name})
     check_batches(where, encoder)
     check_in_batch(where, encoder)
+    check_parallel(where, encoder)
     chain = encoder.negatives
     if chain and encoder.unlabelled:
         raise InputError(
@@ -401,6 +438,25 @@ def check_in_batch(where: str, encoder: Encoder) -> None:
                 f"{where}.in_batch: false_negatives stands before queue, whose passages it would "
                 "not see; put it behind"
             )
+
+
+def check_parallel(where: str, encoder: Encoder) -> None:
+    """Raises InputError for an alignment without its file, and a translation without a run."""
+    if "share_languages" not in encoder.negatives:
+        return
+    settings = encoder.share_languages
+    if (settings.parallel == "alignment") != (settings.file is not None):
+        raise InputError(
+            f"{where}.share_languages: parallel={settings.parallel} and file={settings.file}; "
+            "a file is what parallel=alignment reads, and nothing else"
+        )
+    if settings.file is not None and not Path(settings.file).is_file():
+        raise InputError(f"{where}.share_languages.file: {settings.file} is not there")
+    if settings.parallel == "translation" and "from_run" not in encoder.negatives:
+        raise InputError(
+            f"{where}.share_languages: parallel=translation translates the passages of a run, so "
+            "the chain has to begin with from_run; set it, or another kind of parallel"
+        )
 
 
 def check_start(where: str, encoder: Encoder, others: dict[str, Encoder]) -> None:

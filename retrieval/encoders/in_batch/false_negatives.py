@@ -14,8 +14,8 @@ import torch
 from core.distributed import generator, seed_of
 from retrieval.encoders.batch import Batch
 from retrieval.encoders.batches import kmeans
+from retrieval.encoders.batches.gap import number_of_clusters
 from retrieval.encoders.contrastive import Scored
-from retrieval.encoders.in_batch.gap import number_of_clusters
 from retrieval.encoders.material import ByNumber, Material
 
 LEAST = 1e-6

@@ -14,6 +14,7 @@ from retrieval.encoders.negatives.from_run import from_run
 from retrieval.encoders.negatives.mining import Link
 from retrieval.encoders.negatives.refresh import refresh
 from retrieval.encoders.negatives.select import select
+from retrieval.encoders.negatives.share_languages import share_languages
 
 
 class Negatives(Entry, Protocol):
@@ -23,7 +24,12 @@ class Negatives(Entry, Protocol):
         """Passages, int64 [examples, draw.number]; -1 where an example has no more."""
 
 
-NEGATIVES: dict[str, Link] = {"from_run": from_run, "refresh": refresh, "select": select}
+NEGATIVES: dict[str, Link] = {
+    "from_run": from_run,
+    "refresh": refresh,
+    "select": select,
+    "share_languages": share_languages,
+}
 
 SOURCES = ("from_run", "refresh")
 """Those that begin a chain: what a link before them made would be lost."""

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from core.console import say
 from core.encoders import Encoder
 from core.errors import InputError
@@ -15,9 +17,12 @@ from core.files import write_json
 from core.passages import Passages
 from core.records import Ranking
 from core.runs import StoredRun
-from core.steps import Step
+from core.steps import Files, Step
 from core.task import Task
+from retrieval import retrievers
+from retrieval.encoders.negatives.parallels import PARALLELS, Parallel
 from retrieval.encoders.negatives.pools import Pool, Pools, write_pools
+from retrieval.vectors import Vectors
 
 COUNTS = "counts.json"
 
@@ -28,7 +33,9 @@ class Mining:
 
     ``runs``: the steps of runs by (system, language). ``folders``: of the links so far; the files
     of all languages of a link are there before the next link begins. ``found``: what the model in
-    training has just found, by language, for ``refresh``.
+    training has just found, by language, for ``refresh``. ``encoded``: the steps of passages'
+    vectors by language, and ``translations`` those by (language, other language), for
+    ``share_languages`` where it asks for them, as ``alignment`` is its file.
     """
 
     name: str
@@ -38,6 +45,10 @@ class Mining:
     runs: Mapping[tuple[str, str], Step] = field(default_factory=dict)
     folders: list[Path] = field(default_factory=list)
     found: Mapping[str, Iterable[Ranking]] = field(default_factory=dict)
+    encoded: Mapping[str, Step] = field(default_factory=dict)
+    translations: Mapping[tuple[str, str], Step] = field(default_factory=dict)
+    alignment: Files | None = None
+    parallels: dict[Path, Parallel] = field(default_factory=dict)  # by the link that they are of
 
     @cached_property
     def judged(self) -> dict[str, dict[str, set[str]]]:
@@ -70,6 +81,30 @@ class Mining:
     def run(self, system: str, language: str) -> StoredRun:
         """A system's run of the training queries, read by query."""
         return StoredRun(self.runs[system, language].path / "run.trec")
+
+    def parallel(self) -> Parallel:
+        """What is parallel across languages, for the link behind the last one that is there."""
+        last = self.folders[-1]
+        if last not in self.parallels:
+            self.parallels[last] = PARALLELS[self.settings.share_languages.parallel](self)
+        return self.parallels[last]
+
+    @property
+    def inputs(self) -> list[Step | Files]:
+        """All that links read beside passages, queries and judgments."""
+        inputs: list[Step | Files] = [*self.runs.values(), *self.encoded.values()]
+        inputs += self.translations.values()
+        if self.alignment:
+            inputs.append(self.alignment)
+        return inputs
+
+    def vectors(self, language: str) -> Vectors:
+        """Those of a language's passages, by the dense source's encoder."""
+        return retrievers.vectors_of(self.encoded[language])
+
+    def encoded_queries(self, texts: Sequence[str]) -> np.ndarray:
+        """By the same encoder: float32 [texts, dimension]."""
+        return retrievers.encoder_of(self.task).encode_queries(texts)
 
     def before(self, language: str) -> Pools | None:
         """What the link before made of a language; None for the first link."""

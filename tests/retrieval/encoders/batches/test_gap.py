@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from retrieval.encoders.in_batch.gap import first_sufficient, log_dispersion, number_of_clusters
+from retrieval.encoders.batches.gap import first_sufficient, log_dispersion, number_of_clusters
 
 
 def test_the_smallest_number_whose_gap_is_not_below_the_next_by_more_than_its_error():
