@@ -311,6 +311,7 @@ def main() -> None:
         for _ in range(options.rounds):
             for way in WAYS:
                 figures[way].append(measured(way, texts))
+                print(f"{way}: {figures[way][-1]}", file=sys.stderr, flush=True)
     print(
         f"{options.batch_size} queries a step, each with two passages, {options.precision}, "
         f"{options.max_length} tokens at most"

@@ -6,7 +6,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from core.encoders import Encoder
 from core.errors import InputError
@@ -108,9 +108,20 @@ class Condition(Part):
     """Queries that trained encoders are compared on."""
 
     data: str | None = None  # a configuration whose collection it is; this one without it
-    # those that any of the encoders learns from, all others, or some by name
+    # of the queries: those that any of the encoders learns from, all others, or some by name
     languages: Literal["trained", "others"] | Names = "trained"
     split: Literal["dev", "test"] = "test"
+    # cross-lingual: the language whose passages all of them are asked of, and the file that says
+    # which queries ask the same (retrieval.encoders.parallel)
+    passages: str | None = None
+    parallel: str | None = None
+
+    @model_validator(mode="after")
+    def both_or_none(self) -> "Condition":
+        """Raises ValueError for one of them alone; pydantic puts the text behind "expected"."""
+        if (self.passages is None) != (self.parallel is None):
+            raise ValueError("both passages and parallel, or neither")
+        return self
 
 
 class Retrieval(Part):

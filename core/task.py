@@ -22,6 +22,14 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
+ASKED = "@"
+
+
+def asked_in(split: str, language: str) -> str:
+    """What a split's queries in another language than the passages' are called as a split."""
+    return f"{split}{ASKED}{language}"
+
+
 def once(
     function: Callable[Concatenate["Task", Arguments], Result],
 ) -> Callable[Concatenate["Task", Arguments], Result]:
@@ -134,8 +142,11 @@ class Task:
     def queries(self, language: str, split: str) -> list[Query]:
         """The split's queries in the file's order, or a sample of ``limit`` of them.
 
-        The sample is fixed by seed, language and split.
+        The sample is fixed by seed, language and split. ``SPLIT@LANGUAGE`` (``asked_in``) gives
+        those of another language, which are asked of this one's passages.
         """
+        split, _, asked = split.partition(ASKED)
+        language = asked or language
         queries = self.collection.queries(language, split)
         limit = self.config.limit
         if isinstance(limit, dict):

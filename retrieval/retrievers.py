@@ -170,13 +170,18 @@ def add_bm25(task: Task, steps: Plan) -> None:
     """A Lucene index a language, and its runs."""
     for language in task.languages:
         index = add_bm25_index(task, steps, language)
-        k1, b = bm25_parameters(task, language)
-
-        def build(folder: Path, language: str, split: str, index: Step = index) -> None:
-            write_bm25_run(task, index, language, split, folder)
-
         for split in task.splits(language):
-            add_run(task, steps, "bm25", language, split, {"k1": k1, "b": b}, [index], build)
+            add_bm25_run(task, steps, language, split, index)
+
+
+def add_bm25_run(task: Task, steps: Plan, language: str, split: str, index: Step) -> None:
+    """A search of a language's index."""
+    k1, b = bm25_parameters(task, language)
+
+    def build(folder: Path, language: str, split: str) -> None:
+        write_bm25_run(task, index, language, split, folder)
+
+    add_run(task, steps, "bm25", language, split, {"k1": k1, "b": b}, [index], build)
 
 
 def add_bm25_index(task: Task, steps: Plan, language: str) -> Step:
@@ -229,16 +234,38 @@ def add_dense(task: Task, steps: Plan) -> None:
     for language in task.languages:
         vectors = add_vectors(task, steps, f"vectors/{language}", language, trained)
         searched = [vectors]
-        search_settings = {}
         if settings.index.kind != "exact":
             searched.append(add_dense_index(task, steps, language, vectors))
-            search_settings = settings.index.model_dump(include={"probes", "ef"})
-
-        def build(folder: Path, language: str, split: str, searched: list[Step] = searched) -> None:
-            write_dense_run(task, searched, language, split, folder)
-
         for split in task.splits(language):
-            add_run(task, steps, "dense", language, split, search_settings, searched, build)
+            add_dense_run(task, steps, language, split, searched)
+
+
+def add_dense_run(task: Task, steps: Plan, language: str, split: str, searched: list[Step]) -> None:
+    """A search of a language's vectors, through their index where ``searched`` has one."""
+    index = task.config.retrieval.dense.index
+    settings = index.model_dump(include={"probes", "ef"}) if len(searched) > 1 else {}
+
+    def build(folder: Path, language: str, split: str) -> None:
+        write_dense_run(task, searched, language, split, folder)
+
+    add_run(task, steps, "dense", language, split, settings, searched, build)
+
+
+def add_source_runs(task: Task, steps: Plan, source: str, pairs: Iterable[tuple[str, str]]) -> None:
+    """Runs of BM25 or the dense source beside those of the stage, of some (language, split).
+
+    The dense source is not one whose encoder is trained here: that has ``add_encoder_runs``.
+    """
+    planned = sources_plan(task)
+    for language, split in pairs:
+        if RankedRun(source, language, split) in task.published:
+            continue
+        if source == "bm25":
+            add_bm25_run(task, steps, language, split, planned[f"bm25-index/{language}"])
+        else:
+            names = (f"vectors/{language}", f"dense-index/{language}")
+            searched = [planned[name] for name in names if name in planned]
+            add_dense_run(task, steps, language, split, searched)
 
 
 def add_encoder_runs(

@@ -2,14 +2,16 @@
 
 A condition is a set of test queries: of the collection that encoders are trained on
 (in-distribution, Table 4), of another (out-of-distribution, Table 5), in languages without training
-queries (zero-shot, Tables 6 to 8). Encoders whose settings differ in the seed alone are one system:
-a query's value is the mean over them.
+queries (zero-shot, Tables 6 to 8), or asked of another language's passages (contriever-2022, 5.3).
+Encoders whose settings differ in the seed alone are one system: a query's value is the mean over
+them.
 
 python -m retrieval.encoders CONFIG --compare
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 
 import numpy as np
@@ -20,14 +22,19 @@ from core.errors import InputError
 from core.evaluate import evaluate, mean_over_languages, t_test
 from core.files import digest, finished_file, write_json
 from core.judgments import split_judgments
+from core.records import Qrels
 from core.settings import Condition
 from core.steps import Step
-from core.task import Task, data_task
+from core.task import ASKED, Task, asked_in, data_task
 from retrieval import retrievers
 from retrieval.encoders import encoders
+from retrieval.encoders.parallel import Parallel
 
 METRICS = {"MRR@100": "RR@100", "Recall@100": "R@100", "nDCG@10": "nDCG@10"}
 """By the papers' names: what ir-measures calls them."""
+
+CROSS_LINGUAL = {**METRICS, "Recall@20": "R@20"}
+"""Of cross-lingual conditions: Tables 5, 13 and 14 of contriever-2022 have Recall@20, too."""
 
 CONDITIONS = {
     "in-distribution": Condition(),
@@ -41,12 +48,49 @@ MEAN = "mean"
 
 @dataclass(frozen=True)
 class Tested:
-    """A condition with all that its table is made of."""
+    """A condition with all that its table is made of.
+
+    ``pairs``: (language, split) of its runs by the queries' language. With ``parallel`` they search
+    the passages of one language, and a query is judged as that language's same question is.
+    """
 
     name: str
     source: Task
-    pairs: list[tuple[str, str]]  # (language, split)
+    pairs: dict[str, tuple[str, str]]
     systems: dict[str, list[str]]  # by what a table calls it: whose runs, one a seed
+    parallel: Parallel | None = None
+
+    @property
+    def metrics(self) -> dict[str, str]:
+        """By the papers' names: what ir-measures calls them."""
+        return CROSS_LINGUAL if self.parallel else METRICS
+
+    @property
+    def title(self) -> str:
+        """Of its tables."""
+        language, split = next(iter(self.pairs.values()))
+        where = f"{self.source.config.collection_name} {split.partition(ASKED)[0]}"
+        passages = f", passages in {language}" if self.parallel else ""
+        return f"{self.name} ({where}{passages})"
+
+    def judgments(self, language: str) -> Qrels:
+        """Of the queries in one of its languages. Raises InputError where there are none."""
+        searched, split = self.pairs[language]
+        if self.parallel is None:
+            return split_judgments(self.source, searched, split)
+        in_use = {query.qid for query in self.source.queries(searched, split)}
+        judged = split_judgments(self.source, searched, split.partition(ASKED)[0])
+        qrels = {}
+        for qid, same in self.parallel.ids(language, searched).items():
+            if qid in in_use and same in judged:
+                qrels[qid] = judged[same]
+        if not qrels:
+            raise InputError(
+                f"retrieval.conditions.{self.name}: by {self.parallel.path} no query of "
+                f"{language}-{split.partition(ASKED)[0]} asks what a judged one of {searched} "
+                "asks; is it the file of this collection and split?"
+            )
+        return qrels
 
 
 @dataclass(frozen=True)
@@ -70,19 +114,31 @@ def conditions(task: Task) -> list[Tested]:
     for name, condition in (task.config.retrieval.conditions or CONDITIONS).items():
         source = data_task(task, condition.data) if condition.data else task
         retrievers.sources_plan(source)
-        pairs = pairs_of(source, name, condition, trained)
+        parallel = Parallel(Path(condition.parallel)) if condition.parallel else None
+        pairs = pairs_of(source, name, condition, trained, parallel)
         systems: dict[str, list[str]] = {}
-        for system in source.config.retrieval.sources:
-            if system != "dense" or not retrievers.trained_encoder(source):
-                systems[system] = [system]
+        for system in sources_of(source, parallel):
+            systems[system] = [system]
+            plan = source.new_plan("retrieval")
+            retrievers.add_source_runs(source, plan, system, pairs.values())
         for label, names in by_seed(task).items():
             systems[label] = names
             for encoder in names:
                 step = task.step(TrainedEncoder(encoder))
                 plan = source.new_plan("retrieval")
-                retrievers.add_encoder_runs(source, plan, encoder, step, pairs)
-        found.append(Tested(name, source, pairs, systems))
+                retrievers.add_encoder_runs(source, plan, encoder, step, pairs.values())
+        found.append(Tested(name, source, pairs, systems, parallel))
     return found
+
+
+def sources_of(source: Task, parallel: Parallel | None) -> list[str]:
+    """The sources beside the encoders; given runs are of a language's own queries alone."""
+    systems = []
+    for system in source.config.retrieval.sources:
+        is_trained = system == "dense" and retrievers.trained_encoder(source)
+        if not is_trained and not (system == "run" and parallel):
+            systems.append(str(system))
+    return systems
 
 
 def languages_of_training(task: Task) -> set[str]:
@@ -97,35 +153,63 @@ def languages_of_training(task: Task) -> set[str]:
 
 
 def pairs_of(
-    source: Task, name: str, condition: Condition, trained: set[str]
-) -> list[tuple[str, str]]:
-    """The languages and the split of a condition. Raises InputError for none, or unknown ones."""
+    source: Task,
+    name: str,
+    condition: Condition,
+    trained: set[str],
+    parallel: Parallel | None = None,
+) -> dict[str, tuple[str, str]]:
+    """The (language, split) of a condition's runs by the queries' language.
+
+    Raises InputError for none, or unknown languages.
+    """
     names = source.config.splits
     split = names.dev if condition.split == "dev" else names.test
     where = f"retrieval.conditions.{name}"
-    judged = []
-    for language, _ in source.pairs(split):
-        if (language, split) in source.collection.qrels:
-            judged.append(language)
+    known = judged_languages(source, split)
+    if parallel is not None and condition.passages not in known:
+        raise InputError(
+            f"{where}.passages: found {condition.passages}, expected a language of "
+            f"{source.collection.root} with judgments of {split}: {', '.join(known)}"
+        )
+    if parallel is not None:
+        known = [language for language, _ in source.pairs(split) if language in parallel.languages]
     if isinstance(condition.languages, list):
-        missing = [language for language in condition.languages if language not in judged]
+        missing = [language for language in condition.languages if language not in known]
         if missing:
             raise InputError(
                 f"{where}.languages: found {', '.join(missing)}, expected languages of "
-                f"{source.collection.root} with judgments of {split}: {', '.join(judged)}"
+                f"{source.collection.root} with {asked_for(parallel)} of {split}: "
+                f"{', '.join(known)}"
             )
-        judged = condition.languages
+        chosen: list[str] = condition.languages
     elif condition.languages == "trained":
-        judged = [language for language in judged if language in trained]
+        chosen = [language for language in known if language in trained]
     else:
-        judged = [language for language in judged if language not in trained]
-    if not judged:
+        chosen = [language for language in known if language not in trained]
+    if not chosen:
         raise InputError(
-            f"{where}: {source.collection.root} has no judged {split} queries in languages "
-            f"that are {condition.languages}: the encoders learn from "
+            f"{where}: {source.collection.root} has no {asked_for(parallel)} of {split} in "
+            f"languages that are {condition.languages}: the encoders learn from "
             f"{', '.join(sorted(trained))}; name languages, another split or other data"
         )
-    return [(language, split) for language in judged]
+    pairs = {}
+    for language in chosen:
+        pairs[language] = (language, split)
+        if condition.passages and language != condition.passages:
+            pairs[language] = (condition.passages, asked_in(split, language))
+    return pairs
+
+
+def judged_languages(source: Task, split: str) -> list[str]:
+    """Those with judgments of a split."""
+    with_topics = [language for language, _ in source.pairs(split)]
+    return [language for language in with_topics if (language, split) in source.collection.qrels]
+
+
+def asked_for(parallel: Parallel | None) -> str:
+    """What a language needs to be in a condition, for messages."""
+    return f"queries in {parallel.path}" if parallel else "judgments"
 
 
 def by_seed(task: Task) -> dict[str, list[str]]:
@@ -143,7 +227,7 @@ def needed_runs(tested: Sequence[Tested]) -> list[Step]:
     for condition in tested:
         for names in condition.systems.values():
             for name in names:
-                for language, split in condition.pairs:
+                for language, split in condition.pairs.values():
                     steps.append(condition.source.step(RankedRun(name, language, split)))
     return steps
 
@@ -153,17 +237,18 @@ def needed_runs(tested: Sequence[Tested]) -> list[Step]:
 
 def values_of(tested: Tested) -> Values:
     """Of each judged query; a system's is the mean over its runs."""
+    metrics = tested.metrics
     languages: list[str] = []
     parts: dict[str, dict[str, list[np.ndarray]]] = {}
-    for language, split in tested.pairs:
-        qrels = split_judgments(tested.source, language, split)
+    for language, (searched, split) in tested.pairs.items():
+        qrels = tested.judgments(language)
         languages += [language] * len(qrels)
         for system, names in tested.systems.items():
-            of_seeds: dict[str, list[list[float]]] = {metric: [] for metric in METRICS}
+            of_seeds: dict[str, list[list[float]]] = {metric: [] for metric in metrics}
             for name in names:
-                run = tested.source.stored_run(name, language, split)
-                found = evaluate(run, qrels, list(METRICS.values()))
-                for metric, measure in METRICS.items():
+                run = tested.source.stored_run(name, searched, split)
+                found = evaluate(run, qrels, list(metrics.values()))
+                for metric, measure in metrics.items():
                     of_seeds[metric].append([found[measure][qid] for qid in qrels])
             for metric, values in of_seeds.items():
                 of_system = parts.setdefault(metric, {}).setdefault(system, [])
@@ -252,11 +337,9 @@ def report(task: Task, tested: Sequence[Tested]) -> None:
     figures: dict[str, dict] = {}
     for condition in tested:
         values = values_of(condition)
-        _, split = condition.pairs[0]
-        for metric in METRICS:
+        for metric in condition.metrics:
             rows = rows_of(values.of[metric], values.languages)
-            title = f"{condition.name} ({condition.source.config.collection_name} {split})"
-            lines += [f"### {title}: {metric}", "", *table(rows), ""]
+            lines += [f"### {condition.title}: {metric}", "", *table(rows), ""]
             kept = {own.language: {**own.values, "p": own.p} for own in rows}
             figures.setdefault(condition.name, {})[metric] = kept
     folder = task.config.folder

@@ -134,9 +134,9 @@ def planned(config):
 def test_conditions_are_languages_of_collections(config):
     known, new, far = compare.conditions(planned(config()))
     assert (known.pairs, new.pairs, far.pairs) == (
-        [("en", "dev")],
-        [("sw", "dev")],
-        [("en", "dev")],
+        {"en": ("en", "dev")},
+        {"sw": ("sw", "dev")},
+        {"en": ("en", "dev")},
     )
     assert far.source.config.name == "far"
     systems = {"dpr": ["dpr", "dpr-1"], "warm": ["warm"]}
@@ -171,6 +171,98 @@ def test_all_the_way(config, capsys):
     assert both.tolist() == np.mean(alone, axis=0).tolist()
 
 
+def test_queries_asked_of_another_languages_passages(config, tmp_path, little_body):
+    """Query 12 of sw asks what 13 of en asks, and 15 what 12 asks; the others have no partner."""
+    (tmp_path / "same.tsv").write_text("en\tsw\n13\t12\n12\t15\n14\t-\n")
+    crossing = {
+        "split": "dev",
+        "languages": ["sw", "en"],
+        "passages": "en",
+        "parallel": str(tmp_path / "same.tsv"),
+    }
+    made = config(
+        sources=["dense"],
+        dense={"backbone": str(little_body), "max_length": 24},
+        conditions={"crossing": crossing},
+    )
+    task = planned(made)
+    *_, tested = compare.conditions(task)
+    assert tested.pairs == {"sw": ("en", "dev@sw"), "en": ("en", "dev")}
+    assert tested.judgments("sw") == {
+        "12": {"p13#0": 1, "p13#1": 0},
+        "15": {"p12#0": 1, "p12#1": 0, "p12#2": 1},
+    }
+    assert set(tested.judgments("en")) == {"12", "13", "14"}, "of those in the file"
+
+    command.run(made, comparing=True)
+    text = (made.folder / "encoders.md").read_text()
+    assert (
+        "### crossing (little dev, passages in en): Recall@20\n\n| | dense | dpr | warm |" in text
+    )
+    figures = json.loads((made.folder / "encoders.json").read_text())["crossing"]
+    assert set(figures["MRR@100"]) == {"sw", "en", MEAN}
+    # The run is what the queries of sw find among the passages of en
+    run = task.run("dpr", "en", "dev@sw")
+    assert set(run) == {"12", "13", "14", "15"} and len(run["12"]) == 48
+    own = retrievers.encoder_of(task, task.step(TrainedEncoder("dpr")))
+    query = next(query.text for query in task.queries("sw", "dev") if query.qid == "12")
+    passage = task.passages("en").text("p13#0")
+    expected = own.encode_queries([query])[0] @ own.encode_passages([passage])[0]
+    assert run["12"]["p13#0"] == pytest.approx(float(expected), abs=2e-3)
+    place = 1 + sum(score > run["12"]["p13#0"] for score in run["12"].values())
+    other = 1 + sum(
+        run["15"][docid] > max(run["15"]["p12#0"], run["15"]["p12#2"]) for docid in run["15"]
+    )
+    mean = (1 / place + 1 / other) / 2
+    one = compare.Tested("x", task, tested.pairs, {"dpr": ["dpr"]}, tested.parallel)
+    assert compare.values_of(one).of["MRR@100"]["dpr"][:2].mean() == pytest.approx(mean)
+
+
+@pytest.mark.parametrize(
+    "text, condition, message",
+    [
+        (
+            "en\tsw\n12\t12\n",
+            {"passages": "de"},
+            "conditions.known.passages: found de, expected a language of .* of dev: en, sw",
+        ),
+        (
+            "en\tde\n12\t12\n",
+            {},
+            "conditions.known: .* has no queries in .*same.tsv of dev in languages that are others",
+        ),
+        (
+            "sw\n12\n",
+            {},
+            "same.tsv: no column of en, expected one of sw",
+        ),
+        (
+            "en\tsw\n12\t99\n",
+            {},
+            "conditions.known: by .*same.tsv no query of sw-dev asks what a judged one of en asks; "
+            "is it the file of this collection and split",
+        ),
+    ],
+)
+def test_a_crossing_that_cannot_be(config, tmp_path, text, condition, message):
+    (tmp_path / "same.tsv").write_text(text)
+    chosen = {
+        "split": "dev",
+        "languages": "others",
+        "passages": "en",
+        "parallel": str(tmp_path / "same.tsv"),
+    }
+    made = config(conditions={"known": {**chosen, **condition}})
+    with pytest.raises(InputError, match=message):
+        tested, *_ = compare.conditions(planned(made))
+        tested.judgments("sw")
+
+
+def test_passages_and_the_file_come_together(config):
+    with pytest.raises(ValueError, match="both passages and parallel, or neither"):
+        config(conditions={"known": {"passages": "en"}})
+
+
 @pytest.mark.parametrize(
     "condition, message",
     [
@@ -181,7 +273,7 @@ def test_all_the_way(config, capsys):
         ),
         (
             {"split": "test"},
-            "conditions.known: .* has no judged testA queries in languages that are trained: the "
+            "conditions.known: .* has no judgments of testA in languages that are trained: the "
             "encoders learn from en; name languages, another split or other data",
         ),
     ],
