@@ -105,7 +105,17 @@ def is_note(value: Any) -> bool:
 
 
 def run_steps(steps: Iterable[Step], folder: Path, some: bool = False) -> None:
-    """Builds what is not done yet, in order, one line a step.
+    """Builds what is not done yet, in order, one line a step; as ``begun`` says."""
+    with begun(steps, folder, some) as (journal, stale):
+        for step, why in stale:
+            build(step, why, journal)
+
+
+@contextlib.contextmanager
+def begun(
+    steps: Iterable[Step], folder: Path, some: bool = False
+) -> Iterator[tuple[Journal, list[tuple[Step, str]]]]:
+    """What is not done yet, and why, for a block that builds it.
 
     ``folder`` is the configuration's; one run at a time works in it. ``some``: the steps are not
     their stage's whole plan. Raises InputError if an earlier stage's output is missing, and for one
@@ -127,8 +137,7 @@ def run_steps(steps: Iterable[Step], folder: Path, some: bool = False) -> None:
         distributed.barrier()
         if main:
             journal.record(steps, some)  # first, so that --clean keeps what this run makes
-        for step, why in stale:
-            build(step, why, journal)
+        yield journal, stale
 
 
 @contextlib.contextmanager

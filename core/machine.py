@@ -13,6 +13,8 @@ MEASURED_CORES = 2
 GPU_FACTOR = 500  # a data-centre GPU beside two cores (0.15 TFLOP/s in fp32): an order of magnitude
 BF16_FACTOR = 3  # a CPU that has instructions for bf16, beside itself in fp32
 DEVICES = Path("/dev")
+MEMORY = Path("/proc/meminfo")
+CONTAINER = Path("/sys/fs/cgroup")  # what limits a container, where this process is in one
 
 
 @cache
@@ -33,6 +35,30 @@ def gpus() -> int:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def free_memory() -> float:
+    """Bytes that this machine, or the container that this process is in, has left."""
+    free = [float(line_of(MEMORY, "MemAvailable").split()[0]) * 1024]
+    limit = read_or_nothing(CONTAINER / "memory.max")
+    used = read_or_nothing(CONTAINER / "memory.current")
+    if limit.isdigit() and used.isdigit():
+        free.append(float(limit) - float(used))
+    return max(0.0, min(free))
+
+
+def line_of(path: Path, name: str) -> str:
+    """What a file of ``name: value`` lines says of a name."""
+    for line in path.read_text("utf-8").splitlines():
+        key, _, value = line.partition(":")
+        if key == name:
+            return value
+    raise LookupError(f"{path} has no {name}")
+
+
+def read_or_nothing(path: Path) -> str:
+    """A file's text without spaces around it; nothing where there is no such file."""
+    return path.read_text("utf-8").strip() if path.is_file() else ""
 
 
 def core_seconds(on_two_cores: float) -> float:

@@ -87,39 +87,46 @@ class Team:
             self.workers += waiting
         waiting[0].begin(doing, function, arguments)
 
-    def finished(self) -> Iterator[tuple[str, Any]]:
-        """Waits for the next; (what was done, what it gave) of all that are ready.
-
-        Where one of them failed all others are ended, and its error is raised.
-        """
-        of_pipe = {worker.pipe: worker for worker in self.busy}
-        for pipe in connection.wait(list(of_pipe)):
-            worker = of_pipe[pipe]  # type: ignore[index]
-            doing = worker.doing or ""
-            try:
-                result = worker.take()
-            except BaseException:
-                self.close()
-                raise
-            yield doing, result
-
     def each(self, function: Callable, items: Mapping[str, tuple]) -> Iterator[Any]:
-        """What a function gives for each item's arguments, as it is ready."""
-        for name, arguments in items.items():
-            self.begin(name, function, *arguments)
-            while not self.idle:
-                for _, result in self.finished():
+        """What a function gives for each item's arguments, as it is ready.
+
+        Where one fails the processes are ended, and its error is raised.
+        """
+        try:
+            for name, arguments in items.items():
+                self.begin(name, function, *arguments)
+                while not self.idle:
+                    for _, result in finished(self):
+                        yield result
+            while self.busy:
+                for _, result in finished(self):
                     yield result
-        while self.busy:
-            for _, result in self.finished():
-                yield result
+        except BaseException:
+            self.close()
+            raise
+
+
+def finished(*teams: Team) -> Iterator[tuple[str, Any]]:
+    """Waits for the next; (what was done, what it gave) of all that are ready.
+
+    Raises the error of one that failed; the others are still at work.
+    """
+    of_pipe: dict[Any, Worker] = {}
+    for team in teams:
+        for worker in team.busy:
+            of_pipe[worker.pipe] = worker
+    for pipe in connection.wait(list(of_pipe)):
+        worker = of_pipe[pipe]
+        doing = worker.doing or ""
+        yield doing, worker.take()
 
 
 def end(workers: list[Worker]) -> None:
     """Ends processes, also in the middle of their work."""
     for worker in workers:
-        worker.pipe.close()
-        worker.process.terminate()
+        worker.pipe.close()  # which ends those that wait for work
+        if worker.doing is not None:
+            worker.process.terminate()
     for worker in workers:
         worker.process.join(END_SECONDS)
         if worker.process.is_alive():

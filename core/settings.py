@@ -56,7 +56,7 @@ class BM25(Part):
     b: Share = 0.4
     per_language: dict[str, BM25Parameters] = {}  # python -m retrieval.tune finds them
     heap: Annotated[str, Field(pattern=r"^\d+[mMgG]$")] = "2g"  # of the JVM
-    threads: Whole = 0  # 0: all cores
+    threads: Whole = 0  # of indexing and of search; 0: all cores
 
 
 class Index(Part):
@@ -355,6 +355,7 @@ class Config(Part):
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     work: str = "work"
+    jobs: Count = 1  # steps of the retrieval stage at once, where memory allows
     seed: Whole = 0
     languages: Names = []  # all of the collection without it
     round: Whole | None = None  # rankers of this round and those before; of all without it

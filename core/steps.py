@@ -30,8 +30,9 @@ class Step:
     """A named output with its recipe.
 
     ``build`` writes into the folder that it is given; ``resumes`` says that it can go on with
-    partial work found there. ``seconds`` (on this machine), ``disk`` and ``memory`` (bytes) are
-    estimates for the plan. Raise ``version`` when the result of ``build`` changes.
+    partial work found there; ``whole_machine`` that it takes the GPUs, or all cores: there is one
+    of them at a time. ``seconds`` (on this machine), ``disk`` and ``memory`` (bytes) are estimates
+    for the plan. Raise ``version`` when the result of ``build`` changes.
     """
 
     stage: str
@@ -42,6 +43,7 @@ class Step:
     build: Callable[[Path], object]
     root: Path
     resumes: bool = False
+    whole_machine: bool = False
     seconds: float = 0.0
     disk: float = 0.0
     memory: float = 0.0

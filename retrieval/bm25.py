@@ -1,16 +1,18 @@
 """BM25 on Lucene through Anserini (Pyserini's engine), with each language's own analyser."""
 
 import json
-import os
+import shutil
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from core import machine
 from core.console import progress, say
 from core.errors import InputError
 from core.passages import Passages, document_text
+from core.processes import Team
 from core.records import Query, Ranking, Run
 from retrieval import jvm
 
@@ -41,6 +43,7 @@ INDEX_ARGUMENTS = {
 MAX_TERMS = 2**20
 
 HIT_BYTES = 270  # of heap, measured
+PIECE = 50_000  # passages of a file that Lucene is given
 BATCH = 256  # queries that Java searches at a time, if a quarter of the heap holds their hits
 
 
@@ -82,19 +85,19 @@ def bigrams(text: str) -> Iterator[str]:
             yield word[start : start + 2]
 
 
-def build_index(language: str, passages: Passages, folder: Path, heap: str) -> None:
-    """A Lucene index of title + newline + text.
+def build_index(
+    language: str, passages: Passages, folder: Path, heap: str, threads: int = 0
+) -> None:
+    """A Lucene index of title + newline + text, made by all cores (``threads``: 0).
 
-    In one segment, so that the same passages give the same scores and ties. Raises InputError if
-    Lucene leaves passages out or its heap is too small.
+    In one segment; Anserini breaks ties by docid, so the same passages give the same runs, however
+    many threads there were. Raises InputError if Lucene leaves passages out or its heap is too
+    small.
     """
+    threads = threads or machine.cores()
     source = folder / "source"
     source.mkdir(exist_ok=True)
-    with (source / "passages.jsonl").open("w", encoding="utf-8") as file:
-        documents = passages.documents()
-        for document in progress(documents, len(passages), f"BM25 {language}", "passage"):
-            contents = prepare(language, document_text(document))
-            file.write(json.dumps({"id": document.docid, "contents": contents}) + "\n")
+    write_source(language, passages, source, threads)
 
     autoclass = jvm.start(heap)
     arguments = [
@@ -102,7 +105,8 @@ def build_index(language: str, passages: Passages, folder: Path, heap: str) -> N
         *("-input", str(source)),
         *("-index", str(folder / "index")),
         *("-generator", "DefaultLuceneDocumentGenerator"),
-        *("-threads", "1"),
+        *("-threads", str(threads)),
+        *("-memoryBuffer", str(buffer_megabytes(heap))),
         "-optimize",
         "-quiet",
     ]
@@ -110,13 +114,49 @@ def build_index(language: str, passages: Passages, folder: Path, heap: str) -> N
         arguments.append(language if argument == "LANGUAGE" else argument)
     with jvm.heap_errors(f"to index {language}"):
         autoclass("io.anserini.index.IndexCollection").main(arguments)
-    (source / "passages.jsonl").unlink()
-    source.rmdir()
+    shutil.rmtree(source)
 
     reader = autoclass("io.anserini.index.IndexReaderUtils").getReader(str(folder / "index"))
     indexed = reader.numDocs()
     if indexed != len(passages):
         raise InputError(f"BM25 {language}: Lucene indexed {indexed} of {len(passages)} passages")
+
+
+def write_source(language: str, passages: Passages, folder: Path, processes: int) -> None:
+    """The passages as Anserini reads them, in files of PIECE: each is one thread's work there.
+
+    As many are written at once as ``processes``.
+    """
+    pieces: dict[str, tuple] = {}
+    for start in range(0, len(passages), PIECE):
+        rows = range(start, min(start + PIECE, len(passages)))
+        path = folder / f"passages-{start}.jsonl"
+        pieces[str(path)] = (language, passages.folder, rows, path)
+    with progress(None, len(passages), f"BM25 {language}", "passage") as bar:
+        if len(pieces) == 1 or processes == 1:
+            for piece in pieces.values():
+                bar.update(write_piece(*piece))
+            return
+        team = Team(min(processes, len(pieces)))
+        for count in team.each(write_piece, pieces):
+            bar.update(count)
+        team.close()
+
+
+def write_piece(language: str, store: Path, rows: range, path: Path) -> int:
+    """Some passages to a file of JSON lines; how many."""
+    passages = Passages(store)
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            document = passages.document(row)
+            contents = prepare(language, document_text(document))
+            file.write(json.dumps({"id": document.docid, "contents": contents}) + "\n")
+    return len(rows)
+
+
+def buffer_megabytes(heap: str) -> int:
+    """What Lucene may gather before it writes: Anserini's own 4 GB are more than most heaps."""
+    return max(16, jvm.heap_bytes(heap) // 4 // 2**20)
 
 
 def lucene_analyser(language: str, heap: str) -> Any:
@@ -183,7 +223,7 @@ def search_each(
             texts.add(prepare(language, query.text))
             qids.add(query.qid)
         with jvm.heap_errors(what):
-            hits = searcher.batch_search(texts, qids, depth, threads or os.cpu_count())
+            hits = searcher.batch_search(texts, qids, depth, threads or machine.cores())
         for query in batch:
             ranking = hits.get(query.qid)
             if ranking is None:  # the thread that searched it died

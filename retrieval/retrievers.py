@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from core import backbones
 from core.artefacts import PassageStore, RankedRun, TrainedEncoder
@@ -121,6 +122,7 @@ def add_passages(task: Task, steps: Plan, language: str) -> None:
         build=lambda folder: store_passages(task, language, folder),
         seconds=passages / 50000,
         disk=passages * 700,
+        memory=1e8 + passages * 60,
     )
 
 
@@ -139,8 +141,12 @@ def add_run(
     inputs: Iterable[Step | Files],
     build: RunBuild,
     version: int = 1,
+    **more: Any,
 ) -> Step:
-    """The step of a run, which stands on ``inputs``, the passages and the queries."""
+    """The step of a run, which stands on ``inputs``, the passages and the queries.
+
+    ``more``: what a step takes beside time, as ``memory``.
+    """
     passages = task.step(PassageStore(language))
     topics = task.topics_input(language, split)
     queries = len(task.queries(language, split))
@@ -151,6 +157,7 @@ def add_run(
         inputs=[*inputs, passages, topics],
         build=lambda folder: build(folder, language, split),
         seconds=1 + core_seconds(queries / 100),
+        **more,
     )
 
 
@@ -181,17 +188,19 @@ def add_bm25_run(task: Task, steps: Plan, language: str, split: str, index: Step
     def build(folder: Path, language: str, split: str) -> None:
         write_bm25_run(task, index, language, split, folder)
 
-    add_run(task, steps, "bm25", language, split, {"k1": k1, "b": b}, [index], build)
+    heap = heap_bytes(task.config.retrieval.bm25.heap)
+    parameters = {"k1": k1, "b": b}
+    add_run(task, steps, "bm25", language, split, parameters, [index], build, memory=heap)
 
 
 def add_bm25_index(task: Task, steps: Plan, language: str) -> Step:
     """Its settings are the analyser alone: k1 and b count at search time."""
-    heap = task.config.retrieval.bm25.heap
+    own = task.config.retrieval.bm25
     store = task.step(PassageStore(language))
     passages = expected(task, language)
 
     def build(folder: Path) -> None:
-        bm25.build_index(language, Passages(store.path), folder, heap)
+        bm25.build_index(language, Passages(store.path), folder, own.heap, own.threads)
 
     return steps.add(
         f"bm25-index/{language}",
@@ -199,9 +208,9 @@ def add_bm25_index(task: Task, steps: Plan, language: str) -> Step:
         settings={"analyser": bm25.analyser(language)},
         inputs=[store],
         build=build,
-        seconds=3 + passages / 4000,  # on one core
+        seconds=3 + core_seconds(passages / 8000),
         disk=passages * 600,
-        memory=heap_bytes(heap),
+        memory=heap_bytes(own.heap),
     )
 
 
@@ -248,7 +257,7 @@ def add_dense_run(task: Task, steps: Plan, language: str, split: str, searched: 
     def build(folder: Path, language: str, split: str) -> None:
         write_dense_run(task, searched, language, split, folder)
 
-    add_run(task, steps, "dense", language, split, settings, searched, build)
+    add_run(task, steps, "dense", language, split, settings, searched, build, whole_machine=True)
 
 
 def add_source_runs(task: Task, steps: Plan, source: str, pairs: Iterable[tuple[str, str]]) -> None:
@@ -287,7 +296,7 @@ def add_encoder_runs(
         def build(folder: Path, language: str, split: str, searched: list[Step] = searched) -> None:
             write_dense_run(task, searched, language, split, folder, trained)
 
-        add_run(task, steps, name, language, split, {}, searched, build)
+        add_run(task, steps, name, language, split, {}, searched, build, whole_machine=True)
 
 
 def number_format(settings: Dense) -> str:
@@ -340,6 +349,7 @@ def add_vectors(
         inputs=[store, trained] if trained else [store],
         build=build,
         resumes=True,
+        whole_machine=True,
         seconds=model_seconds(passages / rate * size.work, 1),
         disk=passages * size.hidden * 2,  # fp16
         memory=2e9,
@@ -360,6 +370,7 @@ def add_dense_index(task: Task, steps: Plan, language: str, vectors: Step) -> St
         settings={**task.config.retrieval.dense.index.model_dump(), "seed": task.config.seed},
         inputs=[vectors, *topics],
         build=build,
+        whole_machine=True,
         seconds=core_seconds(expected(task, language) / 5000),
     )
 

@@ -11,12 +11,13 @@ from typing import Any
 
 from core import distributed
 from core.artefacts import PassageStore, RankedRun
-from core.building import Journal, build, run_steps, shared_work
+from core.building import Journal, build, shared_work
 from core.config import from_arguments, with_data
 from core.console import say
 from core.errors import InputError, exit_with_message
 from core.files import finished_file, write_json
 from core.fusion import PRESETS
+from core.jobs import run_plan
 from core.judgments import split_judgments
 from core.records import Run
 from core.runs import StoredRun, write_rankings
@@ -287,10 +288,10 @@ def say_shallow(task: Task) -> None:
 def run(config: Config) -> None:
     """Builds what is not done, and reports."""
     task = Task(config)
-    steps = plan(task)
+    plan(task)  # wrong settings are told before anything else
     say_shallow(task)
     encoders.make_data(task)
-    run_steps(steps.values(), config.folder)
+    run_plan(plan, task)
     report(task)
 
 

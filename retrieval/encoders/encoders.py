@@ -94,6 +94,7 @@ def add_encoder(task: Task, steps: Plan, name: str, seen: tuple[str, ...] = ()) 
         inputs=inputs,
         build=lambda folder: train(task, name, folder, mining),
         resumes=True,
+        whole_machine=True,
         seconds=training_seconds(task, name),
         disk=2e9,
         memory=3e9,

@@ -1,5 +1,6 @@
 """Processes that share work: what they give, and how they end. ``eval`` stands for any work."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import InputError
-from core.processes import Team
+from core.processes import Team, finished
 
 ROOT = Path(__file__).parents[2]
 PID = "__import__('os').getpid()"
@@ -18,13 +19,13 @@ SLEEP = "__import__('time').sleep(60)"
 RAISE = "(x for x in ()).throw(__import__('core.errors', fromlist=['e']).InputError('line 3: no'))"
 KILL = "__import__('os').kill(__import__('os').getpid(), 9)"
 ORPHANS = f"""
-from core.processes import Team
+from core.processes import Team, finished
 if __name__ == "__main__":
     team = Team(2)
     for name in "ab":
         team.begin(name, eval, {SLEEP!r})
     print(*[worker.process.pid for worker in team.workers], flush=True)
-    list(team.finished())
+    list(finished(team))
 """
 
 
@@ -57,20 +58,26 @@ def test_one_thing_begins_one_process(team):
 
 
 def test_an_error_ends_the_others(team):
-    team.begin("long", eval, SLEEP)
-    team.begin("wrong", eval, RAISE)
-    pids = [worker.process.pid for worker in team.workers]
     begun = time.monotonic()
     with pytest.raises(InputError, match=r"^line 3: no$"):
-        list(team.finished())
+        list(team.each(eval, {"long": (SLEEP,), "wrong": (RAISE,)}))
     assert time.monotonic() - begun < 30
-    assert not any(map(is_alive, pids)) and team.workers == []
+    assert multiprocessing.active_children() == [] == team.workers
+
+
+def test_several_teams_are_waited_for_together(team):
+    other = Team(1)
+    team.begin("long", eval, SLEEP)
+    other.begin("sum", eval, "1 + 1")
+    assert list(finished(team, other)) == [("sum", 2)]
+    assert [worker.doing for worker in (*team.busy, *other.busy)] == ["long"]
+    other.close()
 
 
 def test_an_error_of_the_code_tells_its_lines(team):
     team.begin("wrong", eval, "1 / 0")
     with pytest.raises(ZeroDivisionError) as raised:
-        list(team.finished())
+        list(finished(team))
     assert "in serve" in "".join(raised.value.__notes__)
 
 
@@ -80,7 +87,7 @@ def test_a_process_that_is_killed_is_named(team):
         InputError,
         match=r"bm25-index/en: its process ended without a word \(exit code -9; .*run again",
     ):
-        list(team.finished())
+        list(finished(team))
 
 
 def test_they_end_with_the_process_that_began_them(tmp_path):

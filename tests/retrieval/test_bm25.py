@@ -51,12 +51,12 @@ def test_terms_of_each_language(language):
     assert " ".join(bm25.tokens(language, text, HEAP)) == terms
 
 
-def indexed(language, documents, folder):
+def indexed(language, documents, folder, threads=0):
     store, index = folder / "store", folder / "index"
     store.mkdir()
     index.mkdir()
     build_passages(documents, store)
-    bm25.build_index(language, Passages(store), index, HEAP)
+    bm25.build_index(language, Passages(store), index, HEAP, threads)
     return bm25.open_searcher(language, index, 0.9, 0.4, HEAP)
 
 
@@ -109,6 +109,24 @@ def test_each_languages_own_analyser(tmp_path, language, text, query):
 def test_thai_is_given_as_words():
     assert bm25.prepare("th", "แมวกินปลา") == "แมว กิน ปลา"
     assert bm25.prepare("en", "As It Is") == "As It Is"
+
+
+def test_several_threads_give_the_runs_of_one(tmp_path, monkeypatch):
+    """Forty passages of four scores: who is within the depth is decided among ties."""
+    monkeypatch.setattr(bm25, "PIECE", 9)
+    documents = [Document(f"d{i}", "", "fox " + "hen " * (i % 4)) for i in range(40)]
+    runs = []
+    for threads in (1, 3):
+        folder = tmp_path / str(threads)
+        folder.mkdir()
+        searcher = indexed("en", documents, folder, threads)
+        runs.append(found(searcher, "en", "fox", 15))
+        assert not (folder / "index" / "source").exists()
+    assert list(runs[0].items()) == list(runs[1].items()) and len(runs[0]) == 15
+
+
+def test_what_lucene_gathers_is_a_quarter_of_the_heap():
+    assert [bm25.buffer_megabytes(heap) for heap in ("2g", "512m", "40m")] == [512, 128, 16]
 
 
 def test_many_queries_at_once_equal_one_by_one(tmp_path):
