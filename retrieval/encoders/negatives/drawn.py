@@ -15,8 +15,7 @@ NONE = -1
 class Drawn(ByNumber):
     """Negatives of each example by ``draw``: of the candidates, and at random of the language.
 
-    In memory are 8 bytes a candidate. ``folder``: the last link's files; without it there are
-    random ones alone.
+    In memory are 8 bytes a candidate. Without a chain that was mined there are random ones alone.
     """
 
     def __init__(self, material: Material, pairs: Pairs):

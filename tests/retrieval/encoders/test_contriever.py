@@ -8,6 +8,7 @@ from pathlib import Path
 import little
 import numpy as np
 import pytest
+import torch
 
 from core.artefacts import PassageStore, TrainedEncoder
 from core.config import load_config, merged
@@ -19,6 +20,7 @@ from retrieval import search
 from retrieval.encoders import encoders
 from retrieval.encoders.learner import EncoderLearner
 from training import engine as deep
+from training.loop import Loop
 
 ROOT = Path(__file__).parents[3]
 
@@ -77,10 +79,12 @@ def weights(folder):
 MOCO = {"method": "mcontriever", "crop": {"document": 20}, "queue": {"size": 10}}
 
 
-def test_a_stopped_training_goes_on_to_the_same_bytes(task, monkeypatch):
+@pytest.mark.parametrize("average", [None, {"decay": 0.9}])
+def test_a_stopped_training_goes_on_to_the_same_bytes(task, monkeypatch, average):
     """Crops, momentum encoder and a queue that is full: all of their state is kept."""
-    whole = train(task("whole", mine=MOCO), "mine")
-    stopped = task("stopped", mine=MOCO)
+    settings = {**MOCO, "average": average}
+    whole = train(task("whole", mine=settings), "mine")
+    stopped = task("stopped", mine=settings)
     learn = EncoderLearner.learn
 
     def stop(self, engine, batch, step):
@@ -92,10 +96,42 @@ def test_a_stopped_training_goes_on_to_the_same_bytes(task, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         train(stopped, "mine")
     monkeypatch.undo()
-    again = train(task("stopped", mine=MOCO), "mine")
+    again = train(task("stopped", mine=settings), "mine")
     assert weights(again) == weights(whole)
     for line in ("training.jsonl", "dev.jsonl"):
         assert (again / line).read_bytes() == (whole / line).read_bytes()
+
+
+def test_the_average_is_kept_and_the_momentum_encoder_follows_the_weights_in_training(
+    task, monkeypatch
+):
+    """The mean over the last two of four steps, worked out from the weights after each."""
+    from safetensors.torch import load_file
+
+    trained, keys = [], []
+    step = Loop.step
+
+    def noted(self, number, ahead=None):
+        entry = step(self, number, ahead)
+        parameters = self.engine.module.named_parameters()
+        trained.append({name: p.detach().clone() for name, p in parameters})
+        (momentum, _) = self.learner.links
+        keys.append({name: weight.clone() for name, weight in momentum.weights.items()})
+        return entry
+
+    monkeypatch.setattr(Loop, "step", noted)
+    settings = {"average": {"last": 2}, "momentum": {"decay": 0.5}, "evaluate_every": 4}
+    folder = train(task(mine={**MOCO, **settings, "learning_rate": 1e-2}), "mine")
+    kept = load_file(folder / "model" / "model.safetensors")
+    assert len(kept) == len(trained[0])
+    moved = 0.0
+    for name, tensor in kept.items():
+        third, fourth = (trained[place][f"towers.shared.{name}"] for place in (2, 3))
+        moved = max(moved, float((fourth - third).abs().max()))
+        assert torch.allclose(tensor, (third + fourth) / 2, atol=1e-6), name
+        followed = (keys[2][f"towers.shared.{name}"] + third) / 2
+        assert torch.allclose(keys[3][f"towers.shared.{name}"], followed, atol=1e-6), name
+    assert moved > 1e-4
 
 
 def test_pre_training_on_passages_then_fine_tuning_by_a_chain(task):
