@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from core.judging import Endpoint, Judge
 from core.parts import Count, EachOnce, Names, Part, Positive, Share, Training
 from core.recipes import Bounds
 
@@ -33,6 +34,18 @@ CONTRIEVER_TUNED: dict[str, Any] = {
     "temperature": 0.05,
     "learning_rate": 1e-5,
     "warmup": 0.05,
+}
+
+# data-utilization-2025, B.1 to B.3: one positive and seven negatives a query, of 40 candidates
+UTILIZATION: dict[str, Any] = {
+    "draw": {"number": 7},
+    "batch_size": 24,
+    "learning_rate": 2e-6,
+}
+TOP_K: dict[str, Any] = {
+    **UTILIZATION,
+    "negatives": ["from_run", "select"],
+    "from_run": {"system": "dense", "depth": 40},
 }
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -85,6 +98,19 @@ METHODS: dict[str, dict[str, Any]] = {
         "queue": {"by": "language"},
         "learning_rate": 5e-5,
     },
+    # data-utilization-2025, 3 (steps: 20 epochs)
+    "data_utilization": {
+        **UTILIZATION,
+        "batches": "topics",
+        "balance": "uniform",
+        "negatives": ["from_ensemble", "judge", "generate"],
+    },
+    # its baselines, 4.1 and B.3; Abs is a threshold on cosines of the paper's encoder
+    "top_k": {**TOP_K, "negatives": ["from_run"]},
+    "top_k_shifted": {**TOP_K, "select": {"shift": 10}},
+    "top_k_abs": {**TOP_K, "select": {"below": 0.6}},
+    "top_k_margin_pos": {**TOP_K, "select": {"margin": 0.15}},
+    "top_k_perc_pos": {**TOP_K, "select": {"share": 0.9}},
 }
 """Settings that lie under what a configuration sets itself: ``method: dpr_bm25``."""
 
@@ -130,6 +156,48 @@ class FromRun(Part):
 
     system: str = "bm25"
     depth: Count = 100  # best passages of a query that are looked at
+
+
+class FromEnsemble(Part):
+    """The best of several systems together are the candidates (data-utilization-2025, 3.3)."""
+
+    systems: Annotated[Names, Field(min_length=1)] = ["bm25", "dense"]
+    # features: each system's vectors brought to one size, normalised and put together, which needs
+    # systems with vectors; otherwise a fusion of the runs, all with one weight
+    combine: Literal["features", "minmax", "zscore", "rrf"] = "minmax"
+    size: Count = 256  # of a system's part of the features
+    reach: Count = 100  # best passages of each system that are looked at
+    depth: Count = 40  # best of them together
+
+
+class Generate(Part):
+    """Queries with too few negatives: a new query is written for each, and searched."""
+
+    number: Count = 30  # negatives that a query is to have, and not more: N
+    # who writes: keywords and similar (training queries) work offline
+    by: Literal["keywords", "similar", "endpoint"] = "keywords"
+    keywords: Count = 8  # of a new query
+    neighbours: Count = 3  # training queries that stand in for a new one
+    endpoint: Endpoint = Endpoint()
+    depth: Count = 100  # best passages of a new query that are looked at
+    judged: bool = False  # they are read by the chain's judge, too; not so in the paper
+
+    @model_validator(mode="after")
+    def nothing_void(self) -> "Generate":
+        """Raises ValueError for settings of another writer; pydantic puts it behind "expected"."""
+        of_writers = {"keywords": "keywords", "neighbours": "similar", "endpoint": "endpoint"}
+        for name, writer in of_writers.items():
+            if name in self.model_fields_set and self.by != writer:
+                raise ValueError(f"no {name}, which is of by={writer}, where by={self.by}")
+        return self
+
+    @property
+    def recipe_settings(self) -> dict[str, Any]:
+        """What decides the candidates."""
+        settings = self.model_dump(exclude={"endpoint"})
+        if self.by == "endpoint":
+            settings["endpoint"] = self.endpoint.recipe_settings
+        return settings
 
 
 class Refresh(Part):
@@ -183,6 +251,30 @@ class Clustered(Part):
     every: Count | None = None  # epochs that clusters stand; without it all
     # packed: each example once an epoch, small clusters together; drawn: a cluster for each batch
     fill: Literal["packed", "drawn"] = "packed"
+
+
+class Topics(Part):
+    """Batches of one language and of many topics (data-utilization-2025, 3.5)."""
+
+    count: Annotated[int, Field(ge=2)] = 12  # topics, by k-means over the positives
+    # what tells them apart: vectors of another encoder, a backbone or a folder with a model; the
+    # model's in training without it. Or the labels' probabilities by fastText's models, files
+    teacher: str | None = None
+    models: Names = []
+    # weights in the loss: alpha of the language's share and beta of the topic's
+    alpha: Annotated[float, Field(ge=0)] = 0.45
+    beta: Annotated[float, Field(ge=0)] = 0.4
+    # 1: in proportion to the shares; -1: to their inverse; 0: alpha + beta for all
+    power: float = 1.0
+
+    @model_validator(mode="after")
+    def one_way(self) -> "Topics":
+        """Raises ValueError for both ways at once; pydantic puts the text behind "expected"."""
+        if self.models and self.teacher is not None:
+            raise ValueError("a teacher or models of fastText, not both")
+        if not self.alpha + self.beta:
+            raise ValueError("alpha or beta above 0; with neither nothing would be learned")
+        return self
 
 
 class Queue(Part):
@@ -248,6 +340,12 @@ class Encoder(Training):
             "contriever_tuned",
             "contriever_mined",
             "mhfn",
+            "data_utilization",
+            "top_k",
+            "top_k_shifted",
+            "top_k_abs",
+            "top_k_margin_pos",
+            "top_k_perc_pos",
         ]
         | None
     ) = None
@@ -283,10 +381,21 @@ class Encoder(Training):
     batch_tokens: Count | None = None
     # entries of the four tables
     pairs: Literal["labelled", "crop", "cloze"] = "labelled"
-    batches: Literal["shuffled", "by_language", "clustered"] = "shuffled"
+    batches: Literal["shuffled", "by_language", "clustered", "topics"] = "shuffled"
     balance: Literal["natural", "uniform"] = "natural"  # languages as they are, or all alike
     negatives: Annotated[
-        list[Literal["from_run", "refresh", "select", "share_languages"]], EachOnce
+        list[
+            Literal[
+                "from_run",
+                "from_ensemble",
+                "refresh",
+                "select",
+                "share_languages",
+                "judge",
+                "generate",
+            ]
+        ],
+        EachOnce,
     ] = []
     in_batch: Annotated[
         list[Literal["momentum", "interpolate", "queue", "false_negatives"]], EachOnce
@@ -296,10 +405,14 @@ class Encoder(Training):
     cloze: Cloze = Cloze()
     perturb: Perturb = Perturb()  # of the views of crop and cloze
     clustered: Clustered = Clustered()
+    topics: Topics = Topics()
     from_run: FromRun = FromRun()
+    from_ensemble: FromEnsemble = FromEnsemble()
     refresh: Refresh = Refresh()
     select: SelectNegatives = SelectNegatives()
     share_languages: ShareLanguages = ShareLanguages()
+    judge: Judge = Judge()
+    generate: Generate = Generate()
     draw: Draw = Draw()
     momentum: Momentum = Momentum()
     interpolate: Interpolate = Interpolate()
@@ -348,6 +461,8 @@ class Encoder(Training):
     @property
     def teacher(self) -> str | None:
         """The other model whose vectors its batches come from; None: there is none."""
+        if self.batches == "topics":
+            return self.topics.teacher
         return self.clustered.teacher if self.batches == "clustered" else None
 
     @property
@@ -367,10 +482,17 @@ class Encoder(Training):
         # How the work is done, not what comes out; a method is what its row says
         other = {"method", "deepspeed", "tensorboard", "batch_tokens", "gradient_caching"}
         unused = {name for name in ENTRY_PARTS if name not in self.chosen}
+        of_links = {name: self.link_settings(name) for name in ("judge", "generate")}
         return {
-            **self.model_dump(exclude=young | other | unused),
+            **self.model_dump(exclude=young | other | unused | set(of_links)),
             **self.model_dump(include=young, exclude_defaults=True),
+            **{name: own for name, own in of_links.items() if name in self.chosen},
         }
+
+    def link_settings(self, name: str) -> dict[str, Any]:
+        """What decides the candidates that a link of the chain leaves."""
+        part = getattr(self, name)
+        return getattr(part, "recipe_settings", None) or part.model_dump()
 
 
 ENTRY_PARTS = (
@@ -378,10 +500,14 @@ ENTRY_PARTS = (
     "cloze",
     "perturb",
     "clustered",
+    "topics",
     "from_run",
+    "from_ensemble",
     "refresh",
     "select",
     "share_languages",
+    "judge",
+    "generate",
     "draw",
     "momentum",
     "interpolate",

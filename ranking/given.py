@@ -10,8 +10,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from core import backbones, distributed, embedded_ranker, hub
+from core import backbones, distributed, embedded_ranker
 from core.artefacts import TrainedRanker
+from core.cross_encoders import load, read
 from core.errors import InputError
 from core.files import write_json
 from core.settings import Ranker
@@ -19,7 +20,7 @@ from core.steps import Plan, Step
 from core.task import Task
 from ranking.backends import number_format_of
 from ranking.pairs import PairTokenizer
-from ranking.reranker import LENGTHS, model_config, refuse_other_models
+from ranking.reranker import LENGTHS, model_config
 
 SCORING = ("model", "query_length", "max_length", "precision", "depth", "after", "round")
 """The settings that a given ranker may have: all others are of training."""
@@ -124,39 +125,6 @@ def build(task: Task, name: str, folder: Path) -> None:
     write_json(folder / "training.json", {**note, "settings": ranker.model_dump()})
 
 
-def load(where: str) -> Any:
-    """The model with its weights as they are stored.
-
-    Raises InputError for what is no cross-encoder with one label, and for weights that the
-    checkpoint lacks: transformers would draw them at random, and the scores would mean nothing.
-    """
-    from transformers import AutoModelForSequenceClassification
-
-    refuse_other_models(where, read(where, "config.json") or {})
-    config = backbones.load_config(where, layers=None)
-    weights = backbones.weights_of(where)
-    place, revision = hub.pretrained(where)
-    model, report = backbones.loading(
-        where,
-        lambda: AutoModelForSequenceClassification.from_pretrained(
-            place,
-            config=config,
-            trust_remote_code=False,
-            output_loading_info=True,
-            dtype="auto",
-            **weights,
-            **revision,
-        ),
-    )
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise InputError(
-            f"{where}: its weights lack {', '.join(missing[:3])}, so it is no finished "
-            "cross-encoder; name one, or train a ranker from it (backbone=…)"
-        )
-    return model.eval()
-
-
 def query_length(ranker: Ranker, config: Any) -> int:
     """Pieces of a query: the setting, or without it what the model was trained with."""
     own = getattr(config, LENGTHS, {}).get("query_length")
@@ -214,9 +182,3 @@ def refuse_prompts(where: str) -> None:
             f"{where}: its config_sentence_transformers.json has the prompt {default}={prompt!r} "
             "for all texts, which is not supported; name a model without default_prompt_name"
         )
-
-
-def read(where: str, name: str) -> Any:
-    """A JSON file of the model; None if it has none."""
-    path = backbones.loading(where, lambda: backbones.model_file(where, name))
-    return json.loads(path.read_text("utf-8")) if path else None

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core import backbones, embedded_ranker
+from core.cross_encoders import refuse_other_models
 from core.embedded_ranker import LENGTHS
 from core.errors import InputError
 from ranking import backends
@@ -75,34 +76,3 @@ def model_config(folder: Path) -> dict:
     config = json.loads(file.read_text("utf-8"))
     refuse_other_models(folder, config)
     return config
-
-
-def refuse_other_models(where: str | Path, config: dict) -> None:
-    """Raises InputError for a model with code of its own, without a head, or with several labels.
-
-    ``config``: its config.json. Where transformers has a class of the same name it would run that
-    in place of the model's own code, and the scores would be others.
-    """
-    if config.get("auto_map"):
-        code = ", ".join(sorted(str(name) for name in config["auto_map"].values()))
-        raise InputError(
-            f"{where}: its config.json names code of its own (auto_map: {code}), which is never "
-            "run; name a model of an architecture that transformers has"
-        )
-    architectures = config.get("architectures") or []
-    with_head = [name for name in architectures if name.endswith("ForSequenceClassification")]
-    if architectures and not with_head:
-        raise InputError(
-            f"{where}: is a {', '.join(architectures)}, which has no label, expected a "
-            "cross-encoder with one; name one, or train a ranker from it (backbone=…)"
-        )
-    labels = number_of_labels(config)
-    if labels != 1:
-        raise InputError(f"{where}: has {labels} labels, expected a cross-encoder with one")
-
-
-def number_of_labels(config: dict) -> int:
-    """Of a config.json; transformers does not write down its default, which is two."""
-    if "id2label" in config:
-        return len(config["id2label"])
-    return config.get("num_labels", 2)

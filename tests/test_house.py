@@ -23,6 +23,8 @@ HEAVY = (
     "openvino",
     "jnius",
     "pyserini",
+    "openai",
+    "fasttext",
 )
 MODEL_CODE = {
     "ranking/adversary.py",

@@ -8,6 +8,7 @@ import numpy as np
 from retrieval.encoders.batches.by_language import ByLanguage
 from retrieval.encoders.batches.clustered import Clustered
 from retrieval.encoders.batches.shuffled import Shuffled
+from retrieval.encoders.batches.topics import Topics
 from retrieval.encoders.material import Entry, Material
 from retrieval.encoders.pairs import Pairs
 
@@ -32,4 +33,5 @@ BATCHES: dict[str, Callable[[Material, Pairs], Batches]] = {
     "shuffled": Shuffled,
     "by_language": ByLanguage,
     "clustered": Clustered,
+    "topics": Topics,
 }

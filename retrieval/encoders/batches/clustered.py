@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core import distributed
 from core.console import say
 from core.distributed import generator, seed_of
 from core.errors import InputError
-from retrieval.encoders.batches import kmeans
+from retrieval.encoders.batches.clusters import clusters_of
 from retrieval.encoders.batches.packing import Packed, packed
 from retrieval.encoders.material import Material
 from retrieval.encoders.pairs import Pairs
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
 
 CLUSTERS = 8192
 """The most without ``clusters``: k-means takes a time of examples times clusters."""
-
-AT_ONCE = 65536
-"""Examples whose vectors are in memory at once while clusters are assigned: 100 MB."""
 
 
 class Clustered:
@@ -88,42 +84,18 @@ class Clustered:
         )
 
     def clustered(self, encode: "Encode") -> np.ndarray:
-        """The cluster of each example, int32, the same on all processes.
-
-        Centroids are learned from a sample; of a larger set, examples are assigned block by block,
-        each process its share.
-        """
-        from retrieval.encoders.encoding import agreed, everywhere
-
-        seed = seed_of(self.settings.seed, self.made, "clusters")
-        random = generator(self.settings.seed, self.made, "sample")
-        sample = random.permutation(self.count)[: kmeans.LEARNED_FROM * self.clusters]
-        sample.sort()
+        """The cluster of each example, int32, the same on all processes."""
         # No batch of the training has this number
         positives = self.pairs.positives(np.arange(self.count), -1 - self.made)
-        vectors = []
-        for block in blocks(sample):
-            own = self.vectors(block, positives, encode)
-            vectors.append(everywhere(own, len(block)))
-        learned_from = np.concatenate(vectors)
-        centroids = np.empty((self.clusters, learned_from.shape[1]), np.float32)
-        if distributed.rank() == 0:
-            centroids = kmeans.learn(learned_from, self.clusters, seed)
-        centroids = agreed(centroids)
-        if len(sample) == self.count:
-            return agreed(kmeans.assign(learned_from, centroids))
-        parts = []
-        for block in blocks(np.arange(self.count)):
-            own = kmeans.assign(self.vectors(block, positives, encode), centroids)
-            parts.append(everywhere(own, len(block)))
-        return np.concatenate(parts)
 
-    def vectors(self, block: np.ndarray, positives: np.ndarray, encode: "Encode") -> np.ndarray:
-        """Of this process's share of a block of examples; ``positives``: of all examples."""
-        own = block[distributed.rank() :: distributed.world_size()]
-        if self.own.of == "queries":
-            return encode.own(self.pairs.query_texts(own), "query")
-        return encode.own(self.material.corpus.texts(positives[own]), "passage")
+        def vectors(numbers: np.ndarray) -> np.ndarray:
+            if self.own.of == "queries":
+                return encode.own(self.pairs.query_texts(numbers), "query")
+            return encode.own(self.material.corpus.texts(positives[numbers]), "passage")
+
+        return clusters_of(
+            vectors, self.count, self.clusters, seed=self.settings.seed, number=self.made
+        )
 
     def take(self, assigned: np.ndarray, made: int, first: int) -> None:
         """Makes a clustering the one that batches come from."""
@@ -204,8 +176,3 @@ class Clustered:
     def restore(self, state: "dict[str, torch.Tensor]") -> None:
         """As they were."""
         self.take(state["assigned"].numpy(), int(state["made"]), int(state["first"]))
-
-
-def blocks(numbers: np.ndarray) -> list[np.ndarray]:
-    """Parts of AT_ONCE."""
-    return [numbers[start : start + AT_ONCE] for start in range(0, len(numbers), AT_ONCE)]

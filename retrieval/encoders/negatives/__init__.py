@@ -10,7 +10,10 @@ from typing import Protocol
 import numpy as np
 
 from retrieval.encoders.material import Entry
+from retrieval.encoders.negatives.from_ensemble import from_ensemble
 from retrieval.encoders.negatives.from_run import from_run
+from retrieval.encoders.negatives.generate import generate
+from retrieval.encoders.negatives.judge import judge
 from retrieval.encoders.negatives.mining import Link
 from retrieval.encoders.negatives.refresh import refresh
 from retrieval.encoders.negatives.select import select
@@ -26,10 +29,13 @@ class Negatives(Entry, Protocol):
 
 NEGATIVES: dict[str, Link] = {
     "from_run": from_run,
+    "from_ensemble": from_ensemble,
     "refresh": refresh,
     "select": select,
     "share_languages": share_languages,
+    "judge": judge,
+    "generate": generate,
 }
 
-SOURCES = ("from_run", "refresh")
+SOURCES = ("from_run", "from_ensemble", "refresh")
 """Those that begin a chain: what a link before them made would be lost."""

@@ -19,7 +19,7 @@ from core.records import Ranking
 from core.runs import StoredRun
 from core.steps import Files, Step
 from core.task import Task
-from retrieval import retrievers
+from retrieval import judges, retrievers
 from retrieval.encoders.negatives.parallels import PARALLELS, Parallel
 from retrieval.encoders.negatives.pools import Pool, Pools, write_pools
 from retrieval.vectors import Vectors
@@ -71,8 +71,34 @@ class Mining:
 
     def queries(self, language: str) -> dict[str, str]:
         """Query id -> text, of the training queries."""
-        queries = self.task.queries(language, self.task.config.splits.train)
-        return {query.qid: query.text for query in queries}
+        return self.texts[language]
+
+    @cached_property
+    def texts(self) -> dict[str, dict[str, str]]:
+        """Language -> query id -> text."""
+        train = self.task.config.splits.train
+        texts = {}
+        for language in self.languages:
+            queries = self.task.queries(language, train)
+            texts[language] = {query.qid: query.text for query in queries}
+        return texts
+
+    def reference(self, language: str, qid: str) -> str | None:
+        """The relevant passage that stands for a query: the first by docid; None: none is there."""
+        docids = sorted(self.judged[language][qid])
+        rows = self.passages(language).rows(docids, strict=False)
+        there = [docid for docid, row in zip(docids, rows.tolist(), strict=True) if row >= 0]
+        return there[0] if there else None
+
+    @cached_property
+    def answers(self) -> Path:
+        """The folder of what judges and language models have answered about this collection."""
+        return self.task.config.home / "answers"
+
+    @cached_property
+    def judge(self) -> judges.Grades:
+        """Who reads candidates."""
+        return judges.judge(self.settings.judge, self.task.config.models, self.answers)
 
     def passages(self, language: str) -> Passages:
         """The passages of a language."""

@@ -6,7 +6,7 @@ import pytest
 
 from core.encoders import Encoder
 from core.errors import InputError
-from retrieval.encoders.batches import clustered, kmeans
+from retrieval.encoders.batches import clusters, kmeans
 from retrieval.encoders.batches.clustered import Clustered
 from retrieval.encoders.material import Material
 
@@ -146,7 +146,7 @@ def test_empty_clusters_are_in_no_batch(capsys):
 
 def test_a_large_set_is_learned_from_a_sample_and_assigned_in_blocks(monkeypatch):
     monkeypatch.setattr(kmeans, "LEARNED_FROM", 2)
-    monkeypatch.setattr(clustered, "AT_ONCE", 4)
+    monkeypatch.setattr(clusters, "AT_ONCE", 4)
     numbers = [*range(5), *range(100, 105)]
     encode = Encode()
     batches = made(numbers, clustered={"clusters": 2})
