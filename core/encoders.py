@@ -179,7 +179,7 @@ class Generate(Part):
     keywords: Count = 8  # of a new query
     neighbours: Count = 3  # training queries that stand in for a new one
     endpoint: Endpoint = Endpoint()
-    depth: Count = 100  # best passages of a new query that are looked at
+    depth: Count = 100  # best passages of each system that are looked at
     judged: bool = False  # they are read by the chain's judge, too; not so in the paper
 
     @model_validator(mode="after")

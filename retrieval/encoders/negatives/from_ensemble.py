@@ -29,10 +29,7 @@ def from_ensemble(mining: "Mining", language: str, before: "Pools | None") -> It
 
 
 class Ensemble:
-    """The systems of ``from_ensemble`` on a language, whose scores become one.
-
-    A query's passages are the best ``reach`` of each system, and its relevant ones.
-    """
+    """The systems of ``from_ensemble`` on a language, whose scores become one."""
 
     def __init__(self, mining: "Mining", language: str):
         self.mining = mining
@@ -46,25 +43,24 @@ class Ensemble:
         relevant = self.mining.relevant(self.language)
         runs = {name: self.mining.run(name, self.language) for name in self.steps}
         queries = [Query(qid, texts[qid]) for qid in relevant]
-        return self.together(queries, runs, relevant)
+        return self.together(queries, runs, relevant, self.settings.reach)
 
-    def of_new(self, queries: Sequence[Query]) -> Iterator[Ranking]:
-        """Queries that no run has: each system is searched for them."""
+    def of_new(self, queries: Sequence[Query], depth: int) -> Iterator[Ranking]:
+        """Queries that no run has: each system is searched, and its best ``depth`` are taken."""
         runs = {}
         for name, step in self.steps.items():
-            rankings = searching.search(
-                self.mining.task, step, self.language, queries, self.settings.reach
-            )
+            rankings = searching.search(self.mining.task, step, self.language, queries, depth)
             runs[name] = dict(rankings)
-        return self.together(queries, runs, {})
+        return self.together(queries, runs, {}, depth)
 
     def together(
         self,
         queries: Sequence[Query],
         runs: Mapping[str, RunByQuery],
         relevant: Mapping[str, Collection[str]],
+        reach: int,
     ) -> Iterator[Ranking]:
-        """Each query with the scores of all its passages."""
+        """Each query with the scores of each system's best ``reach``, and of its relevant ones."""
         features = None
         if self.settings.combine == "features":
             features = Features(self.mining, self.language, self.steps, self.settings.size)
@@ -73,7 +69,7 @@ class Ensemble:
             own: dict[str, dict[str, float]] = {}
             for name, run in runs.items():
                 scores = run.get(query.qid, {})
-                own[name] = best_and(scores, self.settings.reach, relevant.get(query.qid, ()))
+                own[name] = best_and(scores, reach, relevant.get(query.qid, ()))
             if features is None:
                 yield query.qid, fused(own, self.settings.combine)
                 continue

@@ -54,7 +54,7 @@ def filled(
     settings = mining.settings.generate
     short = [qid for qid, own in pools.items() if count(own) < settings.number]
     written = writer.queries(short)
-    found = dict(ensemble.of_new(to_search(written)))
+    found = dict(ensemble.of_new(to_search(written), settings.depth))
     fresh = {}
     for qid, own in pools.items():
         fresh[qid] = new_candidates(mining, language, qid, own, found.get(qid, {}))
@@ -85,8 +85,7 @@ def new_candidates(
     known = {candidate.docid for candidate in before if not candidate.passage_language}
     known |= mining.relevant(language)[qid]
     candidates = []
-    best = ranked(scores)[: mining.settings.generate.depth]
-    for place, (docid, score) in enumerate(best, 1):
+    for place, (docid, score) in enumerate(ranked(scores), 1):
         if docid not in known:
             candidates.append(Candidate(docid, place, score, ORIGIN))
     return candidates

@@ -23,7 +23,7 @@ def judge(mining: "Mining", language: str, before: "Pools") -> Iterator["Pool"]:
     for pools in in_blocks(mining, language, before):
         yield from judged(mining, language, pools)
     if text := mining.judge.described():
-        say(f"  {mining.name}: judge: {language}: {text}")
+        say(f"  {mining.name}: judge, up to {language}: {text}")
 
 
 def in_blocks(mining: "Mining", language: str, before: "Pools") -> Iterator[list["Pool"]]:

@@ -87,9 +87,9 @@ def test_a_query_of_its_own(monkeypatch):
         searched.append((step, language, [query.text for query in queries], depth))
         return iter([(query.qid, {"a": 1.0, "b": 0.5}) for query in queries])
 
-    own = ensemble(reach=7)
+    own = ensemble(reach=99)
     own.steps = {"bm25": "lucene's", "dense": "the vectors'"}
     own.mining.task = None
     monkeypatch.setattr("retrieval.searching.search", search)
-    assert dict(own.of_new([Query("1", "new?")])) == {"1": {"a": 1.0, "b": 0.0}}
+    assert dict(own.of_new([Query("1", "new?")], 7)) == {"1": {"a": 1.0, "b": 0.0}}
     assert searched == [("lucene's", "en", ["new?"], 7), ("the vectors'", "en", ["new?"], 7)]

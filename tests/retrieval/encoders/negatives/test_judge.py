@@ -81,7 +81,7 @@ def test_only_the_irrelevant_stay(capsys):
         Question("first?", "right", "moja"),
         Question("second?", "right", "none"),
     ], "what is dropped already is not read"
-    assert "mine: judge: en: 3 requests" in capsys.readouterr().out
+    assert "mine: judge, up to en: 3 requests" in capsys.readouterr().out
 
 
 def test_partially_relevant_ones_may_stay():
