@@ -221,7 +221,9 @@ class ShareLanguages(Part):
     # how it is known what is parallel; see ``retrieval.encoders.negatives.parallels``
     parallel: Literal["alignment", "same_ids", "translation", "neighbours"] = "neighbours"
     file: str | None = None  # of alignment: a line a group, query|passage and LANGUAGE:ID …, tabs
-    threshold: float = 0.9  # of neighbours: the least cosine of vectors of the dense source
+    # of neighbours: the least cosine of the dense source's vectors; what translations have depends
+    # on the encoder, with the embedded one it is about .85
+    threshold: float = 0.85
     # of translation: the model of {source} to {target}, and those of other names by "en-ja"
     model: str = "Helsinki-NLP/opus-mt-{source}-{target}"
     models: dict[str, str] = {}
@@ -307,6 +309,9 @@ class FalseNegatives(Part):
     # schedule: the temperature is that of the shares alone, so that labels become surer by and by;
     # equation: that of shares and noise, under which the label is the same whatever it is
     labels: Literal["schedule", "equation"] = "schedule"
+    # similarities less what all passages have in common: those of encoders whose cosines are all
+    # high, as E5's, differ by little, and any label is as likely without it
+    centred: bool = False
     clusters: Annotated[int, Field(ge=2)] | None = None  # K; by the gap statistic without it
     most: Annotated[int, Field(ge=2)] = 10  # that the gap statistic tries
     references: Annotated[int, Field(ge=2)] = 5  # data sets without clusters that it compares with
@@ -431,6 +436,11 @@ class Encoder(Training):
         for name, below in row.items():
             if isinstance(below, dict) and isinstance(values.get(name), dict):
                 whole[name] = {**below, **values[name]}
+        tables = [whole.get(table) for table in ("pairs", "batches", "negatives", "in_batch")]
+        for name in row:
+            is_part_of_row = name in LINK_PARTS and name not in values
+            if is_part_of_row and not any(name in (entries or []) for entries in tables):
+                del whole[name]  # of an entry that was taken out of the row
         return whole
 
     @property
@@ -515,3 +525,6 @@ ENTRY_PARTS = (
     "false_negatives",
 )
 """The settings that belong to an entry of a table, by the entry's name."""
+
+LINK_PARTS = [name for name in ENTRY_PARTS if name not in ("crop", "cloze", "perturb", "draw")]
+"""Those of them whose entries can be taken out of a method's row one by one."""

@@ -115,12 +115,22 @@ class Condition(Part):
     # which queries ask the same (retrieval.encoders.parallel)
     passages: str | None = None
     parallel: str | None = None
+    # encoders that are also fused with BM25, whose k1 and b and whose weight dev chooses
+    hybrids: Names = []
+    rows: Literal["languages", "systems"] = "languages"  # of its tables
 
     @model_validator(mode="after")
     def both_or_none(self) -> "Condition":
         """Raises ValueError for one of them alone; pydantic puts the text behind "expected"."""
         if (self.passages is None) != (self.parallel is None):
             raise ValueError("both passages and parallel, or neither")
+        return self
+
+    @model_validator(mode="after")
+    def hybrids_of_their_own_language(self) -> "Condition":
+        """Raises ValueError for hybrids of a cross-lingual one; as above."""
+        if self.passages is not None and self.hybrids:
+            raise ValueError("no hybrids with passages: BM25 is tuned on a language's own queries")
         return self
 
 

@@ -214,10 +214,20 @@ def add_bm25_index(task: Task, steps: Plan, language: str) -> Step:
     )
 
 
-def write_bm25_run(task: Task, index: Step, language: str, split: str, folder: Path) -> None:
-    """Searches the index and writes each ranking as it comes."""
+def write_bm25_run(
+    task: Task,
+    index: Step,
+    language: str,
+    split: str,
+    folder: Path,
+    parameters: tuple[float, float] | None = None,
+) -> None:
+    """Searches the index and writes each ranking as it comes.
+
+    ``parameters``: other (k1, b) than the configuration's.
+    """
     settings = task.config.retrieval.bm25
-    k1, b = bm25_parameters(task, language)
+    k1, b = parameters or bm25_parameters(task, language)
     queries = task.queries(language, split)
     searcher = bm25.open_searcher(language, index.path, k1, b, settings.heap)
     empty: list[str] = []

@@ -11,12 +11,14 @@ python -m retrieval.encoders CONFIG --compare
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 
 from core.artefacts import RankedRun, TrainedEncoder
+from core.config import nearest
 from core.console import say
 from core.errors import InputError
 from core.evaluate import evaluate, mean_over_languages, t_test
@@ -27,7 +29,7 @@ from core.settings import Condition
 from core.steps import Step
 from core.task import ASKED, Task, asked_in, data_task
 from retrieval import retrievers
-from retrieval.encoders import encoders
+from retrieval.encoders import encoders, hybrids
 from retrieval.encoders.parallel import Parallel
 
 METRICS = {"MRR@100": "RR@100", "Recall@100": "R@100", "nDCG@10": "nDCG@10"}
@@ -59,6 +61,7 @@ class Tested:
     pairs: dict[str, tuple[str, str]]
     systems: dict[str, list[str]]  # by what a table calls it: whose runs, one a seed
     parallel: Parallel | None = None
+    rows: str = "languages"  # of its tables, or "systems"
 
     @property
     def metrics(self) -> dict[str, str]:
@@ -121,13 +124,19 @@ def conditions(task: Task) -> list[Tested]:
             systems[system] = [system]
             plan = source.new_plan("retrieval")
             retrievers.add_source_runs(source, plan, system, pairs.values())
+        fused = fused_of(task, name, condition)
+        if fused:
+            hybrids.add(task, source, list(chain(*fused.values())), list(pairs.values()))
+            systems = {"bm25": systems.pop("bm25"), hybrids.TUNED: [hybrids.TUNED], **systems}
         for label, names in by_seed(task).items():
             systems[label] = names
             for encoder in names:
                 step = task.step(TrainedEncoder(encoder))
                 plan = source.new_plan("retrieval")
                 retrievers.add_encoder_runs(source, plan, encoder, step, pairs.values())
-        found.append(Tested(name, source, pairs, systems, parallel))
+        for label, names in fused.items():
+            systems[hybrids.name_of(label)] = [hybrids.name_of(encoder) for encoder in names]
+        found.append(Tested(name, source, pairs, systems, parallel, condition.rows))
     return found
 
 
@@ -139,6 +148,19 @@ def sources_of(source: Task, parallel: Parallel | None) -> list[str]:
         if not is_trained and not (system == "run" and parallel):
             systems.append(str(system))
     return systems
+
+
+def fused_of(task: Task, name: str, condition: Condition) -> dict[str, list[str]]:
+    """The encoders of a condition's hybrids, of all seeds. Raises InputError for unknown ones."""
+    groups = by_seed(task)
+    for hybrid in condition.hybrids:
+        if hybrid not in groups:
+            near = nearest(hybrid, groups)
+            raise InputError(
+                f"retrieval.conditions.{name}.hybrids: found {hybrid!r}, expected encoders: "
+                f"{', '.join(groups)}" + (f"; did you mean {near}?" if near else "")
+            )
+    return {hybrid: groups[hybrid] for hybrid in condition.hybrids}
 
 
 def languages_of_training(task: Task) -> set[str]:
@@ -313,15 +335,32 @@ def row(
 
 def table(rows: Sequence[Row]) -> list[str]:
     """Lines of Markdown: the best of a row in bold, ** for p < .01 and * for p < .05."""
-    systems = list(rows[0].values)
-    lines = [f"| | {' | '.join(systems)} |", "| --- |" + " ---: |" * len(systems)]
-    for own in rows:
-        cells = []
-        for system, value in own.values.items():
-            is_best = system == own.best
-            cells.append(f"**{value:.4f}**{stars(own.p)}" if is_best else f"{value:.4f}")
-        lines.append(f"| {own.language} | {' | '.join(cells)} |")
+    return lines_of(list(rows[0].values), {own.language: cells_of(own) for own in rows})
+
+
+def turned(rows: Sequence[Row]) -> list[str]:
+    """The same with a row a system and a column a language, as in Table 2 of mhfn-2022."""
+    columns = [cells_of(own) for own in rows]
+    of_systems = {}
+    for place, system in enumerate(rows[0].values):
+        of_systems[system] = [cells[place] for cells in columns]
+    return lines_of([own.language for own in rows], of_systems)
+
+
+def lines_of(titles: Sequence[str], rows: Mapping[str, Sequence[str]]) -> list[str]:
+    """A table in Markdown of the cells of each row by its name."""
+    lines = [f"| | {' | '.join(titles)} |", "| --- |" + " ---: |" * len(titles)]
+    lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
     return lines
+
+
+def cells_of(row: Row) -> list[str]:
+    """A row's values, the best one marked."""
+    cells = []
+    for system, value in row.values.items():
+        is_best = system == row.best
+        cells.append(f"**{value:.4f}**{stars(row.p)}" if is_best else f"{value:.4f}")
+    return cells
 
 
 def stars(p: float | None) -> str:
@@ -339,7 +378,8 @@ def report(task: Task, tested: Sequence[Tested]) -> None:
         values = values_of(condition)
         for metric in condition.metrics:
             rows = rows_of(values.of[metric], values.languages)
-            lines += [f"### {condition.title}: {metric}", "", *table(rows), ""]
+            made = turned(rows) if condition.rows == "systems" else table(rows)
+            lines += [f"### {condition.title}: {metric}", "", *made, ""]
             kept = {own.language: {**own.values, "p": own.p} for own in rows}
             figures.setdefault(condition.name, {})[metric] = kept
     folder = task.config.folder

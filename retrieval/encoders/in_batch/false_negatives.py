@@ -74,7 +74,8 @@ class FalseNegatives(ByNumber):
         if clusters == 1:
             return np.zeros(len(vectors), np.int64)
         centres = kmeans.learn(vectors, clusters, seed)
-        shares = shares_of(vectors @ centres.T)
+        middle = vectors.mean(0) if own.centred else 0.0
+        shares = shares_of((vectors - middle) @ (centres - middle).T)
         noise = generator(seed, 0, "gumbel").gumbel(size=shares.shape)
         temperature = own.temperature / step
         return soft_labels(shares, noise, temperature, own.labels == "schedule").argmax(1)

@@ -155,6 +155,20 @@ def test_the_number_of_clusters_is_found():
         assert len(set(labels[of == cluster].tolist())) == 1
 
 
+def test_what_all_passages_have_in_common_can_be_taken_away():
+    random = np.random.default_rng(0)
+    of = np.arange(400) % 2
+    common = np.full(8, 10.0)  # all cosines are above .99
+    vectors = (common + np.eye(8)[of] + 0.01 * random.normal(size=(400, 8))).astype(np.float32)
+
+    def agreeing(**more):
+        labels = link(temperature=1.0, **more).labels(vectors, batch=0, step=1)
+        return max((labels == of).mean(), (labels != of).mean())
+
+    assert agreeing() < 0.6, "any label is as likely"
+    assert agreeing(centred=True) == 1.0
+
+
 def test_empty_places_have_no_label():
     now = scored([*VECTORS[:3], [0.0, 0.0], *VECTORS[4:]])
     now.ids[3] = -1
