@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from core.judging import Judge
 from core.parts import Count, Part, Share, Whole
 
 
@@ -35,6 +36,8 @@ class Filters(Part):
     same_article: bool = False  # as a relevant passage
     # a folder of LANG-train.trec: those that it puts above a relevant passage
     teacher: str | None = None
+    # those that a judge does not find irrelevant, as of an encoder's negatives; {} for its defaults
+    judge: Judge | None = None
 
 
 class Q2Q2D(Part):
@@ -83,10 +86,14 @@ class Recipe(Part):
     def recipe_settings(self) -> dict:
         """What decides the groups; what is not set is as in recipes that knew nothing of it."""
         first = {"judged_negatives", "negatives", "draws"}
-        return {
+        settings = {
             **self.model_dump(include=first),
             **self.model_dump(exclude=first, exclude_defaults=True),
         }
+        if self.filters.judge is not None:
+            judge = self.filters.judge.recipe_settings
+            settings["filters"] = {**settings["filters"], "judge": judge}
+        return settings
 
     @property
     def targets(self) -> list[str]:

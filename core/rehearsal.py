@@ -36,6 +36,7 @@ from core.console import say
 from core.encoders import Encoder
 from core.errors import InputError, exit_with_message
 from core.files import write_json
+from core.judging import Judge
 from core.settings import Atlas, Config, Ranker
 from core.sources import atlas, irds, miniature, miracl
 from core.standins import Wanted
@@ -174,7 +175,7 @@ def wanted_models(*configs: Config) -> list[Wanted]:
 
 
 def models_of_retrieval(config: Config) -> Iterator[Wanted]:
-    """Of the dense source, and of encoders that are trained."""
+    """Of the dense source, of encoders that are trained, and who judges their negatives."""
     dense, encoders = config.retrieval.dense, config.retrieval.encoders
     if "dense" in config.retrieval.sources and dense.backbone not in encoders:
         yield Wanted(dense.backbone, dense.layers)
@@ -183,11 +184,21 @@ def models_of_retrieval(config: Config) -> Iterator[Wanted]:
             yield Wanted(encoder.backbone, encoder.layers)
         if encoder.teacher and encoder.teacher not in encoders:
             yield Wanted(encoder.teacher)
+        if "judge" in encoder.negatives:
+            yield from judging_model(encoder.judge)
+
+
+def judging_model(judge: Judge) -> Iterator[Wanted]:
+    """None where the judge is a language model behind an endpoint."""
+    if judge.by == "cross_encoder":
+        yield Wanted(judge.cross_encoder.model, scores=True)
 
 
 def models_of_ranking(config: Config) -> Iterator[Wanted]:
-    """Of Q2Q2D, of rankers that are trained, and those that are given."""
+    """Of Q2Q2D, of judges, of rankers that are trained, and those that are given."""
     for recipe in config.data_aug.values():
+        if recipe.filters.judge is not None:
+            yield from judging_model(recipe.filters.judge)
         if recipe.q2q2d:
             yield Wanted(recipe.q2q2d.backbone)
     for ranker in config.ranking.trainings.values():

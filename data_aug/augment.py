@@ -7,7 +7,7 @@ recipe.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,13 +16,14 @@ import numpy as np
 from core.distributed import generator
 from core.errors import InputError
 from core.files import write_json
+from core.judging import Judge
 from core.recipes import Recipe
 from core.records import Qrels, Query, Run, TrainingPair
 from core.runs import run_file, top_k
 from core.settings import Config
 from core.task import Task, once
 from data_aug import corpus_negatives, filters, judged, pseudo_label, q2q2d, top_negatives
-from retrieval import dense
+from retrieval import dense, judges
 from retrieval.retrievers import given_run
 
 SCORED = "scored.json"  # beside a system's runs: how many passages of a query it scored
@@ -81,15 +82,32 @@ class Mix:
             docids.setdefault(qid, set()).add(docid)
         return docids
 
-    def keep(self) -> Callable[[str, str], bool]:
-        """The recipe's filters for negatives; see ``filters.keeper``."""
+    def keep(self) -> filters.Keep:
+        """The recipe's filters for negatives."""
         settings = self.recipe.filters
         teacher: Run = {}
         if settings.teacher:
             file = teacher_file(settings.teacher, self.language, self.train)
             teacher = self.taught(file, self.train)
         text = self.task.passages(self.language).text
-        return filters.keeper(settings, self.qrels, text, teacher, self.counts)
+        reader = None
+        if settings.judge is not None:
+            queries = self.task.queries(self.language, self.train)
+            reader = filters.Reader(
+                judge=judge_of(self.task, settings.judge),
+                queries={query.qid: query.text for query in queries},
+                reference=self.reference,
+            )
+        return filters.Keeper(settings, self.qrels, text, teacher, self.counts, reader)
+
+    def reference(self, qid: str) -> str | None:
+        """The text of a query's relevant passage that comes first by docid; None: none is there."""
+        passages = self.task.passages(self.language)
+        relevant = sorted(docid for docid, gain in self.qrels[qid].items() if gain > 0)
+        for docid, row in zip(relevant, passages.rows(relevant, strict=False), strict=True):
+            if row >= 0:
+                return passages.text(docid)
+        return None
 
     def taught(self, path: Path, split: str) -> Run:
         """A teacher's run, checked like any that is given, as deep as the teacher scored."""
@@ -250,6 +268,12 @@ def capped(
 def train_judgments(task: Task, language: str) -> Qrels:
     """Checked once: every recipe, draw and, with Q2Q2D, every other language reads them."""
     return task.checked_judgments(language, task.config.splits.train)
+
+
+@once
+def judge_of(task: Task, settings: Judge) -> judges.Grades:
+    """One for all languages and draws, whose answers are kept with the collection."""
+    return judges.judge(settings, task.config.models, judges.folder(task.config))
 
 
 @once

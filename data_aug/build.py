@@ -34,7 +34,7 @@ from data_aug.augment import (
     teacher_run,
 )
 from data_aug.filters import article_of
-from retrieval import search
+from retrieval import judges, search
 
 if TYPE_CHECKING:
     import pyarrow
@@ -96,6 +96,8 @@ def add_groups(task: Task, steps: Plan, name: str, round_: int) -> None:
         teacher = teacher_folder(task, recipe.pseudo_label.teacher, round_)
         settings["round"] = round_
         settings["scored"] = scored_depth(teacher)
+    if recipe.filters.judge is not None:
+        settings["judged by"] = judges.fingerprint(recipe.filters.judge, task.config.models)
     if recipe.filters.teacher:
         filter_depth = scored_depth(Path(recipe.filters.teacher))
         if filter_depth is not None:

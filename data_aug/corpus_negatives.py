@@ -1,10 +1,11 @@
 """Negatives from the whole corpus: the paper's weaker variant (4.3 and 5)."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from core.passages import Passages
 from core.records import Qrels, TrainingPair
+from data_aug.filters import Keep, first_kept, keep_all
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -19,7 +20,7 @@ def corpus_negatives(
     taken: Mapping[str, Collection[str]],
     k: int,
     random: "Generator",
-    keep: Callable[[str, str], bool] = lambda qid, docid: True,
+    keep: Keep = keep_all,
 ) -> Iterator[TrainingPair]:
     """``k`` passages a judged query, each once, neither judged relevant nor ``taken``.
 
@@ -28,14 +29,9 @@ def corpus_negatives(
     for qid, gains in qrels.items():
         excluded = {docid for docid, gain in gains.items() if gain > 0}
         excluded |= set(taken.get(qid, ()))
-        left = k
-        for row in distinct(len(passages), random):
-            if not left:
-                break
-            docid = passages.docid(row)
-            if docid in excluded or not keep(qid, docid):
-                continue
-            left -= 1
+        drawn = map(passages.docid, distinct(len(passages), random))
+        others = (docid for docid in drawn if docid not in excluded)
+        for docid in first_kept(qid, others, k, keep):
             yield TrainingPair(
                 language=language,
                 qid=qid,

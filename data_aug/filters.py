@@ -1,16 +1,20 @@
 """Negatives that may be none, each kind with a reason.
 
-Near-duplicates of a relevant passage, passages of its article, and those that a teacher puts above
-it.
+Near-duplicates of a relevant passage, passages of its article, those that a teacher puts above it,
+and those that a judge does not find irrelevant: the judge of ``retrieval.judges``, the same that
+reads the negatives of encoders.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 
 from core.folds import trigrams
 from core.recipes import Filters
 from core.records import Qrels, Run
+from retrieval.judges import UNKNOWN, Grades, Question, reason_against
 
 REMEMBERED = 50_000  # passages whose trigrams are kept: they come again for other queries
 
@@ -42,33 +46,95 @@ def above_teacher(docid: str, relevant: Sequence[str], scores: Mapping[str, floa
     return scores[docid] > min(of_relevant)
 
 
-def keeper(
-    settings: Filters, qrels: Qrels, text: Callable[[str], str], teacher: Run, dropped: Counter
-) -> Callable[[str, str], bool]:
-    """A function that tells whether (query id, docid) may be a negative.
+Keep = Callable[[str, Sequence[str]], list[str]]
+"""(query id, passages) -> those of them that may be its negatives, in their order."""
 
-    It counts in ``dropped`` what it refuses, by the first reason. ``text``: of a docid.
+
+def keep_all(qid: str, docids: Sequence[str]) -> list[str]:
+    """No filter at all."""
+    return list(docids)
+
+
+def first_kept(qid: str, docids: Iterable[str], number: int, keep: Keep) -> list[str]:
+    """The first ``number`` of a query's passages that ``keep`` lets pass; no more are asked for."""
+    waiting = iter(docids)
+    kept: list[str] = []
+    while asked := list(islice(waiting, number - len(kept))):
+        kept += keep(qid, asked)
+    return kept
+
+
+@dataclass
+class Reader:
+    """A judge with what it is shown: the texts of queries, and of a relevant passage of each."""
+
+    judge: Grades
+    queries: Mapping[str, str]
+    reference: Callable[[str], str | None]  # of a query id; None: its relevant ones are not there
+
+
+class Keeper:
+    """The filters of a recipe for one language's queries; called as ``Keep``.
+
+    Counts in ``dropped`` what it refuses, by the first reason. ``text``: of a docid. The judge
+    comes last, as it costs most, and reads a query's passages together.
     """
 
-    @lru_cache(REMEMBERED)
-    def grams(docid: str) -> set[str]:
-        return trigrams(text(docid))
+    def __init__(
+        self,
+        settings: Filters,
+        qrels: Qrels,
+        text: Callable[[str], str],
+        teacher: Run,
+        dropped: Counter,
+        reader: Reader | None = None,
+    ):
+        self.settings = settings
+        self.qrels = qrels
+        self.text = text
+        self.teacher = teacher
+        self.dropped = dropped
+        self.reader = reader
+        self.grams = lru_cache(REMEMBERED)(lambda docid: trigrams(text(docid)))
 
-    def reason_against(qid: str, docid: str) -> str | None:
-        relevant = [other for other, gain in qrels[qid].items() if gain > 0]
+    def __call__(self, qid: str, docids: Sequence[str]) -> list[str]:
+        """See ``Keep``."""
+        left = self.passed(docids, [self.by_rules(qid, docid) for docid in docids])
+        return self.passed(left, self.by_judge(qid, left))
+
+    def by_rules(self, qid: str, docid: str) -> str:
+        """Why a passage may be no negative, without reading it; empty where it may."""
+        settings = self.settings
+        relevant = [other for other, gain in self.qrels[qid].items() if gain > 0]
         if settings.same_article and same_article(docid, relevant):
             return "same article"
-        if settings.teacher and above_teacher(docid, relevant, teacher.get(qid, {})):
+        if settings.teacher and above_teacher(docid, relevant, self.teacher.get(qid, {})):
             return "above the teacher's relevant"
         share = settings.near_duplicates
-        if share is not None and near_duplicate(grams(docid), map(grams, relevant), share):
-            return "near-duplicate"
-        return None
+        if share is not None:
+            of_relevant = map(self.grams, relevant)
+            if near_duplicate(self.grams(docid), of_relevant, share):
+                return "near-duplicate"
+        return ""
 
-    def keep(qid: str, docid: str) -> bool:
-        reason = reason_against(qid, docid)
-        if reason:
-            dropped[reason] += 1
-        return reason is None
+    def by_judge(self, qid: str, docids: Sequence[str]) -> list[str]:
+        """The same of each passage, by who reads them."""
+        if self.reader is None or self.settings.judge is None:
+            return [""] * len(docids)
+        reference = self.reader.reference(qid)
+        if reference is None:
+            return [UNKNOWN] * len(docids)
+        query = self.reader.queries[qid]
+        questions = [Question(query, reference, self.text(docid)) for docid in docids]
+        grades = self.reader.judge.grades(questions)
+        return [reason_against(self.settings.judge, grade) for grade in grades]
 
-    return keep
+    def passed(self, docids: Sequence[str], reasons: Sequence[str]) -> list[str]:
+        """Those without a reason against them; the others are counted."""
+        kept = []
+        for docid, reason in zip(docids, reasons, strict=True):
+            if reason:
+                self.dropped[reason] += 1
+            else:
+                kept.append(docid)
+        return kept

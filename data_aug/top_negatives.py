@@ -3,12 +3,13 @@
 The rules that choose among them by rank and score are those of dense training.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from core.recipes import Select
 from core.records import Qrels, TrainingPair
 from core.runs import ranked
+from data_aug.filters import Keep, first_kept, keep_all
 from retrieval.encoders.negatives.select import Rules
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def top_negatives(
     random: "Generator",
     select: Select = ANY,
     scores: Rankings | None = None,
-    keep: Callable[[str, str], bool] = lambda qid, docid: True,
+    keep: Keep = keep_all,
 ) -> Iterator[TrainingPair]:
     """``k`` of the ``depth`` best candidates a judged query; all of them where there are fewer.
 
@@ -51,14 +52,10 @@ def top_negatives(
 
         # The first k in this order that ``keep`` lets pass, given in the order of their places
         order = range(len(pool)) if select.draw == "top" else random.permutation(len(pool))
-        chosen: list[int] = []
-        for i in order:
-            if len(chosen) == k:
-                break
-            if keep(qid, pool[i][1]):
-                chosen.append(i)
-        for i in sorted(chosen):
-            place, docid = pool[i]
+        chosen = first_kept(qid, (pool[i][1] for i in order), k, keep)
+        for place, docid in pool:
+            if docid not in chosen:
+                continue
             yield TrainingPair(
                 language=language,
                 qid=qid,

@@ -11,12 +11,16 @@ from pathlib import Path
 from core import backbones
 from core.answers import key
 from core.judging import Judge as Settings
+from core.settings import Config
 from retrieval.endpoint import model_of
 from retrieval.judges.cross_encoder import CrossEncoder
 from retrieval.judges.language_model import LanguageModel
 from retrieval.judges.questions import Grades, Question
 
-__all__ = ["JUDGES", "Grades", "Question", "fingerprint", "judge", "reason_against"]
+__all__ = ["JUDGES", "Grades", "Question", "fingerprint", "folder", "judge", "reason_against"]
+
+ENDPOINT = "endpoint.sqlite"
+"""The file of what language models have answered, whoever asked."""
 
 UNKNOWN = "not judged"
 """Why a candidate is dropped that the judge gave no grade: it is not known to be irrelevant."""
@@ -32,13 +36,18 @@ def of_cross_encoder(settings: Settings, models: Path, folder: Path) -> Grades:
 
 def of_endpoint(settings: Settings, models: Path, folder: Path) -> Grades:
     """Answers of all models and prompts are in one file."""
-    return LanguageModel(settings.endpoint, settings.reference, folder / "endpoint.sqlite")
+    return LanguageModel(settings.endpoint, settings.reference, folder / ENDPOINT)
 
 
 JUDGES: dict[str, Callable[[Settings, Path, Path], Grades]] = {
     "cross_encoder": of_cross_encoder,
     "endpoint": of_endpoint,
 }
+
+
+def folder(config: Config) -> Path:
+    """Where the answers of judges and of language models about a collection are kept."""
+    return config.home / "answers"
 
 
 def judge(settings: Settings, models: Path, folder: Path) -> Grades:

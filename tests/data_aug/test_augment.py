@@ -18,6 +18,7 @@ from core.task import Task
 from data_aug import build
 from data_aug.augment import Mix, capped, note_scored, round_folder
 from retrieval import search
+from tests import loopback
 
 
 def pair(docid, label=0.0, origin="judged", language="en", qid="1"):
@@ -159,6 +160,37 @@ def test_pseudo_labels_of_a_folder(task):
     assert {p.language for p in pairs} == {"en", "sw", "de"} and {
         p.qid for p in pairs if p.language == "de"
     } == {"2"}
+
+
+def test_negatives_that_a_judge_has_read(task):
+    """The groups' negatives are judged once, and what an outage leaves is never a group."""
+    server = loopback.Server(
+        lambda m: loopback.rates(2, 2 if m["candidate"].startswith("Oslo") else 0)
+    )
+    found = task("plain")
+
+    def judged(address, name="toy"):
+        endpoint = {"base_url": address, "model": name, "retries": 0}
+        filters = {"judge": {"by": "endpoint", "endpoint": endpoint}}
+        recipe = Recipe(negatives=2, judged_negatives=0, filters=filters)
+        return Task(found.config.model_copy(update={"data_aug": {"default": recipe}}))
+
+    with server.running():
+        address = server.url
+        path = made(judged(address))
+        asked = len(server.requests)
+    pairs = read_groups(path / "draw-0.parquet")
+    negatives = {(p.language, p.qid, p.docid) for p in pairs if p.origin == "top_negatives"}
+    assert negatives == {("en", "1", "c#0"), ("en", "2", "a#0"), ("sw", "1", "c#0")}
+    counts = json.loads((path / "counts.json").read_text())["counts"]
+    assert counts["en judged 2"] == 2 and counts["sw judged 2"] == 1 and asked == 6
+    recipe = json.dumps(build.plan(judged(address))["groups/default"].recipe)
+    assert "127.0.0.1" not in recipe and '"judged by": "toy"' in recipe
+    elsewhere = build.plan(judged("http://elsewhere/v1"))["groups/default"]
+    assert elsewhere.path == path, "where the model is makes no other groups"
+    with pytest.raises(InputError, match="no answer in 1 tries"):
+        made(judged(address, "another"))
+    assert not build.plan(judged(address, "another"))["groups/default"].done
 
 
 def test_only_what_a_teacher_scored_teaches(task, tmp_path, capsys):

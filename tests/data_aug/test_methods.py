@@ -8,14 +8,23 @@ import pytest
 
 from core.distributed import generator
 from core.folds import trigrams
+from core.judging import Judge
 from core.passages import Passages, build_passages
 from core.recipes import Q2Q2D, Filters, PseudoLabel, Select
 from core.records import Document, Query
 from data_aug.corpus_negatives import corpus_negatives
-from data_aug.filters import above_teacher, keeper, near_duplicate, same_article
+from data_aug.filters import (
+    Keeper,
+    Reader,
+    above_teacher,
+    first_kept,
+    near_duplicate,
+    same_article,
+)
 from data_aug.pseudo_label import pseudo_label
 from data_aug.q2q2d import q2q2d
 from data_aug.top_negatives import top_negatives
+from retrieval.judges import Question
 
 RUN = {"1": {f"d{i}": 10.0 - i for i in range(10)}}  # d0 scores 10, d9 scores 1
 QRELS = {"1": {"d2": 1, "d5": 1}}  # 8 and 5
@@ -67,7 +76,7 @@ def test_filtered_ones_are_replaced():
             8,
             generator(0),
             Select(draw="top"),
-            keep=lambda qid, docid: docid != "d1",
+            keep=lambda qid, docids: [docid for docid in docids if docid != "d1"],
         )
     ] == ["d0", "d3", "d4"]
 
@@ -229,12 +238,57 @@ def test_what_is_dropped_is_counted():
         },
         Counter(),
     )
-    keep = keeper(
+    keep = Keeper(
         Filters(same_article=True, near_duplicates=0.9, teacher="folder"),
         {"1": {"a#0": 1, "c#0": 0}},
         texts.__getitem__,
         {"1": {"a#0": 0.5, "d#0": 0.7}},
         dropped,
     )
-    assert [d for d in ("a#1", "b#0", "c#0", "d#0") if keep("1", d)] == ["c#0"]
+    assert keep("1", ["a#1", "b#0", "c#0", "d#0"]) == ["c#0"]
     assert dropped == {"same article": 1, "near-duplicate": 1, "above the teacher's relevant": 1}
+
+
+class Toy:
+    """A judge that grades by the candidate's text."""
+
+    def __init__(self):
+        self.asked = []
+
+    def grades(self, questions):
+        self.asked.append(questions)
+        return [{"two": 2, "one": 1, "none": 0, "silent": None}[q.candidate] for q in questions]
+
+
+TEXTS = {"r#0": "right", "a#0": "two", "b#0": "one", "c#0": "none", "d#0": "silent", "r#1": "none"}
+
+
+@pytest.mark.parametrize("stays, kept", [(0, ["c#0"]), (1, ["b#0", "c#0"])])
+def test_the_judge_of_encoders_filters_for_rankers_too(stays, kept):
+    judge, dropped = Toy(), Counter()
+    keep = Keeper(
+        Filters(same_article=True, judge=Judge(stays=stays)),
+        {"1": {"r#0": 1}, "2": {"gone": 1}},
+        TEXTS.__getitem__,
+        {},
+        dropped,
+        Reader(judge, {"1": "q?", "2": "?"}, {"1": "right", "2": None}.get),
+    )
+    assert keep("1", ["a#0", "r#1", "b#0", "c#0", "d#0"]) == kept
+    assert judge.asked == [[Question("q?", "right", t) for t in ("two", "one", "none", "silent")]]
+    reasons = {"judged 1": 1, "judged 2": 1, "not judged": 1, "same article": 1}
+    assert dropped == {name: n for name, n in reasons.items() if name != "judged 1" or not stays}
+    assert keep("2", ["c#0"]) == [] and dropped["not judged"] == 2, "nothing to go by"
+    assert len(judge.asked) == 1
+
+
+def test_no_more_is_asked_than_is_wanted():
+    asked = []
+
+    def keep(qid, docids):
+        asked.append("".join(docids))
+        return [docid for docid in docids if docid in "bdfgh"]
+
+    assert first_kept("1", iter("abcdefgh"), 3, keep) == ["b", "d", "f"]
+    assert asked == ["abc", "de", "f"]
+    assert first_kept("1", "ab", 9, keep) == ["b"] and first_kept("1", "ab", 0, keep) == []

@@ -2,4 +2,3 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "encoders"))  # little.py
-sys.path.insert(0, str(Path(__file__).parent / "judges"))  # loopback.py

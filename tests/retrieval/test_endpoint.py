@@ -8,13 +8,13 @@ import sys
 import time
 from pathlib import Path
 
-import loopback
 import pytest
 
 from core.errors import InputError
 from core.judging import Endpoint as Settings
 from retrieval.endpoint import Endpoint, Form, Prompt, address_of, estimate
 from retrieval.judges.language_model import FORM
+from tests import loopback
 
 KEY = "sk-a-key-that-nobody-may-see"
 

@@ -90,10 +90,10 @@ class Mining:
         there = [docid for docid, row in zip(docids, rows.tolist(), strict=True) if row >= 0]
         return there[0] if there else None
 
-    @cached_property
+    @property
     def answers(self) -> Path:
         """The folder of what judges and language models have answered about this collection."""
-        return self.task.config.home / "answers"
+        return judges.folder(self.task.config)
 
     @cached_property
     def judge(self) -> judges.Grades:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from core.errors import InputError
 from core.folds import trigrams
-from retrieval import bm25, dense, searching
+from retrieval import bm25, dense, judges, searching
 from retrieval.endpoint import Endpoint, Form, Prompt
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ class LanguageModel:
         self.mining = mining
         self.language = language
         self.settings = mining.settings.generate.endpoint
-        self.endpoint = Endpoint(self.settings, mining.answers / "endpoint.sqlite")
+        self.endpoint = Endpoint(self.settings, mining.answers / judges.ENDPOINT)
 
     def queries(self, qids: Sequence[str]) -> dict[str, str]:
         """Two requests a query; none where the model gave no answer to one of them."""

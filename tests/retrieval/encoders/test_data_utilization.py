@@ -6,7 +6,6 @@ from collections import Counter
 from pathlib import Path
 
 import little
-import loopback
 import numpy as np
 import pytest
 
@@ -20,6 +19,7 @@ from core.task import Task
 from retrieval import retrievers, search, searching
 from retrieval.encoders import encoders
 from retrieval.encoders.negatives.pools import Pools
+from tests import loopback
 from tests.ranking import small
 
 ROOT = Path(__file__).parents[3]

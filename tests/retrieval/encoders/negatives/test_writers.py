@@ -3,7 +3,6 @@
 import json
 from types import SimpleNamespace
 
-import loopback
 import numpy as np
 import pytest
 
@@ -20,6 +19,7 @@ from retrieval.encoders.negatives.writers import (
     summary,
     words,
 )
+from tests import loopback
 
 TEXTS = {
     "p0": "The river Tana rises in the Aberdare range. It flows to the ocean. It is long.",
