@@ -9,7 +9,7 @@ them.
 python -m retrieval.encoders CONFIG --compare
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -81,19 +81,35 @@ class Tested:
         searched, split = self.pairs[language]
         if self.parallel is None:
             return split_judgments(self.source, searched, split)
+        own_split = split.partition(ASKED)[0]
+        same = self.parallel.ids(language, searched)
+        self.refuse_strangers(language, own_split, same.keys())
+        self.refuse_strangers(searched, own_split, same.values())
         in_use = {query.qid for query in self.source.queries(searched, split)}
-        judged = split_judgments(self.source, searched, split.partition(ASKED)[0])
+        judged = split_judgments(self.source, searched, own_split)
         qrels = {}
-        for qid, same in self.parallel.ids(language, searched).items():
-            if qid in in_use and same in judged:
-                qrels[qid] = judged[same]
+        for qid, partner in same.items():
+            if qid in in_use and partner in judged:
+                qrels[qid] = judged[partner]
         if not qrels:
             raise InputError(
                 f"retrieval.conditions.{self.name}: by {self.parallel.path} no query of "
-                f"{language}-{split.partition(ASKED)[0]} asks what a judged one of {searched} "
-                "asks; is it the file of this collection and split?"
+                f"{language}-{own_split} asks what a judged one of {searched} asks; "
+                "take it out of languages"
             )
         return qrels
+
+    def refuse_strangers(self, language: str, split: str, qids: Iterable[str]) -> None:
+        """Raises InputError for ids of the file that are none of a split's."""
+        assert self.parallel is not None
+        known = {query.qid for query in self.source.collection.queries(language, split)}
+        strangers = [qid for qid in qids if qid not in known]
+        if strangers:
+            raise InputError(
+                f"{self.parallel.path}: {len(strangers)} queries of {language} have no topic in "
+                f"{language}-{split}, first {', '.join(strangers[:5])}; "
+                "is it the file of this collection and split?"
+            )
 
 
 @dataclass(frozen=True)

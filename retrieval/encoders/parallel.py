@@ -31,8 +31,10 @@ class Parallel:
         self.questions: list[Question] = []
         seen: set[tuple[str, str]] = set()
         for number, line in enumerate(text_lines(path), 1):
-            columns = line.rstrip("\n").split("\t")
+            columns = line.split("\t")
             if number == 1:
+                if len(set(columns)) < len(columns):
+                    raise at_line(path, number, line.replace("\t", ", "), "each language once")
                 self.languages = columns
                 continue
             if len(columns) != len(self.languages):

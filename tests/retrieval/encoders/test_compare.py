@@ -239,8 +239,18 @@ def test_queries_asked_of_another_languages_passages(config, tmp_path, little_bo
         (
             "en\tsw\n12\t99\n",
             {},
+            "same.tsv: 1 queries of sw have no topic in sw-dev, first 99; is it the file of this",
+        ),
+        (
+            "en\tsw\n3\t12\n",
+            {},
+            "same.tsv: 1 queries of en have no topic in en-dev, first 3; is it the file of this",
+        ),
+        (
+            "en\tsw\n12\t-\n",
+            {},
             "conditions.known: by .*same.tsv no query of sw-dev asks what a judged one of en asks; "
-            "is it the file of this collection and split",
+            "take it out of languages",
         ),
     ],
 )

@@ -20,6 +20,7 @@ def test_what_is_written_is_read(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
+        ("de\tde\n", "same.tsv, line 1: found de, de, expected each language once"),
         ("de\tes\n1\n", "same.tsv, line 2: found 1 columns, expected 2, one of each of de, es"),
         (
             "de\tes\n1\t2\n3\t2\n",
