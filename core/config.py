@@ -327,6 +327,15 @@ def check_collection(config: Config, path: str | Path, layers: Sequence[Layer]) 
         )
 
 
+def check_engine(config: Config, layers: Sequence[Layer]) -> None:
+    """The address of a cluster that nothing would be sent to is an error."""
+    if config.engine == "local" and config.ray.address:
+        raise InputError(
+            f"{where_set(['ray', 'address'], layers)}: ray.address: found {config.ray.address!r}, "
+            "but engine is local; set engine=ray, or ray.address=null"
+        )
+
+
 def check_splits(config: Config, layers: Sequence[Layer]) -> None:
     """Train, dev and test are three splits, and ``limit`` speaks of them alone."""
     splits = config.splits
@@ -400,6 +409,7 @@ def from_layers(layers: Sequence[Layer], path: str | Path, name: str) -> Config:
     """
     layers = [("the name", {"name": name}), *layers]
     config = checked(Config, layers)
+    check_engine(config, layers)
     check_collection(config, path, layers)
     check_splits(config, layers)
     check_retrieval(config, layers)
@@ -439,8 +449,15 @@ def of_rounds(trainings: Mapping[str, Ranker], last: int) -> dict[str, Ranker]:
 
 
 def data_config(path: str, config: Config) -> Config:
-    """A configuration that a training of ``config`` takes its data from, in one work folder."""
-    return load_config(path, [f"work={json.dumps(config.work)}"])
+    """A configuration that a training of ``config`` takes its data from.
+
+    In one work folder, and on the same machines.
+    """
+    arguments = [f"work={json.dumps(config.work)}"]
+    if config.engine != "local":
+        ray = config.ray.model_dump_json(exclude_unset=True)
+        arguments += [f"engine={config.engine}", f"ray={ray}"]
+    return load_config(path, arguments)
 
 
 def with_data(config: Config) -> list[Config]:
@@ -490,6 +507,9 @@ def main() -> None:
     if options.last_round:
         print(last_round(config))
         return
+    if options.engine:
+        print(config.engine)
+        return
     values = config.model_dump(mode="json")
     print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip())
 
@@ -499,6 +519,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--last-round", action="store_true", help="only the last round of pseudo-labels"
     )
+    parser.add_argument("--engine", action="store_true", help="only who encodes and scores")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,11 +29,12 @@ def file_digest(path: Path, cache: Path) -> str:
     """SHA-256 of a file's bytes.
 
     Remembered in the folder ``cache`` by the file's inode, size and times: a file that is renamed
-    keeps it, one that is written to does not, whatever it then sets its time to. Raises InputError
-    if there is no such file.
+    keeps it, one that is written to does not, whatever it then sets its time to. The device is no
+    part of it: machines number a disk that they share each in its own way. Raises InputError if
+    there is no such file.
     """
     stat = existing_file(path).stat()
-    known_by = [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+    known_by = [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
     note = cache / digest(known_by)
     if note.is_file():
         content = note.read_text("ascii", errors="replace")
@@ -53,7 +55,8 @@ def finished_file(path: Path, mode: str = "w") -> Iterator[Any]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    # two machines of a shared disk may have processes of one number
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     text_options = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
     try:
         with part.open(mode, **text_options) as file:  # type: ignore[call-overload]

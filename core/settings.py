@@ -360,12 +360,26 @@ class Submission(Part):
     tag: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "continuum"
 
 
+class Ray(Part):
+    """Where ``engine: ray`` finds its machines, and what an actor takes of one."""
+
+    # HOST:PORT of a cluster's head, or auto: the cluster that this machine is part of. Without it
+    # one of this machine alone, which ends with the command
+    address: str | None = None
+    num_cpus: Count = 1  # cores of an actor, and its threads
+    # GPUs of an actor, or a part of one; without it one where the cluster has any, otherwise none
+    num_gpus: Share | None = None
+
+
 class Config(Part):
     """A whole configuration."""
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     work: str = "work"
     jobs: Count = 1  # steps of the retrieval stage at once, where memory allows
+    # who encodes and scores: this process, or actors on a Ray cluster (requirements-ray.txt)
+    engine: Literal["local", "ray"] = "local"
+    ray: Ray = Ray()
     seed: Whole = 0
     languages: Names = []  # all of the collection without it
     round: Whole | None = None  # rankers of this round and those before; of all without it

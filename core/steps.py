@@ -31,8 +31,10 @@ class Step:
 
     ``build`` writes into the folder that it is given; ``resumes`` says that it can go on with
     partial work found there; ``whole_machine`` that it takes the GPUs, or all cores: there is one
-    of them at a time. ``seconds`` (on this machine), ``disk`` and ``memory`` (bytes) are estimates
-    for the plan. Raise ``version`` when the result of ``build`` changes.
+    of them at a time. ``work`` makes one item of it, known by a number, in the partial output: what
+    ``core.cluster`` shares out to other machines before ``build`` completes it. ``seconds`` (on
+    this machine), ``disk`` and ``memory`` (bytes) are estimates for the plan. Raise ``version``
+    when the result of ``build`` changes.
     """
 
     stage: str
@@ -44,6 +46,7 @@ class Step:
     root: Path
     resumes: bool = False
     whole_machine: bool = False
+    work: Callable[[Path, int], Any] | None = None
     seconds: float = 0.0
     disk: float = 0.0
     memory: float = 0.0
@@ -109,9 +112,12 @@ class Plan(dict[str, Step]):
         settings: dict,
         inputs: Iterable[Step | Files],
         build: Callable[[Path], object],
-        **estimates: Any,
+        **more: Any,
     ) -> Step:
-        """A new step. Named by an artefact, it is what other rooms get when they ask for that."""
+        """A new step. Named by an artefact, it is what other rooms get when they ask for that.
+
+        ``more``: of a step's estimates, ``resumes`` and ``work``.
+        """
         step_name = name if isinstance(name, str) else name.step_name
         step = Step(
             stage=self.stage,
@@ -121,7 +127,7 @@ class Plan(dict[str, Step]):
             inputs=tuple(inputs),
             build=build,
             root=self.root,
-            **estimates,
+            **more,
         )
         self[step_name] = step
         if not isinstance(name, str):

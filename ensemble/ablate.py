@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from core import cluster
 from core.artefacts import TrainedRanker
 from core.building import Journal, run_steps
 from core.config import (
@@ -282,6 +283,7 @@ def run(path: Path, arguments: Sequence[str], only: Sequence[str] = ()) -> dict[
     for name in ablation.rows:
         config = configuration(ablation, path, name, ablation.seeds[0], arguments)
         search.reserve_heaps(with_data(config))
+    share_rows(path, ablation, arguments)
     rows: dict[str, Figures] = {}
     for seed in ablation.seeds:
         for name in ablation.rows:
@@ -328,11 +330,58 @@ def make(
 
 
 def build_needed(config: Config, targets: Iterable[Step]) -> None:
-    """Builds ``targets`` and what they need, each collection's steps for its own configuration."""
+    """Builds ``targets`` and what they need, each collection's steps for its own configuration.
+
+    Rows that are made at the same time meet in the folders of training data: nobody enters one
+    where nothing is to do.
+    """
     steps = needed(targets)
-    for part in with_data(config):
+    *data, own_config = with_data(config)
+    for part in data:
         own = [step for step in steps if step.root == part.home]
-        run_steps(own, part.folder, some=True)
+        if not all(step.done for step in own):
+            run_steps(own, part.folder, some=True)
+    own = [step for step in steps if step.root == own_config.home]
+    run_steps(own, own_config.folder, some=True)
+
+
+def share_rows(path: Path, ablation: Ablation, arguments: Sequence[str]) -> None:
+    """With ``engine: ray``, lets a cluster make every row with every seed before they are measured.
+
+    First the first stage of all rows and the data of their chains are made, on the whole cluster.
+    A row is one actor's, from its training to its runs; one that needs what another is making
+    waits for it.
+    """
+    items = []
+    for seed in ablation.seeds:
+        for name in ablation.rows:
+            if seed == ablation.seeds[0] or depends_on_seed(ablation, path, name):
+                items.append(cluster.Item(f"row {name}, seed {seed}", (name, seed)))
+    a_row = next(iter(ablation.rows))
+    config = configuration(ablation, path, a_row, ablation.seeds[0], arguments)
+    if config.engine != "ray":
+        return
+    for name in ablation.rows:
+        own = configuration(ablation, path, name, ablation.seeds[0], arguments)
+        stages = [*search.plan(Task(own)).values()]
+        for part in with_data(own)[:-1]:
+            stages += build.plan_groups(Task(part)).values()
+        build_needed(own, stages)
+    told = (path.resolve(), list(arguments), list(ablation.rows))
+    cluster.share(config, rows_of, told, make_row, items, "rows")
+
+
+def rows_of(path: Path, arguments: list[str], only: list[str]) -> tuple[Ablation, Path, list[str]]:
+    """What an actor makes rows by: as the machine that leads read them, but by its own hands."""
+    return read(path, only), path, [*arguments, "engine=local", "ray.address=null"]
+
+
+def make_row(told: tuple[Ablation, Path, list[str]], name: str, seed: int) -> None:
+    """One row with one seed, on an actor."""
+    ablation, path, arguments = told
+    config = configuration(ablation, path, name, seed, arguments)
+    make(config, system_of(ablation, name), split_of(ablation, config), ablation.languages)
+    gc.collect()  # its models: a task and its plans refer to each other
 
 
 def ndcg_by_language(
@@ -534,4 +583,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    exit_with_message(main)
+    from ensemble import ablate  # itself by its name, under which actors find its functions
+
+    exit_with_message(ablate.main)

@@ -56,7 +56,7 @@ def cascade(task: Task, name: str, scorer: Scorer, trained: Step, folder: Path) 
             texts_of(task, language, dev),
             what=f"{name} {language}-{dev}, whole block",
         )
-        scores = with_first_stage(scorer, sampled.candidates, pairs, logits)
+        scores = with_first_stage(scorer.first_stage, sampled.candidates, pairs, logits)
         whole[language] = reranked(sampled.candidates, pairs, scores)
         run = task.run(name, language, dev)
         own[language] = {qid: run[qid] for qid in sampled.candidates if qid in run}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-from core import backbones, distributed, embedded_ranker
+from core import backbones, cluster, distributed, embedded_ranker
 from core.artefacts import ENSEMBLES, PassageStore, RankedRun, TrainedRanker, TrainingGroups
 from core.building import run_steps
 from core.config import from_arguments
@@ -17,13 +17,12 @@ from core.console import say
 from core.errors import InputError, exit_with_message
 from core.machine import core_seconds, format_factor, model_seconds
 from core.passages import document_text
-from core.records import Run
-from core.runs import top_k, write_run
+from core.runs import write_run
 from core.settings import Config, Ranker
-from core.steps import Files, Plan, Step
+from core.steps import Files, Plan, Step, needed
 from core.task import Task, once
 from data_aug import build as data_aug
-from ranking import first_stage, gates, given, rankers, teachers, trainings
+from ranking import first_stage, gates, given, rankers, segments, teachers, trainings
 from ranking.rankers import depth, dev_languages, own_depth, task_of
 from ranking.rerank import (
     Scorer,
@@ -278,7 +277,8 @@ def add_run(
         version=RUN_VERSIONS.get((backend, precision), 1),
         settings=settings,
         inputs=inputs,
-        build=lambda folder: build_run(task, scorer(), name, language, split, folder),
+        build=lambda folder: build_run(task, scorer, name, language, split, folder),
+        work=lambda _part, number: segments.score(task, scorer(), name, language, split, number),
         seconds=scoring_seconds(task, name, pairs),
     )
 
@@ -349,23 +349,32 @@ def texts_in_use(task: Task) -> Iterator[str]:
                 yield document_text(document)
 
 
-def candidates(task: Task, ranker: Ranker, language: str, split: str) -> Run:
-    """The hybrid's best, or in a cascade those of the ranker before."""
-    before = task.run(ranker.after or "hybrid", language, split)
-    return {qid: top_k(scores, task.config.candidates) for qid, scores in before.items()}
-
-
 def build_run(
-    task: Task, scorer: Scorer, name: str, language: str, split: str, folder: Path
+    task: Task,
+    scorer: Callable[[], Scorer],
+    name: str,
+    language: str,
+    split: str,
+    folder: Path,
 ) -> None:
-    """Writes ``run.trec``: the scored block of each query, the other candidates under it."""
+    """Writes ``run.trec``: the scored block of each query, the other candidates under it.
+
+    ``scorer`` loads the ranker, where this process scores.
+    """
     ranker = task.config.ranking.rankers[name]
-    run = candidates(task, ranker, language, split)
+    run = rankers.candidates(task, ranker, language, split)
     pairs = candidate_pairs(run, own_depth(task, ranker))
-    store = rankers.scores_of(task, task.step(TrainedRanker(name)), scorer)
     texts = rankers.texts_of(task, language, split)
-    logits = score_pairs(scorer, store, pairs, texts, what=f"{name} {language}-{split}")
-    scores = with_first_stage(scorer, task.run("hybrid", language, split), pairs, logits)
+    what = f"{name} {language}-{split}"
+    trained = task.step(TrainedRanker(name))
+    if cluster.leads(task.config):
+        logits = segments.scores(task, name, pairs, texts, what)
+    else:
+        loaded = scorer()
+        store = rankers.scores_of(task, trained, loaded)
+        logits = score_pairs(loaded, store, pairs, texts, what)
+    weight = rankers.first_stage_weight(trained)
+    scores = with_first_stage(weight, task.run("hybrid", language, split), pairs, logits)
     if distributed.rank() == 0:
         write_run(folder / "run.trec", reranked(run, pairs, scores), name)
 
@@ -420,15 +429,25 @@ def costs(task: Task) -> Iterator[tuple[str, str, dict]]:
 
 
 def run(config: Config) -> None:
-    """Builds what is not done yet, with all processes of the launcher."""
+    """Builds what is not done yet, with all processes of the launcher.
+
+    With ``engine: ray`` several processes only train: a run in one process then lets the cluster
+    score, which has the GPUs to itself.
+    """
     task = Task(config)
     steps = plan(task)
     trainings.check_division(task)
     several = distributed.world_size() > 1
+    only_train = several and config.engine == "ray"
     if several:
         engine.start()
-    run_steps(steps.values(), config.folder)
-    if distributed.rank() == 0:
+    if only_train:
+        trained = [task.step(TrainedRanker(name)) for name in config.ranking.trainings]
+        own = [step for step in needed(trained) if step in steps.values()]
+        run_steps(own, config.folder, some=True)
+    else:
+        run_steps(steps.values(), config.folder)
+    if distributed.rank() == 0 and not only_train:
         report(task)
     if several:
         engine.stop()

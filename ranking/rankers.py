@@ -15,7 +15,7 @@ from core.errors import InputError
 from core.evaluate import score
 from core.files import digest, file_digest
 from core.records import Qrels, Run
-from core.runs import ranked
+from core.runs import ranked, top_k
 from core.settings import Ranker
 from core.steps import Step
 from core.store import kept_beside
@@ -246,6 +246,12 @@ def texts_of(task: Task, language: str, split: str) -> Texts:
     return texts
 
 
+def candidates(task: Task, ranker: Ranker, language: str, split: str) -> Run:
+    """The hybrid's best, or in a cascade those of the ranker before."""
+    before = task.run(ranker.after or "hybrid", language, split)
+    return {qid: top_k(scores, task.config.candidates) for qid, scores in before.items()}
+
+
 class Sampled(NamedTuple):
     """Of one language: queries with the hybrid's passages, and their judgments."""
 
@@ -293,7 +299,7 @@ class DevSample:
             pairs = candidate_pairs(sampled.candidates, self.depth)
             queries, passages = texts_of(self.task, language, self.split)(pairs)
             logits = scorer(queries, passages)
-            scores = with_first_stage(scorer, sampled.candidates, pairs, logits)
+            scores = with_first_stage(scorer.first_stage, sampled.candidates, pairs, logits)
             runs[language] = reranked(sampled.candidates, pairs, scores)
         return runs
 
@@ -345,7 +351,6 @@ def load(
         number_format = engine.precision(wanted, half=backends.bears_half(model))
     forward, device, known_as = backends.BACKENDS[backend](where or model, number_format)
     tokenize = tokenizer_of(task, name, model)
-    settings = json.loads((model / "config.json").read_text("utf-8"))
     files = sorted({*model.glob("*.safetensors"), model / "config.json"})
     digests = task.config.home / "digests"
     identity = digest(
@@ -364,8 +369,14 @@ def load(
         task.config.ranking.rerank.batch_tokens,
         device,
         identity,
-        first_stage=settings.get(FIRST_STAGE, 0.0),
+        first_stage=first_stage_weight(trained),
     )
+
+
+def first_stage_weight(trained: Step) -> float:
+    """What a ranker multiplies the hybrid's scores with, which it adds to; 0 for most."""
+    settings = json.loads((trained.path / "model" / "config.json").read_text("utf-8"))
+    return settings.get(FIRST_STAGE, 0.0)
 
 
 @once

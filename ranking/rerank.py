@@ -135,24 +135,34 @@ def score_pairs(scorer: Scorer, store: Scores, pairs: Pairs, texts: Texts, what:
         wanted.append(keys(queries, passages))
     with progress(None, len(pairs), f"score {what}", "pair") as bar:
         for number in range(distributed.rank(), len(wanted), distributed.world_size()):
-            chunk = pairs[number * CHUNK : (number + 1) * CHUNK]
-            missing = np.flatnonzero(np.isnan(store.get(wanted[number])))
-            bar.update(len(chunk) - len(missing))
-            score_missing(
-                scorer,
-                store,
-                [chunk[place] for place in missing.tolist()],
-                wanted[number][missing],
-                texts,
-                what,
-                bar,
-            )
+            score_chunk(scorer, store, chunk_of(pairs, number), wanted[number], texts, what, bar)
     distributed.barrier()
     store.refresh()
     scores = [np.empty(0, np.float32)]  # there may be no pairs at all
     for chunk_keys in wanted:
         scores.append(store.get(chunk_keys))
     return np.concatenate(scores)
+
+
+def chunk_of(pairs: Pairs, number: int) -> Pairs:
+    """The CHUNK pairs with a number; there may be none."""
+    return pairs[number * CHUNK : (number + 1) * CHUNK]
+
+
+def score_chunk(
+    scorer: Scorer,
+    store: Scores,
+    chunk: Pairs,
+    wanted: np.ndarray,
+    texts: Texts,
+    what: str,
+    bar: Any,
+) -> None:
+    """Scores what the store lacks of ``chunk``, whose keys are ``wanted``."""
+    missing = np.flatnonzero(np.isnan(store.get(wanted)))
+    left = [chunk[place] for place in missing.tolist()]
+    bar.update(len(chunk) - len(left))
+    score_missing(scorer, store, left, wanted[missing], texts, what, bar)
 
 
 def score_missing(
@@ -216,13 +226,16 @@ def candidate_pairs(run: Run, depth: int) -> list[tuple[str, str]]:
 
 
 def with_first_stage(
-    scorer: Scorer, hybrid: Run, pairs: Sequence[tuple[str, str]], logits: np.ndarray
+    weight: float, hybrid: Run, pairs: Sequence[tuple[str, str]], logits: np.ndarray
 ) -> np.ndarray:
-    """fp32 [pairs]: what a ranker orders passages by, its logits unless it adds to the hybrid."""
-    if not scorer.first_stage:
+    """fp32 [pairs]: what a ranker orders passages by, its logits unless it adds to the hybrid.
+
+    ``weight``: of the hybrid's scores.
+    """
+    if not weight:
         return logits
     added = np.array([hybrid[qid][docid] for qid, docid in pairs], np.float32)
-    return logits + np.float32(scorer.first_stage) * added
+    return logits + np.float32(weight) * added
 
 
 def reranked(candidates: Run, pairs: Sequence[tuple[str, str]], scores: np.ndarray) -> Run:

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from core import backbones
+from core import backbones, cluster
 from core.artefacts import PassageStore, RankedRun, TrainedEncoder
 from core.console import say
 from core.distributed import seed_of
@@ -23,7 +23,7 @@ from core.runs import read_run, run_file, top_k, write_rankings
 from core.settings import Dense
 from core.steps import Files, Plan, Step
 from core.task import Task, once
-from retrieval import bm25, dense, indexes
+from retrieval import bm25, dense, indexes, sharing
 from retrieval.jvm import heap_bytes
 from retrieval.vectors import Vectors, open_vectors
 from training import engine
@@ -344,6 +344,8 @@ def add_vectors(
     rate = PASSAGES_PER_SECOND * format_factor(settings["precision"])
 
     def build(folder: Path) -> None:
+        if cluster.leads(task.config) and name == f"vectors/{language}":
+            sharing.encode(task, steps, language, encoder_of(task).dimension)
         dense.encode_corpus(
             encoder_of(task, trained),
             Passages(store.path),
@@ -351,6 +353,9 @@ def add_vectors(
             language,
             helpers=helpers_of(task, trained),
         )
+
+    def work(part: Path, start: int) -> int:
+        return dense.encode_chunk(encoder_of(task, trained), Passages(store.path), part, start)
 
     return steps.add(
         name,
@@ -360,6 +365,7 @@ def add_vectors(
         build=build,
         resumes=True,
         whole_machine=True,
+        work=work,
         seconds=model_seconds(passages / rate * size.work, 1),
         disk=passages * size.hidden * 2,  # fp16
         memory=2e9,
