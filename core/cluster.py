@@ -73,7 +73,8 @@ def connect(settings: Ray) -> Any:
         ray.init(settings.address or "local", log_to_driver=False, **own)
     except (RuntimeError, ConnectionError, ray.exceptions.RayError) as error:
         raise InputError(
-            f"ray.address: found {settings.address}: {' '.join(str(error).split())}"
+            f"ray.address: found {settings.address or 'none'}, but Ray gives: {brief(error)}; is a "
+            "cluster of this version there, and is its token set here (RAY_AUTH_TOKEN_PATH)?"
         ) from None
     return ray
 
@@ -247,41 +248,47 @@ class Item(NamedTuple):
     ids: tuple
 
 
-class Worker:
-    """An actor: begins once, at its first item, and then makes one after the other.
+def worker() -> type:
+    """The class of actors: it begins once, at its first item, and then makes one after the other.
 
-    ``begin(*arguments)`` gives what all items need.
+    As what ``looking`` makes it needs nothing of ours to be shipped. Functions are told by name,
+    MODULE:FUNCTION, and found in ``paths``, the leading machine's.
     """
 
-    def __init__(self, folder: str, threads: int, begin: Callable, arguments: tuple):
-        os.chdir(folder)
-        if str(ROOT) not in sys.path:
-            sys.path.insert(0, str(ROOT))
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # before torch and others are imported
-        self.begin = begin
-        self.arguments = arguments
-        self.begun: Any = None
+    class Worker:
+        def __init__(self, folder: str, paths: list[str], threads: int, begin: str, told: tuple):
+            import os
+            import sys
 
-    def make(self, work: Callable, ids: tuple) -> Any:
-        """``work(what began, *ids)``: a small note of what it wrote."""
-        if self.begun is None:
-            self.begun = self.begin(*self.arguments)
-        return work(self.begun, *ids)
+            os.chdir(folder)
+            sys.path += [path for path in paths if path not in sys.path]
+            os.environ["OMP_NUM_THREADS"] = str(threads)  # before torch and others are imported
+            self.begin, self.told = begin, told
+            self.begun: Any = None
+
+        def make(self, work: str, ids: tuple) -> Any:
+            """``work(what begin gave, *ids)``: a small note of what it wrote."""
+            if self.begun is None:
+                self.begun = self.function(self.begin)(*self.told)
+            return self.function(work)(self.begun, *ids)
+
+        def function(self, name: str) -> Any:
+            import importlib
+
+            module, _, function = name.partition(":")
+            return getattr(importlib.import_module(module), function)
+
+    return Worker
 
 
 def share(
-    config: Config,
-    begin: Callable,
-    arguments: tuple,
-    work: Callable,
-    items: Sequence[Item],
-    what: str,
+    config: Config, begin: str, told: tuple, work: str, items: Sequence[Item], what: str
 ) -> list:
-    """What ``work`` says of each item, in their order, by as many actors as the cluster has room.
+    """What ``work(begun, *ids)`` says of each item, in order, by as many actors as there is room.
 
-    ``begin`` and ``work`` are functions of modules (not of the one that was started): they go by
-    their names. An actor without an item ends, so that one that lost its node finds room. Raises
-    InputError for an item that ends its actor every time, with its name.
+    ``begin(*told)`` gives ``begun``, once an actor; both functions are MODULE:FUNCTION. An actor
+    without an item ends, so that one that lost its node finds room. Raises InputError, with the
+    item's name, for one that ends its actor every time.
     """
     if not items:
         return []
@@ -290,12 +297,13 @@ def share(
     room = actors_on(ray, config.ray)
     count = min(sum(room), len(items))
     say(f"  {what}: {counted(len(items), 'item')} for {counted(count, 'actor')} of Ray")
-    make_actor = ray.remote(Worker).options(
+    make_actor = ray.remote(worker()).options(
         num_cpus=config.ray.num_cpus,
         num_gpus=gpus_of(ray, config.ray),
         max_restarts=RETRIES,
         max_task_retries=RETRIES,
     )
+    settings = (os.getcwd(), [str(ROOT), *sys.path], config.ray.num_cpus, begin, told)
     left = iter(range(len(items)))
     actors = []
     running: dict[Any, tuple[Any, int]] = {}  # answer to come -> actor, number of the item
@@ -310,7 +318,7 @@ def share(
 
     try:
         for _ in range(count):
-            actors.append(make_actor.remote(os.getcwd(), config.ray.num_cpus, begin, arguments))
+            actors.append(make_actor.remote(*settings))
             give(actors[-1])
         with progress(None, len(items), what, "item") as bar:
             while running:
@@ -350,9 +358,9 @@ def share_steps(config: Config, items: Sequence[tuple[Step, int]], what: str) ->
         return []
     recipes = {step.name: step.recipe for step, _ in items}
     stage = items[0][0].stage
-    arguments = (config.model_dump_json(exclude_unset=True), stage, recipes)
+    told = (config.model_dump_json(exclude_unset=True), stage, recipes)
     named = [Item(f"{step.name}, part {number}", (step.name, number)) for step, number in items]
-    return share(config, planned, arguments, work_on, named, what)
+    return share(config, "core.cluster:planned", told, "core.cluster:work_on", named, what)
 
 
 def planned(config: str, stage: str, recipes: dict[str, dict]) -> Plan:

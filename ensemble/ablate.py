@@ -53,6 +53,7 @@ from ranking import rank
 from retrieval import search
 from retrieval.retrievers import RETRIEVERS
 
+MODULE = "ensemble.ablate"  # also where it is what was started
 PLACEHOLDER = "untrained"  # a ranker that no figure needs, as a configuration must have one
 
 # ---- The file
@@ -368,7 +369,7 @@ def share_rows(path: Path, ablation: Ablation, arguments: Sequence[str]) -> None
             stages += build.plan_groups(Task(part)).values()
         build_needed(own, stages)
     told = (path.resolve(), list(arguments), list(ablation.rows))
-    cluster.share(config, rows_of, told, make_row, items, "rows")
+    cluster.share(config, f"{MODULE}:rows_of", told, f"{MODULE}:make_row", items, "rows")
 
 
 def rows_of(path: Path, arguments: list[str], only: list[str]) -> tuple[Ablation, Path, list[str]]:
@@ -583,6 +584,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from ensemble import ablate  # itself by its name, under which actors find its functions
-
-    exit_with_message(ablate.main)
+    exit_with_message(main)

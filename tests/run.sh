@@ -3,6 +3,7 @@
 # tests/run.sh --checks: no tests, but form, faults and types of all code; the first that fails ends it.
 . "$(dirname "$0")/../core/environment.sh"
 install_requirements requirements-dev.txt
+install_requirements requirements-ray.txt
 if [ "${1:-}" = --checks ]; then
     ruff format --check --quiet . || { echo "error: ruff format . would change files: ruff format --diff . shows them" >&2; exit 1; }
     ruff check --quiet .

@@ -25,6 +25,7 @@ HEAVY = (
     "pyserini",
     "openai",
     "fasttext",
+    "ray",
 )
 MODEL_CODE = {
     "ranking/adversary.py",
