@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from core.config import from_arguments, load_config, merged_layers
+from core.config import data_config, from_arguments, load_config, merged_layers
 from core.errors import InputError
 from core.parts import Part
 from core.settings import Config
@@ -270,3 +270,21 @@ def test_an_options_value_is_no_setting(file, monkeypatch, words, seed, others):
     monkeypatch.setattr("sys.argv", ["command", str(file), *words])
     config, options = from_arguments("a command", add)
     assert (config.seed, (options.score, options.flag)) == (seed, others)
+
+
+def test_a_cluster_that_nothing_is_sent_to(file):
+    with pytest.raises(
+        InputError,
+        match=r"argument 'ray.address=head:6379': ray.address: found 'head:6379', but engine is "
+        r"local; set engine=ray, or ray.address=null",
+    ):
+        load_config(file, ["ray.address=head:6379"])
+    config = load_config(file, ["ray.address=head:6379", "engine=ray", "ray.num_gpus=0.5"])
+    assert (config.engine, config.ray.num_cpus, config.ray.num_gpus) == ("ray", 1, 0.5)
+
+
+def test_data_of_a_chain_is_made_on_the_same_machines(file):
+    config = load_config(file, ["engine=ray", "ray={address: 'head:6379', num_cpus: 4}"])
+    data = data_config(str(file), config)
+    assert (data.engine, data.ray, data.work) == ("ray", config.ray, config.work)
+    assert data_config(str(file), load_config(file)).engine == "local"

@@ -139,7 +139,7 @@ def test_runs_are_the_sum(adding, tmp_path):
     assert scorer.first_stage == 2.0
     hybrid = task.run("hybrid", "en", "testA")
     (tmp_path / "run").mkdir()
-    rank.build_run(task, scorer, "small", "en", "testA", tmp_path / "run")
+    rank.build_run(task, lambda: scorer, "small", "en", "testA", tmp_path / "run")
     run = read_run(tmp_path / "run" / "run.trec")
     texts = rankers.texts_of(task, "en", "testA")
     for qid, scores in hybrid.items():
