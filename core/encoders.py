@@ -364,6 +364,9 @@ class Encoder(Training):
     data: str | None = None
     # of the pairs; all with training topics without it, and all where no label is asked for
     languages: Names = []
+    # of the relevant passages that training queries have beyond one each: the share that it is not
+    # told of, to measure what finds false negatives (retrieval.encoders.hidden)
+    hidden: Share = 0.0
     # one body for queries and passages, or two that begin alike
     towers: Literal["shared", "separate"] | None = None  # as it starts, otherwise shared
     # these four: what the backbone's entry or the start's files say, without them
@@ -488,7 +491,7 @@ class Encoder(Training):
         A setting that is added later belongs to ``young``: it counts where it is set, so that
         encoders trained before it stand.
         """
-        young = {"random_weights"}
+        young = {"random_weights", "hidden"}
         # How the work is done, not what comes out; a method is what its row says
         other = {"method", "deepspeed", "tensorboard", "batch_tokens", "gradient_caching"}
         unused = {name for name in ENTRY_PARTS if name not in self.chosen}

@@ -221,6 +221,8 @@ def add_negatives(task: Task, steps: Plan, mining: Mining) -> Step:
         inputs.append(source.qrels_input(language, train))
     links: list[str] = [*encoder.negatives]
     chosen = {link: encoder.link_settings(link) for link in links}
+    if encoder.hidden:
+        chosen["hidden"] = {"share": encoder.hidden, "seed": encoder.seed}
     chain = {link: NEGATIVES[link] for link in links}
     return steps.add(
         f"negatives/{mining.name}",

@@ -20,6 +20,7 @@ from core.runs import StoredRun
 from core.steps import Files, Step
 from core.task import Task
 from retrieval import judges, retrievers
+from retrieval.encoders.hiding import known
 from retrieval.encoders.negatives.parallels import PARALLELS, Parallel
 from retrieval.encoders.negatives.pools import Pool, Pools, write_pools
 from retrieval.vectors import Vectors
@@ -57,12 +58,11 @@ class Mining:
         judged: dict[str, dict[str, set[str]]] = {}
         for language in self.languages:
             qrels = self.task.judgments(language, train)
+            relevant = known(qrels, language, self.settings).relevant
             judged[language] = {}
             for query in self.task.queries(language, train):
-                gains = qrels.get(query.qid, {})
-                relevant = {docid for docid, gain in gains.items() if gain > 0}
-                if relevant:
-                    judged[language][query.qid] = relevant
+                if query.qid in relevant:
+                    judged[language][query.qid] = set(relevant[query.qid])
         return judged
 
     def relevant(self, language: str) -> dict[str, set[str]]:

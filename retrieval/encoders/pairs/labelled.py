@@ -7,6 +7,7 @@ import numpy as np
 from core.console import say
 from core.distributed import generator
 from core.errors import InputError
+from retrieval.encoders.hiding import known
 from retrieval.encoders.material import Material, Relevant, Rows
 from retrieval.encoders.texts import Lines
 
@@ -49,12 +50,12 @@ class Labelled:
         task = self.material.task
         train = task.config.splits.train
         qrels = task.checked_judgments(language, train)
+        relevant = known(qrels, language, self.material.settings).relevant
         queries: dict[str, str] = {}
         found: list[np.ndarray] = []
         without = []
         for query in task.queries(language, train):
-            gains = qrels.get(query.qid, {})
-            docids = [docid for docid, gain in gains.items() if gain > 0]
+            docids = relevant.get(query.qid, [])
             # Judged passages that are not there were refused, unless the collection allows them
             ids = self.material.corpus.ids(language, docids, strict=False)
             ids = ids[ids >= 0]
