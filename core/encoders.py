@@ -263,6 +263,7 @@ class Topics(Part):
     # model's in training without it. Or the labels' probabilities by fastText's models, files
     teacher: str | None = None
     models: Names = []
+    one_language: bool = True  # of a batch; otherwise any (its Table 7)
     # weights in the loss: alpha of the language's share and beta of the topic's
     alpha: Annotated[float, Field(ge=0)] = 0.45
     beta: Annotated[float, Field(ge=0)] = 0.4

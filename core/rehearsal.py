@@ -153,6 +153,14 @@ def small_encoder(encoder: Encoder, data: Mapping[str, str]) -> dict[str, Any]:
             sizes["refresh"]["every"] = min(encoder.refresh.every, max(1, sizes["steps"] // 2))
     if "clustered" in encoder.chosen and encoder.clustered.clusters:
         sizes["clustered"] = {"clusters": min(encoder.clustered.clusters, CLUSTERS)}
+    if "topics" in encoder.chosen:
+        sizes["topics"] = {"count": min(encoder.topics.count, CLUSTERS)}
+    if "from_ensemble" in encoder.chosen:
+        depth = min(encoder.from_ensemble.depth, DEPTH)
+        sizes["from_ensemble"] = {"depth": depth, "reach": min(encoder.from_ensemble.reach, DEPTH)}
+    if "generate" in encoder.chosen:
+        number = min(encoder.generate.number, DEPTH)
+        sizes["generate"] = {"number": number, "depth": min(encoder.generate.depth, DEPTH)}
     if "queue" in encoder.chosen:
         sizes["queue"] = {"size": min(encoder.queue.size, 2 * PAIRS)}
     if encoder.data:

@@ -43,16 +43,17 @@ class Topics:
         self.settings = settings
         self.own = settings.topics
         self.spans = {name: span for name, span in pairs.spans.items() if len(span)}
-        self.languages = list(self.spans)
         self.sizes = np.array([len(span) for span in self.spans.values()])
         self.count = int(self.sizes.sum())
+        # what batches are taken from, one of them each
+        self.groups = list(self.spans.values()) if self.own.one_language else [range(self.count)]
         if self.count < self.own.count:
             raise InputError(
                 f"retrieval.encoders.{material.name}.topics.count: found {self.own.count}, "
                 f"expected at most {self.count}, the examples that are to have a topic; lower it"
             )
         small = [name for name, span in self.spans.items() if len(span) < settings.batch_size]
-        if small:
+        if small and self.own.one_language:
             say(
                 f"  note: {material.name}: {', '.join(small)} have fewer examples than batch_size "
                 f"{settings.batch_size}: their batches are shorter"
@@ -104,9 +105,9 @@ class Topics:
     def take(self, topics: np.ndarray) -> None:
         """Makes ``topics`` of the examples those that batches and weights come from."""
         self.topics = topics
-        # of each language: the examples of each of its topics
+        # of each language, or of all together: the examples of each of its topics
         self.members: list[list[np.ndarray]] = []
-        for span in self.spans.values():
+        for span in self.groups:
             own = topics[span.start : span.stop]
             here = [span.start + np.flatnonzero(own == topic) for topic in np.unique(own)]
             self.members.append(here)
@@ -124,11 +125,10 @@ class Topics:
     def batch(self, number: int) -> np.ndarray:
         """Different examples of one language, of each of its topics about as many."""
         random = generator(self.settings.seed, number, "topics")
-        chances = self.sizes / self.count
+        chances = np.array([len(span) for span in self.groups]) / self.count
         if self.settings.balance == "uniform":
-            chances = np.full(len(self.sizes), 1 / len(self.sizes))
-        language = int(random.choice(len(self.sizes), p=chances))
-        members = self.members[language]
+            chances = np.full(len(self.groups), 1 / len(self.groups))
+        members = self.members[int(random.choice(len(self.groups), p=chances))]
         sizes = np.array([len(own) for own in members])
         places = spread(sizes, self.settings.batch_size, random)
         parts = []

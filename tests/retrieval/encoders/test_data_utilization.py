@@ -18,6 +18,7 @@ from core.settings import Config
 from core.task import Task
 from retrieval import retrievers, search, searching
 from retrieval.encoders import encoders
+from retrieval.encoders.negatives import __main__ as negatives
 from retrieval.encoders.negatives.pools import Pools
 from tests import loopback
 from tests.ranking import small
@@ -179,15 +180,21 @@ def little_folder(task):
 # ---- A judge behind an endpoint
 
 
+def answers(material):
+    """The passages #1 are highly relevant, no others; and anything is about a thing."""
+    if "summary" in material:
+        return loopback.says('{"query": "thing"}')
+    if "passage" in material:
+        return loopback.says('{"summary": "a thing"}')
+    return loopback.rates(2, 2 if "was not" in material["candidate"] else 0)
+
+
 def endpoint(server):
     return {"base_url": server.url, "model": "toy", "retries": 0, "attempts": 1}
 
 
 def test_what_was_judged_before_the_server_died_is_not_judged_again(task, judge_model):
-    def verdicts(material):
-        return loopback.rates(2, 2 if "was not" in material["candidate"] else 0)
-
-    server = loopback.Server(verdicts)
+    server = loopback.Server(answers)
     with server.running():
         mine = whole(
             judge_model,
@@ -204,14 +211,7 @@ def test_what_was_judged_before_the_server_died_is_not_judged_again(task, judge_
         server.script.clear()
         server.requests.clear()
 
-        def also_writes(material):
-            if "summary" in material:
-                return loopback.says('{"query": "thing"}')
-            if "passage" in material:
-                return loopback.says('{"summary": "a thing"}')
-            return verdicts(material)
-
-        server.otherwise = also_writes
+        server.otherwise = answers
         encoders.make(own, [chain_of(own, "mine")])
     asked = [json.dumps(material) for material in server.materials()]
     assert len(asked) == len(set(asked)), "and nothing twice"
@@ -224,6 +224,59 @@ def test_what_was_judged_before_the_server_died_is_not_judged_again(task, judge_
                 assert candidate.dropped == ("judged 2" if is_false else "")
     recipe = json.dumps(chain_of(own, "mine").recipe)
     assert "127.0.0.1" not in recipe and '"judged by": "toy"' in recipe
+
+
+# ---- Alone, and what it would cost
+
+
+def test_the_negatives_alone(task, judge_model, capsys):
+    own = task(first={"method": "dpr"}, mine=whole(judge_model))
+    negatives.run(own.config)
+    out = capsys.readouterr().out
+    assert "### mine: from_ensemble, judge, generate" in out and "| | avg | en | sw |" in out
+    assert not own.step(TrainedEncoder("mine")).done and chain_of(own, "mine").done
+    figures = json.loads((own.config.folder / "negatives.json").read_text())
+    of_english = figures["mine"]["en"]
+    assert of_english["negatives a query"] == 5.0
+    shares = of_english["from retrieval"] + of_english["from new queries"]
+    assert shares == pytest.approx(1.0) and 0 < of_english["eliminated by the judge"] < 1
+    with pytest.raises(InputError, match="none of retrieval.encoders has negatives that are made"):
+        negatives.run(task(work="other", first={"method": "dpr"}).config)
+
+
+def test_a_dry_run_asks_nothing_and_counts_what_would_be_asked(task, judge_model, capsys):
+    server = loopback.Server(answers)
+    with server.running():
+        prices = {**endpoint(server), "input_price": 1.0, "output_price": 2.0}
+        mine = whole(
+            judge_model,
+            from_ensemble={"systems": ["dense"], "combine": "minmax"},
+            generate={"by": "endpoint", "endpoint": prices},
+        )
+        mine["judge"] = {"by": "endpoint", "endpoint": prices}
+        own = task(mine=mine)
+        negatives.run(own.config, is_dry=True)
+        out = capsys.readouterr().out
+        assert server.requests == []
+        assert "the first prompt:\n    You compare passages" in out and "known passage" in out
+        (line,) = [
+            line
+            for line in out.splitlines()
+            if line.startswith("  mine: judge: ") and "requ" in line
+        ]
+        count = int(line.split("judge: ")[1].split()[0])
+        encoders.make(own, [chain_of(own, "mine")])
+        judged = [m for m in server.materials() if "candidate" in m]
+        assert count == len(judged) > 0, "what it said is what was asked"
+        # all 24 positives might be summed up, and a query be written from each
+        assert "mine: generate: 48 requests, 0 answers are there" in out
+        capsys.readouterr()
+        asked = len(server.requests)
+        negatives.run(own.config, is_dry=True)
+        assert f"mine: judge: 0 requests, {count} answers are there" in capsys.readouterr().out
+        assert len(server.requests) == asked
+    with pytest.raises(InputError, match="no encoder's judge or generate is by=endpoint"):
+        negatives.run(task(first={"method": "dpr"}, mine=whole(judge_model)).config, is_dry=True)
 
 
 # ---- Settings

@@ -91,6 +91,18 @@ def test_languages_as_they_are():
     assert sum(drawn) == pytest.approx(300, abs=35), "three of four examples are English"
 
 
+def test_languages_may_be_mixed(capsys):
+    batches = made(topics={"one_language": False})
+    assert "note" not in capsys.readouterr().out
+    batches.begin(0, Encode())
+    drawn = [batches.of_step(step)[0] for step in range(100)]
+    assert {len(batch) for batch in drawn} == {6}
+    for batch in drawn:
+        topics = Counter(topic(example) for example in batch.tolist())
+        assert topics[2] == 1 and {topics[0], topics[1]} == {2, 3}
+    assert any(batch.min() < 12 <= batch.max() for batch in drawn)
+
+
 def test_places_are_spread_evenly_as_far_as_sizes_go():
     random = np.random.default_rng(0)
     assert spread(np.array([9, 9, 9]), 6, random).tolist() == [2, 2, 2]
