@@ -4,30 +4,33 @@ python -m retrieval.encoders.hidden CONFIG [key=value …] [--trained]
 
 Of each encoder with ``hidden`` above 0 it tells what every link of its chain of negatives drops,
 and what ``false_negatives`` finds among the candidates that the chain leaves, by the weights that
-the encoder starts from or, with ``--trained``, by those that it ends with. All are measured on the
-queries that have a hidden passage.
+the encoder starts from or, with ``--trained``, by those that it ends with. All are run and measured
+on the queries that have a hidden passage.
 """
 
 import argparse
+import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from core.artefacts import TrainedEncoder
+from core.artefacts import PassageStore, TrainedEncoder
 from core.config import from_arguments
 from core.console import say
 from core.encoders import Draw, Encoder
 from core.errors import InputError, exit_with_message
 from core.files import finished_file, write_json
 from core.settings import Config
-from core.steps import Step
+from core.steps import Plan, Step
 from core.task import Task
 from retrieval import search
 from retrieval.encoders import encoders
-from retrieval.encoders.hiding import known
-from retrieval.encoders.negatives.mining import pools_file
+from retrieval.encoders.hiding import Known, known
+from retrieval.encoders.negatives import NEGATIVES
+from retrieval.encoders.negatives.mining import Link, Mining, mine, pools_file
 from retrieval.encoders.negatives.pools import Pools
 
 FILE = "hidden"
@@ -70,65 +73,92 @@ Measured = dict[str, Found]
 """By the filter's name: a link, or ``false_negatives``."""
 
 
+class Chain(Mining):
+    """A chain for the queries that have a hidden passage alone; they are what is measured."""
+
+    @cached_property
+    def known(self) -> dict[str, Known]:
+        """By language."""
+        train = self.task.config.splits.train
+        known_of = {}
+        for language in self.languages:
+            known_of[language] = known(
+                self.task.judgments(language, train), language, self.settings
+            )
+        return known_of
+
+    @property
+    def hidden(self) -> dict[str, dict[str, set[str]]]:
+        """Language -> query id -> hidden passages."""
+        return {language: own.hidden for language, own in self.known.items()}
+
+    @cached_property
+    def judged(self) -> dict[str, dict[str, set[str]]]:
+        """Language -> query id -> the relevant passages that are not hidden."""
+        judged: dict[str, dict[str, set[str]]] = {}
+        for language, own in self.known.items():
+            judged[language] = {qid: set(own.relevant[qid]) for qid in own.hidden}
+        return judged
+
+
 def run(config: Config, trained: bool = False) -> dict[str, Measured]:
     """Builds what is needed, measures and prints; by encoder. InputError where none hides any."""
     task = Task(config)
-    search.plan(task)
+    plan = search.plan(task)
     names = [name for name, own in config.retrieval.encoders.items() if own.hidden]
     if not names:
         raise InputError(
             f"{config.name}: no encoder hides relevant passages, so there are none to find; set "
             "hidden, for example retrieval.encoders.NAME.hidden=1.0"
         )
+    chains = {name: chain_of(task, plan, name) for name in names}
     targets: list[Step] = []
-    for name in names:
-        own = config.retrieval.encoders[name]
-        if not own.negatives or own.refreshes:
-            raise InputError(
-                f"retrieval.encoders.{name}: hidden passages are looked for among the candidates "
-                "of its negatives, which are mined before the training; set negatives to a chain "
-                "that begins with from_run"
-            )
-        step = task.step(TrainedEncoder(name))
-        if trained and "false_negatives" in own.in_batch:
-            targets.append(step)
-        targets.append(mined(step, name))
+    for name, mining in chains.items():
+        targets += [source for source in mining.inputs if isinstance(source, Step)]
+        targets += [mining.task.step(PassageStore(language)) for language in mining.languages]
+        if trained and "false_negatives" in mining.settings.in_batch:
+            targets.append(task.step(TrainedEncoder(name)))
     encoders.make(task, targets)
-    found = {name: measured(task, name, trained) for name in names}
+    found = {name: measured(task, mining, trained) for name, mining in chains.items()}
     report(task, found)
     return found
 
 
-def mined(step: Step, name: str) -> Step:
-    """The step of an encoder's negatives."""
-    for source in step.inputs:
-        if isinstance(source, Step) and source.name == f"negatives/{name}":
-            return source
-    raise LookupError(f"negatives/{name} is no input of its encoder")
-
-
-def measured(task: Task, name: str, trained: bool) -> Measured:
-    """Of all filters of an encoder, all languages together."""
+def chain_of(task: Task, plan: Plan, name: str) -> Chain:
+    """An encoder's chain, for its queries with a hidden passage. InputError without a chain."""
     encoder = task.config.retrieval.encoders[name]
-    source = encoders.task_of(task, encoder)
-    languages = encoders.training_languages(source, encoder)
-    train = source.config.splits.train
-    hidden = {}
-    for language in languages:
-        hidden[language] = known(source.judgments(language, train), language, encoder).hidden
-    folder = mined(task.step(TrainedEncoder(name)), name).path
-    links = [folder / f"{number}-{link}" for number, link in enumerate(encoder.negatives, 1)]
-    results: Measured = {}
-    for before, after, link in zip(links, links[1:], encoder.negatives[1:], strict=False):
-        results[link] = Found()
-        for language, of_language in hidden.items():
-            own = Pools(pools_file(before, language)), Pools(pools_file(after, language))
-            for qid, docids in of_language.items():
-                for docid, is_dropped in dropped_by(*own, qid):
-                    results[link].add(docid in docids, is_dropped)
-    if "false_negatives" in encoder.in_batch:
-        results["false_negatives"] = labelled(task, name, hidden, trained)
+    if not encoder.negatives or encoder.refreshes:
+        raise InputError(
+            f"retrieval.encoders.{name}: hidden passages are looked for among the candidates "
+            "of its negatives, which are mined before the training; set negatives to a chain "
+            "that begins with from_run"
+        )
+    return Chain(**vars(encoders.mining_of(task, plan, name, ())))
+
+
+def measured(task: Task, mining: Chain, trained: bool) -> Measured:
+    """Of all filters of an encoder, all languages together."""
+    links: dict[str, Link] = {link: NEGATIVES[link] for link in mining.settings.negatives}
+    with tempfile.TemporaryDirectory(dir=made_folder(task.config.folder)) as folder:
+        last = mine(mining, links, Path(folder))
+        results: Measured = {}
+        pairs_of_links = zip(mining.folders, mining.folders[1:], strict=False)
+        for (before, after), link in zip(pairs_of_links, list(links)[1:], strict=True):
+            results[link] = Found()
+            for language, of_language in mining.hidden.items():
+                own = Pools(pools_file(before, language)), Pools(pools_file(after, language))
+                for qid, docids in of_language.items():
+                    for docid, is_dropped in dropped_by(*own, qid):
+                        results[link].add(docid in docids, is_dropped)
+        if "false_negatives" in mining.settings.in_batch:
+            results["false_negatives"] = labelled(task, mining, last, trained)
     return results
+
+
+def made_folder(folder: Path) -> Path:
+    """The folder, which is there then."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def dropped_by(before: Pools, after: Pools, qid: str) -> Iterator[tuple[str, bool]]:
@@ -142,25 +172,27 @@ def dropped_by(before: Pools, after: Pools, qid: str) -> Iterator[tuple[str, boo
 # ---- What is found within a step
 
 
-def labelled(task: Task, name: str, hidden: dict[str, dict[str, set[str]]], trained: bool) -> Found:
+def labelled(task: Task, mining: Chain, last: Path, trained: bool) -> Found:
     """What ``false_negatives`` finds among all candidates of a query, as at the end of a training.
 
     Queries with a hidden passage make the batches, a language for itself, each with all its
-    candidates; the links before it, as a queue, work as they do in a training.
+    candidates, ``last``; the links before it, as a queue, work as they do in a training.
     """
     import torch
 
     from retrieval.encoders.batch import Batch
     from retrieval.encoders.encoding import placed
     from retrieval.encoders.learner import scored_of
+    from retrieval.encoders.negatives.drawn import Drawn
 
-    own = task.config.retrieval.encoders[name]
+    name, own, hidden = mining.name, mining.settings, mining.hidden
     weights = task.step(TrainedEncoder(name)).path / "model" if trained else None
-    last = mined(task.step(TrainedEncoder(name)), name).path
-    last /= f"{len(own.negatives)}-{own.negatives[-1]}"
-    changed = looking_at_all(own, most_candidates(last, hidden), weights)
-    variant = varied(task, name, changed)
+    number_of_candidates = most_candidates(last, hidden)
+    variant = varied(task, name, looking_at_all(own, number_of_candidates, weights))
     learner = encoders.learner(variant, name, task.config.folder / "hidden" / name)
+    drawing = own.model_copy(update={"draw": Draw(number=number_of_candidates, order="top")})
+    material = replace(learner.material, mined=last, settings=drawing)
+    learner.negatives = Drawn(material, learner.pairs)
     learner.model.eval()
     corpus = learner.material.corpus
     step = own.steps - 1
@@ -213,9 +245,13 @@ def most_candidates(folder: Path, hidden: dict[str, dict[str, set[str]]]) -> int
 
 
 def looking_at_all(own: Encoder, number: int, weights: Path | None) -> Encoder:
-    """The settings under which a query has all its candidates, and may find them false."""
-    values = own.model_dump(exclude_unset=True)
-    values["draw"] = Draw(number=number, order="top").model_dump()
+    """The settings under which a query has so many candidates, and may find them false.
+
+    They come from a chain that was run already, so there is none in them. ``weights``: of the
+    trained encoder, in place of what it starts from.
+    """
+    values = own.model_dump(exclude_unset=True, exclude={"method", "negatives", *NEGATIVES})
+    values["draw"] = {"number": number, "mined": 0.0}
     values["false_negatives"] = {**values.get("false_negatives", {}), "mined": True}
     values["accumulation"] = 1
     if weights is not None:
@@ -225,10 +261,9 @@ def looking_at_all(own: Encoder, number: int, weights: Path | None) -> Encoder:
 
 
 def varied(task: Task, name: str, encoder: Encoder) -> Task:
-    """The same task with one encoder alone, of other settings."""
+    """The same task with one encoder of other settings."""
     retrieval = task.config.retrieval
-    known_others = {**retrieval.encoders, name: encoder}
-    changed = retrieval.model_copy(update={"encoders": known_others})
+    changed = retrieval.model_copy(update={"encoders": {**retrieval.encoders, name: encoder}})
     variant = Task(task.config.model_copy(update={"retrieval": changed}))
     search.plan(variant)
     return variant

@@ -134,7 +134,8 @@ def test_the_training_does_not_know_them(config):
     task = Task(config(told={}, mine={"hidden": 1.0}))
     search.plan(task)
     steps = [task.step(TrainedEncoder(name)) for name in ("told", "mine")]
-    mined = [hidden.mined(step, name) for step, name in zip(steps, ("told", "mine"), strict=True)]
+    plan = search.plan(task)
+    mined = [plan["negatives/told"], plan["negatives/mine"]]
     assert mined[0].fingerprint != mined[1].fingerprint
     assert "hidden" not in steps[0].settings and steps[1].settings["hidden"] == 1.0
     encoders.make(task, mined)
