@@ -5,7 +5,6 @@ its partial work there again, and nothing half-written is ever taken for whole.
 """
 
 import contextlib
-import resource
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -174,7 +173,7 @@ def build(step: Step, why: str, journal: Journal) -> None:
             fill(step, part)
     if distributed.rank() == 0:
         seconds = time.monotonic() - start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        peak = machine.peak_memory()
         journal.log(stage=step.stage, step=step.name, seconds=round(seconds, 2), peak_bytes=peak)
         memory = f"peak memory {peak / 1e9:.1f} GB"
         say(f"[{step.stage}] {step.name}: {seconds:.1f} s, {memory} ({why})")

@@ -14,6 +14,7 @@ GPU_FACTOR = 500  # a data-centre GPU beside two cores (0.15 TFLOP/s in fp32): a
 BF16_FACTOR = 3  # a CPU that has instructions for bf16, beside itself in fp32
 DEVICES = Path("/dev")
 MEMORY = Path("/proc/meminfo")
+OWN_STATUS = Path("/proc/self/status")
 CONTAINER = Path("/sys/fs/cgroup")  # what limits a container, where this process is in one
 
 
@@ -45,6 +46,11 @@ def free_memory() -> float:
     if limit.isdigit() and used.isdigit():
         free.append(float(limit) - float(used))
     return max(0.0, min(free))
+
+
+def peak_memory() -> float:
+    """Bytes that this process has had at most; those of the process that began it do not count."""
+    return float(line_of(OWN_STATUS, "VmHWM").split()[0]) * 1024
 
 
 def line_of(path: Path, name: str) -> str:

@@ -33,8 +33,8 @@ class Step:
     partial work found there; ``whole_machine`` that it takes the GPUs, or all cores: there is one
     of them at a time. ``work`` makes one item of it, known by a number, in the partial output: what
     ``core.cluster`` shares out to other machines before ``build`` completes it. ``seconds`` (on
-    this machine), ``disk`` and ``memory`` (bytes) are estimates for the plan. Raise ``version``
-    when the result of ``build`` changes.
+    this machine), ``disk``, ``memory`` and ``gpu_memory`` (of one GPU; in bytes) are estimates.
+    Raise ``version`` when the result of ``build`` changes.
     """
 
     stage: str
@@ -50,6 +50,7 @@ class Step:
     seconds: float = 0.0
     disk: float = 0.0
     memory: float = 0.0
+    gpu_memory: float = 0.0
 
     @cached_property
     def recipe(self) -> dict:

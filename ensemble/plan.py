@@ -10,11 +10,13 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from core.artefacts import TrainedRanker
 from core.building import Journal
 from core.config import from_arguments, last_round, until_round, with_data
 from core.console import say
 from core.errors import exit_with_message
 from core.machine import described
+from core.pace import Measurement, known, measure
 from core.settings import Config
 from core.steps import STAGES, Plan, Step, needed
 from core.store import kept_beside
@@ -22,7 +24,9 @@ from core.task import Task
 from data_aug import build
 from data_aug.augment import round_folder
 from ensemble import submit
+from ranking import pace as ranking_pace
 from ranking import rank
+from retrieval import pace as retrieval_pace
 from retrieval import search
 
 PLANS: dict[str, Callable[[Task], Plan]] = {
@@ -36,6 +40,9 @@ PLANS_OF_DATA: dict[str, Callable[[Task], Plan]] = {
     "retrieval": search.plan,
     "data_aug": build.plan_groups,
 }
+
+
+WORTH_MEASURING = 60.0  # seconds of work, as it is guessed, from which its body is measured
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,40 @@ def discard(parts: Sequence[Planned], stage: str) -> int:
     return count
 
 
+def measure_paces(parts: Sequence[Planned]) -> bool:
+    """Measures how fast bodies are that have much to do and were not measured on this machine.
+
+    True where there was something to measure, so that the plan's estimates have changed.
+    """
+    wanted: list[Measurement] = []
+    for part in parts:
+        task = Task(part.config)
+        left = seconds_left(part)
+        if left.get("vectors", 0) > WORTH_MEASURING:
+            wanted += retrieval_pace.measurements(task)
+        ranking = part.config.ranking
+        learn = [
+            name
+            for name in ranking.trained
+            if left.get(TrainedRanker(name).step_name, 0) > WORTH_MEASURING
+        ]
+        score = [name for name in ranking.rankers if left.get(name, 0) > WORTH_MEASURING]
+        wanted += ranking_pace.measurements(task, learn, score)
+    work = parts[0].config.work
+    unknown = [one for one in wanted if known(work, one.known_by) is None]
+    measure(work, unknown)
+    return bool(unknown)
+
+
+def seconds_left(part: Planned) -> dict[str, float]:
+    """Kind of step -> what all that is to be made of it takes."""
+    left: dict[str, float] = {}
+    for plan in part.plans.values():
+        for kind, steps in kinds(plan).items():
+            left[kind] = sum(step.seconds for step in steps if not step.done)
+    return left
+
+
 def lines(parts: Sequence[Planned], stages: Sequence[str]) -> Iterator[str]:
     """Text lines of the plan, by configuration, stage and kind of step, and the sum of it all."""
     stale: dict[str, Step] = {}  # by path, as configurations of one collection share outputs
@@ -143,9 +184,11 @@ def cost(stale: Sequence[Step]) -> str:
     time = minutes(sum(step.seconds for step in stale))
     disk = sum(step.disk for step in stale) / 1e9
     memory = max(step.memory for step in stale) / 1e9
+    on_gpu = max(step.gpu_memory for step in stale) / 1e9
+    of_gpu = f", {on_gpu:.1f} GB of a GPU's" if on_gpu else ""
     return (
         f"to make: {len(stale)} outputs, about {time} {described()}, {disk:.1f} GB of disk, "
-        f"up to {memory:.1f} GB of memory"
+        f"up to {memory:.1f} GB of memory{of_gpu}"
     )
 
 
@@ -175,6 +218,8 @@ def main() -> None:
         count = discard(parts, options.force)
         say(f"forgot {count} outputs of {options.force} and of what depends on it")
         return
+    if measure_paces(parts):
+        parts = planned(config)
     stages = STAGES[STAGES.index(options.first) : STAGES.index(options.until) + 1]
     say("\n".join(lines(parts, stages)))
     _, later = plannable(config)

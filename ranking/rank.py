@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-from core import backbones, cluster, distributed, embedded_ranker
+from core import backbones, cluster, distributed, embedded_ranker, machine
 from core.artefacts import ENSEMBLES, PassageStore, RankedRun, TrainedRanker, TrainingGroups
 from core.building import run_steps
 from core.config import from_arguments
@@ -22,7 +22,7 @@ from core.settings import Config, Ranker
 from core.steps import Files, Plan, Step, needed
 from core.task import Task, once
 from data_aug import build as data_aug
-from ranking import first_stage, gates, given, rankers, segments, teachers, trainings
+from ranking import first_stage, gates, given, pace, rankers, segments, teachers, trainings
 from ranking.rankers import depth, dev_languages, own_depth, task_of
 from ranking.rerank import (
     Scorer,
@@ -36,7 +36,6 @@ from training import engine
 
 TOKENS = 2000  # that two cores score a second with the embedded model, in fp32
 BACKWARD = 3  # times as long a pass of training takes
-FILLED = 0.8  # of max_length, by a pair on average
 
 # Runs of (back end, precision) that changed: logits are in fp32 since 2, with OpenVINO since 3
 # (2: in bf16 at all)
@@ -144,6 +143,7 @@ def add_training(task: Task, steps: Plan, name: str) -> Step:
     inputs += teachers.run_inputs(task, name)
     inputs += first_stage.run_inputs(task, ranker)
     settings = trainings.recipe(task, name)
+    measured = pace.training(task, name)
     return steps.add(
         TrainedRanker(name),
         version=TRAINING_VERSIONS.get(settings["precision"], 1),
@@ -153,7 +153,8 @@ def add_training(task: Task, steps: Plan, name: str) -> Step:
         resumes=True,
         seconds=training_seconds(task, name),
         disk=5e8,
-        memory=3e9,
+        memory=measured.memory if measured else 3e9,
+        gpu_memory=measured.gpu_memory if measured else 0.0,
     )
 
 
@@ -176,7 +177,7 @@ def pair_seconds(task: Task, name: str) -> float:
     """What two cores take to score a pair."""
     first = rankers.origin(task, name)
     body = backbones.sized(first.start or first.model or first.backbone, first.layers)
-    tokens = FILLED * task.config.ranking.trainings[name].max_length
+    tokens = pace.FILLED * task.config.ranking.trainings[name].max_length
     return body.work * tokens / (TOKENS * format_factor(trainings.number_format(task, name)))
 
 
@@ -185,11 +186,18 @@ def training_seconds(task: Task, name: str) -> float:
     ranker = task.config.ranking.trainings[name]
     passes = 2 if ranker.fgm.epsilon else 1
     pairs = ranker.steps * ranker.batch_size * ranker.accumulation
+    measured = pace.training(task, name)
+    if measured:
+        of_passes = passes * pairs * measured.seconds / max(1, machine.gpus())
+        return of_passes + ranker.steps * measured.step_seconds
     return model_seconds(BACKWARD * passes * pairs * pair_seconds(task, name))
 
 
 def scoring_seconds(task: Task, name: str, pairs: float) -> float:
     """What this machine takes to score ``pairs``; OpenVINO has no use for its GPUs."""
+    measured = pace.scoring(task, name)
+    if measured:
+        return pairs * measured.seconds / max(1, machine.gpus())
     on_two_cores = pairs * pair_seconds(task, name)
     on_cpu = task.config.ranking.rerank.backend != "torch"
     return core_seconds(on_two_cores) if on_cpu else model_seconds(on_two_cores)
@@ -272,6 +280,7 @@ def add_run(
         settings["backend"] = backend
     precision = model_steps[0].settings["precision"]
     pairs = len(task.queries(language, split)) * own_depth(task, ranker)
+    measured = pace.scoring(task, name)
     steps.add(
         RankedRun(name, language, split),
         version=RUN_VERSIONS.get((backend, precision), 1),
@@ -280,6 +289,8 @@ def add_run(
         build=lambda folder: build_run(task, scorer, name, language, split, folder),
         work=lambda _part, number: segments.score(task, scorer(), name, language, split, number),
         seconds=scoring_seconds(task, name, pairs),
+        memory=measured.memory if measured else 0.0,
+        gpu_memory=measured.gpu_memory if measured else 0.0,
     )
 
 

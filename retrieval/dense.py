@@ -1,7 +1,6 @@
 """Dense retrieval: a bi-encoder, the encoding of a corpus, and exact search by block."""
 
 import math
-import resource
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from core import machine
 from core.console import progress, say
 from core.distributed import take_gpu
 from core.files import require_room
@@ -187,11 +187,10 @@ def tell_cost(
     begun = time.monotonic()
     encoder.encode_passages(sample)
     rate = len(sample) / (time.monotonic() - begun)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     say(
         f"  {what}: {len(passages)} passages, "
         f"{len(passages) * row_bytes / 1e9:.2f} GB of vectors on disk, "
-        f"about {memory / 1e9:.1f} GB of memory, "
+        f"about {machine.peak_memory() / 1e9:.1f} GB of memory, "
         f"about {rows / rate:.0f} s at {rate:.0f} passages/s"
     )
 

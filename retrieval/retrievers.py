@@ -11,12 +11,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from core import backbones, cluster
+from core import backbones, cluster, machine
 from core.artefacts import PassageStore, RankedRun, TrainedEncoder
 from core.console import say
 from core.distributed import seed_of
 from core.errors import InputError
 from core.machine import core_seconds, format_factor, model_seconds
+from core.pace import Pace, known
 from core.passages import Passages, build_passages
 from core.records import Ranking, Run
 from core.runs import read_run, run_file, top_k, write_rankings
@@ -72,6 +73,11 @@ def encoder_size(task: Task, backbone: str | None = None) -> backbones.Backbone:
 
     One that is trained here is as large as what it starts from.
     """
+    return backbones.sized(*untrained(task, backbone))
+
+
+def untrained(task: Task, backbone: str | None = None) -> tuple[str, int | None]:
+    """(name, layers) of an encoder, or of what it starts from where it is trained here."""
     settings = task.config.retrieval
     name = backbone or settings.dense.backbone
     layers = settings.dense.layers
@@ -79,7 +85,7 @@ def encoder_size(task: Task, backbone: str | None = None) -> backbones.Backbone:
         trained = settings.encoders[name]
         name = trained.start or trained.backbone
         layers = trained.layers
-    return backbones.sized(name, layers)
+    return name, layers
 
 
 @once
@@ -340,8 +346,7 @@ def add_vectors(
     store = task.step(PassageStore(language))
     settings = vector_settings(task, trained)
     passages = expected(task, language)
-    size = encoder_size(task)
-    rate = PASSAGES_PER_SECOND * format_factor(settings["precision"])
+    pace = encoding_pace(task)
 
     def build(folder: Path) -> None:
         if cluster.leads(task.config) and name == f"vectors/{language}":
@@ -366,10 +371,21 @@ def add_vectors(
         resumes=True,
         whole_machine=True,
         work=work,
-        seconds=model_seconds(passages / rate * size.work, 1),
-        disk=passages * size.hidden * 2,  # fp16
-        memory=2e9,
+        seconds=passages * pace.seconds / max(1, machine.gpus()),
+        disk=passages * encoder_size(task).hidden * 2,  # fp16
+        memory=pace.memory * max(1, machine.gpus()),
+        gpu_memory=pace.gpu_memory,
     )
+
+
+@once
+def encoding_pace(task: Task) -> Pace:
+    """Of a passage in one process: as it was measured here, or guessed from the encoder's size."""
+    measured = known(task.config.work, encoding_known_by(task))
+    if measured:
+        return measured
+    rate = PASSAGES_PER_SECOND * format_factor(number_format(task.config.retrieval.dense))
+    return Pace(model_seconds(encoder_size(task).work / rate, 1), memory=2e9)
 
 
 def add_dense_index(task: Task, steps: Plan, language: str, vectors: Step) -> Step:
@@ -437,6 +453,12 @@ def encoder_spec(task: Task, trained: Step | None = None) -> dense.EncoderSpec:
         name, layers, overrides = str(trained.path / "model"), None, {}
     elif own is not None:
         name = str(task.step(TrainedEncoder(own)).path / "model")
+    return spec(task, name, layers, tuple(overrides.items()))
+
+
+def spec(task: Task, name: str, layers: int | None, overrides: tuple) -> dense.EncoderSpec:
+    """An encoder by its name, in all else as the dense source's settings say."""
+    settings = task.config.retrieval.dense
     return dense.EncoderSpec(
         name=name,
         models=task.config.models,
@@ -444,9 +466,21 @@ def encoder_spec(task: Task, trained: Step | None = None) -> dense.EncoderSpec:
         max_length=settings.max_length,
         batch_tokens=settings.batch_tokens,
         precision=number_format(settings),
-        overrides=tuple(overrides.items()),
+        overrides=overrides,
         backend=settings.backend,
     )
+
+
+def untrained_spec(task: Task) -> dense.EncoderSpec:
+    """The dense source's encoder, or what it starts from where it is trained here."""
+    name, layers = untrained(task)
+    return spec(task, name, layers, tuple(task.config.retrieval.dense.overrides.items()))
+
+
+def encoding_known_by(task: Task) -> dict:
+    """What decides how fast passages are encoded: the encoder, and whose texts they are."""
+    parts = untrained_spec(task)._replace(models=Path())._asdict()
+    return {"of": "encoding", "collection": task.config.collection_name, **parts, "models": ""}
 
 
 def helpers_of(task: Task, trained: Step | None = None) -> dense.Helpers | None:

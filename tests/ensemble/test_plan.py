@@ -1,13 +1,14 @@
 """The plan of a whole run: with the collections of its training data, and what it forgets."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from core.building import run_steps
 from core.config import load_config
 from core.machine import described
-from core.steps import STAGES
+from core.steps import STAGES, Plan
 from core.task import Task
 from ensemble import fuse, plan, submit
 from tests.conftest import TOPICS, write_collection
@@ -103,6 +104,42 @@ def test_forcing_the_first_stage_forgets_what_stands_on_it(chained):
     plan.discard(parts, "retrieval")
     on_topics_alone = {step for step in built if step.name == "folds"}
     assert {step for step in built if step.done} == on_topics_alone
+
+
+def test_what_has_much_to_do_is_measured(config, models, embedded_folder, monkeypatch):
+    """Encoding, training and scoring, each once a body; a minute's work is not worth it."""
+    rankers = {"one": {"steps": 9000}, "few": {"steps": 1}}
+    retrieval = {"sources": ["dense"]}
+    own = config(
+        work=str(models.parent), candidates=2, retrieval=retrieval, ranking={"rankers": rankers}
+    )
+    parts = plan.planned(own)
+    asked = []
+    monkeypatch.setattr(plan, "measure", lambda work, wanted: asked.extend(wanted))
+    assert plan.measure_paces(parts)
+    assert [one.name for one in asked] == ["training of one"]
+    asked.clear()
+    monkeypatch.setattr(plan, "WORTH_MEASURING", 0)
+    plan.measure_paces(parts)
+    assert [one.name for one in asked] == [
+        "encoding by embedded",
+        "training of one",
+        "training of few",
+        "scoring by one",
+        "scoring by few",
+    ]
+    encoder, texts = asked[0].arguments
+    assert encoder.name == "embedded" and texts[0].startswith("Nairobi\nNairobi ist die Hauptstadt")
+
+
+def test_memory_of_a_gpu_is_told_where_it_was_measured():
+    text = plan.cost([step(gpu_memory=3e9), step(gpu_memory=71e9)])
+    assert text.endswith("up to 0.0 GB of memory, 71.0 GB of a GPU's")
+    assert plan.cost([step()]).endswith("up to 0.0 GB of memory")
+
+
+def step(**more):
+    return Plan("ranking", Path(), {}).add("x", 1, {}, [], lambda folder: None, **more)
 
 
 def test_minutes():
