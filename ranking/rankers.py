@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from core import backbones, embedded_ranker
 from core.distributed import generator
@@ -34,6 +34,9 @@ from ranking.rerank import (
 from ranking.reranker import LENGTHS
 from ranking.scores import Scores
 from training import engine
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TAUGHT = ("margin_mse", "kl_divergence")  # losses that follow a teacher's scores
 
@@ -292,14 +295,30 @@ class DevSample:
         """nDCG@10, a mean over languages."""
         return fmean(score(runs[la], sampled.qrels) for la, sampled in self.chosen.items())
 
+    def pairs(self, language: str) -> list[tuple[str, str]]:
+        """(query id, docid) of the best candidates, query by query."""
+        return candidate_pairs(self.chosen[language].candidates, self.depth)
+
+    def logits(self, scorer: Scorer) -> "dict[str, np.ndarray]":
+        """Of each language's pairs."""
+        found = {}
+        for language in self.chosen:
+            queries, passages = texts_of(self.task, language, self.split)(self.pairs(language))
+            found[language] = scorer(queries, passages)
+        return found
+
     def rerank(self, scorer: Scorer) -> dict[str, Run]:
         """The candidates of each language, the best of them by their scores."""
+        return self.ranked(scorer, self.logits(scorer))
+
+    def ranked(self, scorer: Scorer, logits: "dict[str, np.ndarray]") -> dict[str, Run]:
+        """The same, of logits that the scorer gave."""
         runs: dict[str, Run] = {}
         for language, sampled in self.chosen.items():
-            pairs = candidate_pairs(sampled.candidates, self.depth)
-            queries, passages = texts_of(self.task, language, self.split)(pairs)
-            logits = scorer(queries, passages)
-            scores = with_first_stage(scorer.first_stage, sampled.candidates, pairs, logits)
+            pairs = self.pairs(language)
+            scores = with_first_stage(
+                scorer.first_stage, sampled.candidates, pairs, logits[language]
+            )
             runs[language] = reranked(sampled.candidates, pairs, scores)
         return runs
 

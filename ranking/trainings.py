@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ from training.checkpoints import SCRATCH
 from training.order import per_process
 
 if TYPE_CHECKING:
+    import numpy
     from transformers import PreTrainedModel
 
     from ranking.learner import RankerLearner
@@ -207,9 +209,17 @@ class LoopDev(DevSample):
         scorer = Scorer(
             forward, self.tokenize, self.batch_tokens, self.device, first_stage=self.weight
         )
-        runs = self.rerank(scorer)
-        spreads = [pstdev(block.values()) for block in self.blocks(runs)]
-        return self.mean(runs), fmean(spreads)
+        logits = self.logits(scorer)
+        return self.mean(self.ranked(scorer, logits)), fmean(self.spreads(logits))
+
+    def spreads(self, logits: "dict[str, numpy.ndarray]") -> list[float]:
+        """The standard deviation of each query's logits, without what is added to them."""
+        spreads = []
+        for language, values in logits.items():
+            in_order = zip(self.pairs(language), values.tolist(), strict=True)
+            for _, of_query in groupby(in_order, key=lambda entry: entry[0][0]):
+                spreads.append(pstdev(value for _, value in of_query))
+        return spreads
 
 
 def body_of(task: Task, name: str, steps: Any) -> tuple[Any, str | Path]:

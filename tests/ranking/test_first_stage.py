@@ -157,6 +157,16 @@ def test_the_hybrids_runs_of_train_are_inputs(adding):
     assert {"hybrid/en-train", "hybrid/sw-train"} <= set(inputs) - set(without)
 
 
+def test_logits_that_collapse_are_seen_under_the_hybrids_scores(adding, tmp_path):
+    """What is added to them differs from passage to passage, also where the ranker says nothing."""
+    task = adding(first_stage=50.0)
+    made = trainings.learner(task, "small", rank.plan(task), tmp_path)
+    value, spread = made.dev(lambda inputs: torch.ones(len(inputs["input_ids"])))
+    assert (value, spread) == (made.dev.first_stage, 0.0)
+    _, spread = made.dev(lambda inputs: torch.arange(len(inputs["input_ids"])).float())
+    assert spread > 0
+
+
 def test_a_start_brings_its_weight_no_further():
     from tiny import body
 
