@@ -120,18 +120,23 @@ def base_of(task: Task, name: str) -> str | None:
     None, too, for weights that were drawn anew: only the architecture is the base's.
     """
     first = encoders.origin(task, name)
+    in_folder = Path(first.start or first.backbone).is_dir()
+    return None if first.random_weights or in_folder else base_name(first)
+
+
+def base_name(first: Encoder) -> str:
+    """What the first encoder of a chain began with, without the place of a folder."""
     model = first.start or first.backbone
-    if first.random_weights or Path(model).is_dir():
-        return None
+    if Path(model).is_dir():
+        return Path(model).name
     return backbones.backbone(model).hub_id or embedded.BASE
 
 
 def about(task: Task, name: str) -> str:
-    """What it was made of, without the place of a folder."""
+    """What it was made of."""
     first = encoders.origin(task, name)
     encoder = task.config.retrieval.encoders[name]
-    base = base_of(task, name) or Path(first.start or first.backbone).name
-    layers = f"{first.layers or 'all'} layers of {base}"
+    layers = f"{first.layers or 'all'} layers of {base_name(first)}"
     if first.random_weights:
         layers += " (its architecture, weights drawn anew)"
     method = f"method `{encoder.method}`" if encoder.method else "settings of its own"

@@ -97,12 +97,15 @@ def test_the_card_and_where_it_came_from(task, tmp_path):
 
 
 def test_the_embedded_encoder_is_the_base(task):
-    from retrieval.encoders.export import base_of
+    from retrieval.encoders.export import about, base_of
 
     own = task.config.retrieval.encoders["late"].model_copy(update={"backbone": "embedded"})
     retrieval = task.config.retrieval.model_copy(update={"encoders": {"late": own}})
     other = Task(task.config.model_copy(update={"retrieval": retrieval}))
     assert base_of(other, "late") == "intfloat/multilingual-e5-small"
+    assert "by settings of its own: all layers of intfloat/multilingual-e5-small, late." in about(
+        other, "late"
+    )
     assert base_of(task, "late") is None, "a folder's"
 
 
