@@ -220,7 +220,10 @@ class ShareLanguages(Part):
 
     # how it is known what is parallel; see ``retrieval.encoders.negatives.parallels``
     parallel: Literal["alignment", "same_ids", "translation", "neighbours"] = "neighbours"
-    file: str | None = None  # of alignment: a line a group, query|passage and LANGUAGE:ID …, tabs
+    # of alignment: files of queries that ask, and of passages that say the same
+    # (retrieval.encoders.parallel); retrieval.encoders.align makes the first
+    queries: str | None = None
+    passages: str | None = None
     # of neighbours: the least cosine of the dense source's vectors; what translations have depends
     # on the encoder, with the embedded one it is about .85
     threshold: float = 0.85

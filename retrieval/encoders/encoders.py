@@ -164,8 +164,9 @@ def parallel_inputs(mining: Mining, steps: Plan) -> dict[str, Any]:
         )
     settings = mining.settings.share_languages
     if settings.parallel == "alignment":
-        assert settings.file is not None, "check has seen to it"
-        return {"alignment": source.file_input("alignment", Path(settings.file))}
+        assert settings.queries and settings.passages, "check has seen to it"
+        files = Path(settings.queries), Path(settings.passages)
+        return {"alignment": source.file_input("alignment", *files)}
     if settings.parallel == "translation":
         found = add_translations(source, steps, mining.settings, languages, mining.runs)
         return {"translations": found}
@@ -504,13 +505,19 @@ def check_parallel(where: str, encoder: Encoder) -> None:
     if "share_languages" not in encoder.negatives:
         return
     settings = encoder.share_languages
-    if (settings.parallel == "alignment") != (settings.file is not None):
+    files = [settings.queries, settings.passages]
+    if files.count(None) != (0 if settings.parallel == "alignment" else 2):
         raise InputError(
-            f"{where}.share_languages: parallel={settings.parallel} and file={settings.file}; "
-            "a file is what parallel=alignment reads, and nothing else"
+            f"{where}.share_languages: parallel={settings.parallel}, queries={settings.queries} "
+            f"and passages={settings.passages}; two files are what parallel=alignment reads, and "
+            "nothing else"
         )
-    if settings.file is not None and not Path(settings.file).is_file():
-        raise InputError(f"{where}.share_languages.file: {settings.file} is not there")
+    for file in files:
+        if file is not None and not Path(file).is_file():
+            raise InputError(
+                f"{where}.share_languages: {file} is not there; python -m retrieval.encoders.align "
+                "finds queries that ask the same"
+            )
     if settings.parallel == "translation" and "from_run" not in encoder.negatives:
         raise InputError(
             f"{where}.share_languages: parallel=translation translates the passages of a run, so "

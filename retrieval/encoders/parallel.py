@@ -1,10 +1,11 @@
 """Queries that ask the same in several languages, by a file of their ids.
 
 Its first line names languages, every other line gives one question's query ids in them, with a tab
-between two and ``-`` where a language lacks it. ``retrieval.encoders.align`` finds such questions.
+between two and ``-`` where a language lacks it. ``retrieval.encoders.align`` finds such questions. Passages
+that say the same stand in a file of the same form.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from pathlib import Path
 
 from core.errors import InputError, at_line
@@ -18,9 +19,18 @@ Question = Mapping[str, str]
 
 
 class Parallel:
-    """The questions of a file. Raises InputError for lines that are none, and ids given twice."""
+    """The questions of a file. Raises InputError for lines that are none, and ids given twice.
 
-    def __init__(self, path: Path):
+    ``wanted``: (language, id) of which a question has to have one to be kept, where a file has far
+    more; ``kind``: what the ids are of.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        wanted: Container[tuple[str, str]] | None = None,
+        kind: str = "query",
+    ):
         if not path.is_file():
             raise InputError(
                 f"{path}: no such file, expected query ids of the same questions; "
@@ -42,10 +52,12 @@ class Parallel:
                 raise at_line(path, number, f"{len(columns)} columns", expected)
             pairs = zip(self.languages, columns, strict=True)
             question = {language: qid for language, qid in pairs if qid != NONE}
+            if wanted is not None and not any(own in wanted for own in question.items()):
+                continue
             for language, qid in question.items():
                 if (language, qid) in seen:
-                    what = f"query {qid} of {language} a second time"
-                    raise at_line(path, number, what, "each query in one question")
+                    what = f"{kind} {qid} of {language} a second time"
+                    raise at_line(path, number, what, f"each {kind} in one question")
                 seen.add((language, qid))
             self.questions.append(question)
 

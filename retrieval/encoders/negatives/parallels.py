@@ -1,6 +1,6 @@
 """PARALLELS: which queries and passages of different languages are versions of each other.
 
-``alignment``: a file says so. ``same_ids``: the collection is a translation throughout, so that
+``alignment``: two files say so. ``same_ids``: the collection is a translation throughout, so that
 equal ids are versions (mMARCO). ``translation``: a model translates queries and passages
 (mhfn-2022, 3.2). ``neighbours``: the nearest in the vectors of a multilingual encoder.
 """
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from core.errors import InputError
 from core.runs import StoredRun
 from retrieval import dense
+from retrieval.encoders import parallel as aligned
 from retrieval.encoders.negatives.from_run import candidates_of
 
 if TYPE_CHECKING:
@@ -74,24 +74,18 @@ class SameIds:
 
 
 class Alignment(SameIds):
-    """A file of groups that belong together, a line each.
+    """As two files say, one of queries and one of passages; see ``retrieval.encoders.parallel``.
 
-    ``query`` or ``passage``, then LANGUAGE:ID of each version, separated by tabs. Of passages those
-    are kept in memory that are candidates or relevant. Raises InputError with file and line for
-    anything else, and for an id that stands twice.
+    Of passages those are kept in memory that are candidates or relevant.
     """
 
     def __init__(self, mining: "Mining"):
         super().__init__(mining)
-        assert mining.settings.share_languages.file is not None
-        self.path = Path(mining.settings.share_languages.file)
-        # (language, id) -> the other languages' ids of its group
-        self.groups: dict[str, dict[tuple[str, str], dict[str, str]]] = {"query": {}, "passage": {}}
-        wanted = self.wanted()
-        with self.path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    self.take(line.rstrip("\n"), f"{self.path}:{number}", wanted)
+        settings = mining.settings.share_languages
+        assert settings.queries is not None and settings.passages is not None
+        passages = aligned.Parallel(Path(settings.passages), self.wanted(), "passage")
+        self.asked = by_member(aligned.Parallel(Path(settings.queries)).questions)
+        self.said = by_member(passages.questions)
 
     def wanted(self) -> set[tuple[str, str]]:
         """The passages that may be asked for."""
@@ -102,41 +96,15 @@ class Alignment(SameIds):
                 wanted |= {(language, docid) for docid in docids}
         return wanted
 
-    def take(self, line: str, where: str, wanted: set[tuple[str, str]]) -> None:
-        """A line of the file."""
-        kind, *names = line.split("\t")
-        if kind not in self.groups or len(names) < 2 or not all(":" in name for name in names):
-            raise InputError(
-                f"{where}: found {line[:80]!r}, expected 'query' or 'passage' and two or more "
-                "LANGUAGE:ID, separated by tabs"
-            )
-        group: dict[str, str] = {}
-        for name in names:
-            language, _, identity = name.partition(":")
-            if language in group:
-                raise InputError(f"{where}: {language} stands twice in one group")
-            group[language] = identity
-        members = set(group.items())
-        if kind == "passage" and not members & wanted:
-            return
-        for member in members:
-            if member in self.groups[kind]:
-                raise InputError(
-                    f"{where}: {kind} {':'.join(member)} is in a group of a line before; "
-                    "put both into one line"
-                )
-            self.groups[kind][member] = group
-
     def others(self, language: str, qid: str) -> list[tuple[str, str]]:
         """As the file says."""
-        group = self.groups["query"].get((language, qid), {})
+        group = self.asked.get((language, qid), {})
         return [(other, group[other]) for other in self.mining.languages
                 if other in group and other != language]  # fmt: skip
 
     def passages(self, language: str, other: str, docids: Sequence[str]) -> list[str | None]:
         """As the file says; a passage that it names and the collection lacks is an InputError."""
-        groups = self.groups["passage"]
-        found = [groups.get((other, docid), {}).get(language) for docid in docids]
+        found = [self.said.get((other, docid), {}).get(language) for docid in docids]
         self.mining.passages(language).rows([docid for docid in found if docid is not None])
         return found
 
@@ -232,6 +200,15 @@ class Translation:
     def passages(self, language: str, other: str, docids: Sequence[str]) -> list[str | None]:
         """Themselves."""
         return list(docids)
+
+
+def by_member(questions: Sequence[aligned.Question]) -> dict[tuple[str, str], aligned.Question]:
+    """(language, id) -> the question that it is of."""
+    members = {}
+    for question in questions:
+        for member in question.items():
+            members[member] = question
+    return members
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

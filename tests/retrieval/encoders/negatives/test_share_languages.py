@@ -20,25 +20,26 @@ RUNS = {
     "en": {"0": {"p1#1": 9.0, "p0#0": 8.0, "p2#1": 7.0}, "1": {"p3#0": 2.0}},
     "sw": {"0": {"p3#1": 6.0, "p2#1": 5.0, "p4#1": 4.0, "p0#0": 3.0}, "5": {"p4#0": 1.0}},
 }
-ALIGNMENT = """\
-query\ten:0\tsw:0
-query\ten:5\tsw:2
-passage\ten:p1#1\tsw:p1#2
-passage\ten:p2#1\tsw:p2#1
-passage\ten:p4#0\tsw:p3#1
-passage\ten:p0#2\tsw:p4#1
-passage\ten:p5#0\tsw:p5#0
+QUERIES = "en\tsw\tde\n0\t0\t-\n5\t2\t1\n"
+PASSAGES = """\
+sw\ten
+p1#2\tp1#1
+p2#1\tp2#1
+p3#1\tp4#0
+p4#1\tp0#2
+p5#0\tp5#0
+p0#1\t-
 """
 
 
-def mining_of(folder, parallel, runs=None, languages=("en", "sw"), **settings):
+def mining_of(folder, parallel, languages=("en", "sw"), **settings):
     """Six queries in each of two languages, with runs of BM25's name."""
     root = folder / "c"
     if not root.exists():
         little.write_collection(root, queries=6, dev=1)
     task = little.task(root, folder / "work")
     steps = {}
-    for language, run in (runs or RUNS).items():
+    for language, run in RUNS.items():
         step = task.step(RankedRun("bm25", language, "train"))
         step.path.mkdir(parents=True, exist_ok=True)
         write_run(step.path / "run.trec", run, "bm25")
@@ -63,15 +64,19 @@ def shared(mining, folder):
     return found
 
 
-@pytest.fixture
-def aligned(tmp_path):
-    (tmp_path / "aligned.tsv").write_text(ALIGNMENT)
-    return tmp_path
+def aligned(folder, queries=QUERIES, passages=PASSAGES):
+    """The settings of an alignment whose files hold this."""
+    (folder / "queries.tsv").write_text(queries)
+    (folder / "passages.tsv").write_text(passages)
+    return {
+        "parallel": "alignment",
+        "queries": str(folder / "queries.tsv"),
+        "passages": str(folder / "passages.tsv"),
+    }
 
 
-def test_the_union_is_given_back_to_each_language(aligned, capsys):
-    mining = mining_of(aligned, "alignment", file=str(aligned / "aligned.tsv"))
-    found = shared(mining, aligned / "out")
+def test_the_union_is_given_back_to_each_language(tmp_path, capsys):
+    found = shared(mining_of(tmp_path, **aligned(tmp_path)), tmp_path / "out")
     other = "share_languages:"
     assert found["en", "0"] == [
         ("p1#1", 1, "bm25", ""),
@@ -94,7 +99,7 @@ def test_the_union_is_given_back_to_each_language(aligned, capsys):
     assert (
         "mine: en: 2 of 6 queries have versions in other languages, which add 1 candidates" in out
     )
-    counts = json.loads((aligned / "out" / "2-share_languages" / "counts.json").read_text())
+    counts = json.loads((tmp_path / "out" / "2-share_languages" / "counts.json").read_text())
     assert counts["sw"][ELSEWHERE] == 1
 
 
@@ -110,21 +115,30 @@ def test_the_same_ids_are_versions(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line, message",
+    "files, message",
     [
-        ("sentence\ten:1\tsw:1", "expected 'query' or 'passage' and two or more LANGUAGE:ID"),
-        ("query\ten:1", "aligned.tsv:1: found 'query\\\\ten:1', expected"),
-        ("query\ten1\tsw:1", "separated by tabs"),
-        ("query\ten:1\ten:2", "aligned.tsv:1: en stands twice in one group"),
-        ("query\ten:1\tsw:1\nquery\ten:1\tsw:2", "aligned.tsv:2: query en:1 is in a group of a"),
-        ("query\ten:0\tsw:0\npassage\ten:gone\tsw:p3#1", "gone"),
+        (
+            {"passages": "sw\ten\np3#1\tp1#0\np3#1\tp2#0\n"},
+            "passages.tsv, line 3: found passage p3#1 of sw a second time, expected each passage in one",
+        ),
+        (
+            {"queries": "en\tsw\n1\n"},
+            "queries.tsv, line 2: found 1 columns, expected 2, one of each of",
+        ),
+        ({"passages": "sw\ten\np3#1\tgone\n"}, "gone"),
     ],
 )
-def test_what_a_file_may_not_hold(tmp_path, line, message):
-    (tmp_path / "aligned.tsv").write_text(line + "\n")
-    mining = mining_of(tmp_path, "alignment", file=str(tmp_path / "aligned.tsv"))
+def test_what_files_may_not_hold(tmp_path, files, message):
     with pytest.raises(InputError, match=message):
-        shared(mining, tmp_path / "out")
+        shared(mining_of(tmp_path, **aligned(tmp_path, **files)), tmp_path / "out")
+
+
+def test_of_passages_those_are_read_that_are_asked_for(tmp_path):
+    more = PASSAGES + "x\ty\nx\ty\n"  # no candidate: that it stands twice is not seen
+    mining = mining_of(tmp_path, **aligned(tmp_path, passages=more))
+    shared(mining, tmp_path / "out")
+    (made,) = mining.parallels.values()
+    assert ("sw", "p3#1") in made.said and ("sw", "x") not in made.said
 
 
 # ---- Neighbours: vectors in two dimensions, by their angle in degrees
@@ -209,11 +223,23 @@ def test_neighbours_stand_on_the_dense_sources_vectors(plan):
             {"retrieval": {"dense": {"backbone": "mine"}}},
             "with a backbone that is not trained here",
         ),
-        ({"share_languages": {"parallel": "alignment"}}, "parallel=alignment and file=None"),
-        ({"share_languages": {"file": "x"}}, "a file is what parallel=alignment reads"),
         (
-            {"share_languages": {"parallel": "alignment", "file": "nowhere"}},
-            "share_languages.file: nowhere is not there",
+            {"share_languages": {"parallel": "alignment", "queries": "x"}},
+            "parallel=alignment, queries=x and passages=None; two files are what",
+        ),
+        (
+            {"share_languages": {"passages": "x"}},
+            "parallel=neighbours, queries=None and passages=x",
+        ),
+        (
+            {
+                "share_languages": {
+                    "parallel": "alignment",
+                    "queries": "nowhere",
+                    "passages": "nowhere",
+                }
+            },
+            "share_languages: nowhere is not there; python -m retrieval.encoders.align finds",
         ),
         (
             {
@@ -242,11 +268,9 @@ def test_what_cannot_be_is_said_when_the_plan_is_made(plan, settings, message):
 
 
 def test_an_alignment_counts_by_its_content(plan, tmp_path):
-    file = tmp_path / "aligned.tsv"
     prints = []
-    for content in (ALIGNMENT, ALIGNMENT + "query\ten:1\tsw:1\n"):
-        file.write_text(content)
-        chosen = {"parallel": "alignment", "file": str(file)}
+    for passages in (PASSAGES, PASSAGES + "p0#0\tp0#0\n"):
+        chosen = aligned(tmp_path, passages=passages)
         prints.append(plan(share_languages=chosen)["negatives/mine"].fingerprint)
     assert prints[0] != prints[1]
 
