@@ -1,8 +1,8 @@
 """Queries that ask the same in several languages, by a file of their ids.
 
 Its first line names languages, every other line gives one question's query ids in them, with a tab
-between two and ``-`` where a language lacks it. ``retrieval.encoders.align`` finds such questions. Passages
-that say the same stand in a file of the same form.
+between two and ``-`` where a language lacks it. ``retrieval.encoders.align`` finds such questions.
+Passages that say the same stand in a file of the same form.
 """
 
 from collections.abc import Collection, Container, Iterable, Mapping

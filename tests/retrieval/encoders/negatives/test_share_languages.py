@@ -119,7 +119,7 @@ def test_the_same_ids_are_versions(tmp_path):
     [
         (
             {"passages": "sw\ten\np3#1\tp1#0\np3#1\tp2#0\n"},
-            "passages.tsv, line 3: found passage p3#1 of sw a second time, expected each passage in one",
+            "passages.tsv, line 3: found passage p3#1 of sw a second time, expected each",
         ),
         (
             {"queries": "en\tsw\n1\n"},
