@@ -20,6 +20,7 @@ from core.task import Task
 from retrieval import search
 from retrieval.encoders import __main__ as stage
 from retrieval.encoders import encoders
+from retrieval.encoders.hidden import mined as chain_of
 from retrieval.encoders.negatives import shares
 from retrieval.encoders.negatives.dry import dry_run
 
@@ -41,17 +42,9 @@ def run(config: Config, is_dry: bool = False) -> None:
     if is_dry:
         dry_run(task, mined)
         return
-    steps = {name: chain_step(task, name) for name in mined}
+    steps = {name: chain_of(task.step(TrainedEncoder(name)), name) for name in mined}
     encoders.make(task, list(steps.values()))
     report(task, steps)
-
-
-def chain_step(task: Task, name: str) -> Step:
-    """The step of an encoder's negatives."""
-    for source in task.step(TrainedEncoder(name)).inputs:
-        if isinstance(source, Step) and source.name == f"negatives/{name}":
-            return source
-    raise LookupError(f"negatives/{name} is no input of its encoder")
 
 
 def report(task: Task, steps: dict[str, Step]) -> None:
