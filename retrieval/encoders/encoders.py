@@ -732,9 +732,14 @@ def mined(task: Task, name: str) -> Path | None:
     chain = encoder.negatives
     if not chain or encoder.refreshes:
         return None
+    return chain_step(task, name).path / f"{len(chain)}-{chain[-1]}"
+
+
+def chain_step(task: Task, name: str) -> Step:
+    """The step of an encoder's negatives, where they are made before its training."""
     for source in task.step(TrainedEncoder(name)).inputs:
         if isinstance(source, Step) and source.name == f"negatives/{name}":
-            return source.path / f"{len(chain)}-{chain[-1]}"
+            return source
     raise LookupError(f"negatives/{name} is no input of its encoder")
 
 

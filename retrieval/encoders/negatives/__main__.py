@@ -9,7 +9,6 @@ language model: it says how much would be, and what that would cost.
 import argparse
 from collections.abc import Sequence
 
-from core.artefacts import TrainedEncoder
 from core.config import from_arguments
 from core.console import say
 from core.errors import InputError, exit_with_message
@@ -20,7 +19,6 @@ from core.task import Task
 from retrieval import search
 from retrieval.encoders import __main__ as stage
 from retrieval.encoders import encoders
-from retrieval.encoders.hidden import mined as chain_of
 from retrieval.encoders.negatives import shares
 from retrieval.encoders.negatives.dry import dry_run
 
@@ -42,7 +40,7 @@ def run(config: Config, is_dry: bool = False) -> None:
     if is_dry:
         dry_run(task, mined)
         return
-    steps = {name: chain_of(task.step(TrainedEncoder(name)), name) for name in mined}
+    steps = {name: encoders.chain_step(task, name) for name in mined}
     encoders.make(task, list(steps.values()))
     report(task, steps)
 

@@ -90,12 +90,7 @@ def whole(judge_model, **more):
 
 
 def chain_of(task, name):
-    (step,) = [
-        source
-        for source in task.step(TrainedEncoder(name)).inputs
-        if source.name == f"negatives/{name}"
-    ]
-    return step
+    return encoders.chain_step(task, name)
 
 
 def pools(task, name, language="en"):
