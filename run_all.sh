@@ -13,6 +13,7 @@
 
 STAGES=(retrieval data_aug ranking ensemble)
 CONFIG=configs/demo.yaml
+GIVEN_CONFIG=
 SETTINGS=()
 PLAN=
 REHEARSE=
@@ -38,7 +39,11 @@ while [ $# -gt 0 ]; do
         --help|-h) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit ;;
         -*)        echo "error: unknown option $1; see --help" >&2; exit 2 ;;
         *=*)       SETTINGS+=("$1"); shift ;;
-        *)         CONFIG="$1"; shift ;;
+        *)         if [ "$GIVEN_CONFIG" ]; then
+                       echo "error: found a second configuration, $1, after $GIVEN_CONFIG; one run takes one (settings are key=value)" >&2
+                       exit 2
+                   fi
+                   CONFIG="$1"; GIVEN_CONFIG="$1"; shift ;;
     esac
 done
 

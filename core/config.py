@@ -12,6 +12,7 @@ the nearest known one.
 import argparse
 import difflib
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,6 +37,9 @@ Layer = tuple[str, dict]
 UNION_BRANCH = re.compile(r"[\[\]{}(]|^(int|float|str|dict|literal|constrained-.*)$")
 """What pydantic puts between the keys of an error's place to say which type of a union it means."""
 
+MOST_NODES = 100_000
+"""Of a YAML text, each alias written out: real configurations have hundreds."""
+
 SETTING = re.compile(r"\w[\w.-]*=")
 """How ``key=value`` begins on a command line; an option begins with a dash, and is none."""
 
@@ -47,6 +51,10 @@ class Loader(yaml.SafeLoader):
         """As PyYAML's, which would take the last of two equal keys."""
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "found a list or mapping as a key, expected a name", key.start_mark
+                )
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"found key {key.value!r} a second time", key.start_mark
@@ -77,11 +85,45 @@ Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """The value of a YAML text. Raises InputError, with ``where``, if it is none."""
+    """The value of a YAML text. Raises InputError, with ``where``, if it is none.
+
+    Also for text whose aliases unfold to more than MOST_NODES values, or to themselves: it would
+    be read without end.
+    """
     try:
-        return Loader(text).get_single_data()
+        loader = Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if unfolded(node, {}) > MOST_NODES:
+            raise InputError(f"{where}: more than {MOST_NODES} values, expected a configuration")
+        return loader.construct_document(node)
     except yaml.YAMLError as error:
         raise InputError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise InputError(f"{where}: not valid YAML: nested too deeply") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # of a tag as !!int
+        what = " ".join(str(error).split())[:100]
+        raise InputError(
+            f"{where}: not valid YAML: a value does not fit its tag (!!…): {what}"
+        ) from None
+
+
+def unfolded(node: yaml.Node, sizes: dict[int, float]) -> float:
+    """How many values a node has with each alias written out; infinitely many within itself.
+
+    ``sizes``: of nodes that were met before, by identity.
+    """
+    if id(node) not in sizes:
+        sizes[id(node)] = math.inf  # until it is known: so it is for what lies within itself
+        total = 1.0
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                total += unfolded(key, sizes) + unfolded(value, sizes)
+        elif isinstance(node, yaml.SequenceNode):
+            total += sum(unfolded(value, sizes) for value in node.value)
+        sizes[id(node)] = total
+    return sizes[id(node)]
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
@@ -105,7 +147,7 @@ def layers_of(path: Path, seen: tuple[Path, ...] = ()) -> list[Layer]:
     ``seen``: the files that led here by ``extends``. Raises InputError for a file that is not
     there, is no mapping, or extends itself.
     """
-    if not path.is_file():
+    if not path.exists():
         beside = [file.name for file in path.parent.glob("*.yaml")]
         near = nearest(path.name, beside)
         hint = f"; did you mean {path.parent / near}?" if near else ""
@@ -117,7 +159,9 @@ def layers_of(path: Path, seen: tuple[Path, ...] = ()) -> list[Layer]:
         raise InputError(f"{path}: found {type(values).__name__}, expected keys and values")
     layers: list[Layer] = []
     parent = values.pop("extends", None)
-    if parent:
+    if parent is not None:
+        if not isinstance(parent, str) or not parent:
+            raise InputError(f"{path}: extends: found {parent!r}, expected a file's name")
         layers += layers_of(path.parent / parent, (*seen, path.resolve()))
     return [*layers, (str(path), values)]
 
@@ -381,6 +425,32 @@ def check_retrieval(config: Config, layers: Sequence[Layer]) -> None:
         )
 
 
+def check_weights(config: Config, layers: Sequence[Layer]) -> None:
+    """Given weights name those that there are, and one of them is above 0."""
+    hybrid, ensemble = config.retrieval.hybrid.weights, config.ensemble.weights
+    members = [*config.ranking.rankers, *config.ensemble.runs, "hybrid"]
+    given: list[tuple[list[str], Any, list[str]]] = [
+        (["retrieval", "hybrid", "weights"], hybrid, list(config.retrieval.sources)),
+        (["ensemble", "weights"], ensemble, members),
+    ]
+    for path, weights, known in given:
+        if not isinstance(weights, dict):
+            continue
+        key = ".".join(path)
+        for name in weights:
+            if name not in known:
+                hint = did_you_mean([*path, name], known)
+                raise InputError(
+                    f"{where_set([*path, name], layers)}: {key}.{name}: there is none of this "
+                    f"name{hint} Known here: {', '.join(known)}"
+                )
+        if not any(weights.values()):
+            raise InputError(
+                f"{where_set(path, layers)}: {key}: found no weight above 0, "
+                "expected at least one: all scores would be equal"
+            )
+
+
 def check_recipes(config: Config, path: str | Path) -> None:
     """Each training's recipe is there, unless it is that of another configuration's data."""
     for name, ranker in config.ranking.trained.items():
@@ -414,6 +484,7 @@ def from_layers(layers: Sequence[Layer], path: str | Path, name: str) -> Config:
     check_splits(config, layers)
     check_retrieval(config, layers)
     check_recipes(config, path)
+    check_weights(config, layers)
     _ = config.block  # a depth below the candidates is an error
     return until_round(config, config.round, path)
 
@@ -473,6 +544,13 @@ def with_data(config: Config) -> list[Config]:
 
 
 # ---- Command lines
+
+
+def count_argument(text: str) -> int:
+    """The type of an option that counts something: argparse says what is wrong with others."""
+    if not re.fullmatch("[0-9]{1,9}", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number of at least 1")
+    return int(text)
 
 
 def from_arguments(

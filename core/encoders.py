@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from core.judging import Endpoint, Judge
-from core.parts import Count, EachOnce, Names, Part, Positive, Share, Training
+from core.parts import Count, EachOnce, Languages, Names, Part, Positive, Share, Training
 from core.recipes import Bounds
 
 CONTRIEVER: dict[str, Any] = {
@@ -367,7 +367,7 @@ class Encoder(Training):
     # a configuration whose collection it is trained on; this one without it
     data: str | None = None
     # of the pairs; all with training topics without it, and all where no label is asked for
-    languages: Names = []
+    languages: Languages = []
     # of the relevant passages that training queries have beyond one each: the share that it is not
     # told of, to measure what finds false negatives (retrieval.encoders.hidden)
     hidden: Share = 0.0

@@ -3,14 +3,58 @@
 A part knows no other keys than its own.
 """
 
+import re
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-Count = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
+MOST = 2**31 - 1  # of a whole number: Java's and others' integers end there
+LARGEST = 1e9  # of a factor or a weight
+
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Whole = Annotated[int, Field(ge=0, le=MOST)]
+Depth = Annotated[int, Field(ge=1, le=100_000)]  # passages of a query
 Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, le=LARGEST)]
+NotNegative = Annotated[float, Field(ge=0, le=LARGEST)]
+Rate = Annotated[float, Field(gt=0, le=10)]  # of learning
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+FOLDERS = ("shared", "digests", "collection", "models", "stand-ins", "hub")
+"""What the work folder holds beside configurations: no name of a user's."""
+
+
+def plain_name(name: str) -> str:
+    """``name`` itself, which becomes a part of paths, of files' names and of TREC's columns.
+
+    Raises ValueError for any other; pydantic puts the text behind "expected".
+    """
+    if not NAME.fullmatch(name) or name.endswith((".part", ".lock")) or name in FOLDERS:
+        raise ValueError(
+            "a name of letters (a-z), digits, '.', '_' and '-' that begins with a letter, a digit "
+            f"or '_', of at most 100 characters, that is none of {', '.join(FOLDERS)}, and does "
+            "not end with .part or .lock"
+        )
+    return name
+
+
+def named_folder(path: str) -> str:
+    """``path`` itself, a folder whose own name is that of another one. Raises ValueError if not.
+
+    As a name it is not the checks of ``plain_name`` that count, as it is the user's own folder.
+    """
+    name = PurePath(path).name
+    if not name or name in (".", "..", "models") or "\0" in path or not name.isprintable():
+        raise ValueError(
+            "a folder with a name of its own, not models, that names the outputs' folder, too"
+        )
+    return path
+
+
+Name = Annotated[str, AfterValidator(plain_name)]
+Folder = Annotated[str, AfterValidator(named_folder)]
+Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
 
 
 def each_once(names: list[str]) -> list[str]:
@@ -26,12 +70,13 @@ def each_once(names: list[str]) -> list[str]:
 
 EachOnce = AfterValidator(each_once)
 Names = Annotated[list[str], EachOnce]
+Languages = Annotated[list[Language], EachOnce]
 
 
 class Part(BaseModel):
     """Settings that belong together. Frozen; an unknown key or another type is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Average(Part):
@@ -60,9 +105,9 @@ class Training(Part):
     steps: Count = 2000  # optimizer steps
     batch_size: Count = 32  # pairs of a micro-batch, of all processes together
     accumulation: Count = 1  # micro-batches of a step
-    learning_rate: Positive = 2e-5
+    learning_rate: Rate = 2e-5
     warmup: Share = 0.1
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    weight_decay: NotNegative = 0.01
     clip: Positive = 1.0
     # half: bf16 or fp16 where the device computes in it, otherwise fp32; auto: so on a GPU alone
     precision: Literal["auto", "half", "fp32", "bf16", "fp16"] = "auto"

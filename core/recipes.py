@@ -1,11 +1,9 @@
 """The settings of training groups: how a recipe selects, filters and augments."""
 
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from core.judging import Judge
-from core.parts import Count, Part, Share, Whole
+from core.parts import Count, Name, NotNegative, Part, Share, Whole
 
 
 class Bounds(Part):
@@ -14,7 +12,7 @@ class Bounds(Part):
     shift: Whole = 0  # best candidates that are passed over (Top-K shifted by N)
     below: float | None = None  # Abs: a threshold
     # MarginPos: the best relevant passage's score minus this
-    margin: Annotated[float, Field(ge=0)] | None = None
+    margin: NotNegative | None = None
     share: Share | None = None  # PercPos: this share of the best relevant passage's score
 
 
@@ -43,7 +41,7 @@ class Filters(Part):
 class Q2Q2D(Part):
     """Judged passages of similar training queries for unlabelled queries (paper, 4.4.1)."""
 
-    split: str = "testA"  # the unlabelled queries: those of this split
+    split: Name = "testA"  # the unlabelled queries: those of this split
     # a sentence encoder: sentence-transformers/paraphrase-multilingual-mpnet-base-v2 in the paper
     backbone: str = "embedded"
     neighbours: Count = 3  # training queries an unlabelled one
@@ -57,7 +55,7 @@ class PseudoLabel(Part):
     """A trained system's scores as labels of unlabelled queries (paper, 4.4.2)."""
 
     teacher: str  # a system of the round before, or a folder of LANG-SPLIT.trec
-    split: str = "testA"
+    split: Name = "testA"
     depth: Count = 20  # best passages a query that may be taken
     share: Share = 0.5  # of them, drawn at random
     number: Count | None = None  # most of them a query, drawn at random

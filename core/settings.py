@@ -10,7 +10,23 @@ from pydantic import Field, model_validator
 
 from core.encoders import Encoder
 from core.errors import InputError
-from core.parts import Count, EachOnce, Names, Part, Positive, Share, Training, Whole
+from core.parts import (
+    Count,
+    Depth,
+    EachOnce,
+    Folder,
+    Language,
+    Languages,
+    Name,
+    Names,
+    NotNegative,
+    Part,
+    Positive,
+    Rate,
+    Share,
+    Training,
+    Whole,
+)
 from core.recipes import Recipe
 
 DEFAULT_BLOCK = 200  # candidates that are reranked, where nothing else is said
@@ -28,7 +44,7 @@ class CollectionPart(Part):
     """Where the passages, topics and judgments are."""
 
     source: Literal["atlas", "disk"] = "disk"
-    path: str | None = None  # a folder in MIRACL's format
+    path: Folder | None = None  # a folder in MIRACL's format
     # faults of the files that are reported, not raised
     allow: Annotated[list[Literal["unknown_passages", "empty_passages"]], EachOnce] = []
     atlas: Atlas = Atlas()
@@ -37,25 +53,29 @@ class CollectionPart(Part):
 class Splits(Part):
     """The collection's three splits by their names there."""
 
-    train: str = "train"
-    dev: str = "dev"
-    test: str = "testA"  # evaluated and submitted
+    train: Name = "train"
+    dev: Name = "dev"
+    test: Name = "testA"  # evaluated and submitted
+
+
+Saturation = Annotated[float, Field(ge=0, le=1000)]
+"""BM25's k1."""
 
 
 class BM25Parameters(Part):
     """A language's own; what is not set is as for all."""
 
-    k1: Annotated[float, Field(ge=0)] | None = None
+    k1: Saturation | None = None
     b: Share | None = None
 
 
 class BM25(Part):
     """Lucene's BM25."""
 
-    k1: Annotated[float, Field(ge=0)] = 0.9
+    k1: Saturation = 0.9
     b: Share = 0.4
-    per_language: dict[str, BM25Parameters] = {}  # python -m retrieval.tune finds them
-    heap: Annotated[str, Field(pattern=r"^\d+[mMgG]$")] = "2g"  # of the JVM
+    per_language: dict[Language, BM25Parameters] = {}  # python -m retrieval.tune finds them
+    heap: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}[mMgG]$")] = "2g"  # of the JVM
     threads: Whole = 0  # of indexing and of search; 0: all cores
 
 
@@ -99,7 +119,7 @@ class Hybrid(Part):
     """How the sources become one run."""
 
     preset: Literal["minmax", "miracl-baseline", "zscore", "rrf", "sparse-dense"] = "minmax"
-    weights: dict[str, Annotated[float, Field(ge=0)]] | Literal["tuned", "equal"] = "tuned"
+    weights: dict[str, NotNegative] | Literal["tuned", "equal"] = "tuned"
     # weights a language too, shrunk to the global ones as if those were this many queries
     shrink: Positive | None = None
 
@@ -109,11 +129,11 @@ class Condition(Part):
 
     data: str | None = None  # a configuration whose collection it is; this one without it
     # of the queries: those that any of the encoders learns from, all others, or some by name
-    languages: Literal["trained", "others"] | Names = "trained"
+    languages: Literal["trained", "others"] | Languages = "trained"
     split: Literal["dev", "test"] = "test"
     # cross-lingual: the language whose passages all of them are asked of, and the file that says
     # which queries ask the same (retrieval.encoders.parallel)
-    passages: str | None = None
+    passages: Language | None = None
     parallel: str | None = None
     # encoders that are also fused with BM25, whose k1 and b and whose weight dev chooses
     hybrids: Names = []
@@ -145,10 +165,10 @@ class Retrieval(Part):
     dense: Dense = Dense()
     run: str | None = None  # a folder of LANG-SPLIT.trec files for the source 'run'
     hybrid: Hybrid = Hybrid()
-    depth: Count = 1000  # stored
-    encoders: dict[str, Encoder] = {}  # bi-encoders that are trained; dense.backbone may name one
+    depth: Depth = 1000  # stored
+    encoders: dict[Name, Encoder] = {}  # bi-encoders that are trained; dense.backbone may name one
     # what ``retrieval.encoders --compare`` measures; in-distribution and zero-shot without any
-    conditions: dict[str, Condition] = {}
+    conditions: dict[Name, Condition] = {}
     # an encoder's training begun with another number of processes: refuse it, or go on from its
     # weights
     other_world: Literal["refuse", "weights"] = "refuse"
@@ -162,7 +182,7 @@ class Retrieval(Part):
 class Fgm(Part):
     """Adversarial steps: the embedding's output moved along its gradient (Miyato et al. 2017)."""
 
-    epsilon: Annotated[float, Field(ge=0)] = 1.0  # 0: no adversarial step
+    epsilon: NotNegative = 1.0  # 0: no adversarial step
     norm: Literal["example", "batch"] = "example"
     start: Whole = 0  # steps without it at the beginning
     share: Share = 1.0  # of the steps after that, drawn at random
@@ -196,10 +216,10 @@ class Ranker(Training):
     train_layers: Count | None = None
     lora: Lora | None = None  # adapters are trained in place of the body; {} for its defaults
     recipe: str = "default"
-    languages: Names = []  # of the training pairs; all without it
+    languages: Languages = []  # of the training pairs; all without it
     query_length: Count = 64
     max_length: Annotated[int, Field(ge=16)] = 256
-    head_learning_rate: Positive | None = None
+    head_learning_rate: Rate | None = None
     dropouts: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)] = [
         0.1,
         0.2,
@@ -239,7 +259,7 @@ class Ranker(Training):
     first_stage: Positive | Literal["auto"] | None = None
     gradient_checkpointing: bool = False
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
-    depth: Count | None = None  # candidates that it scores; ranking.rerank.depth without it
+    depth: Depth | None = None  # candidates that it scores; ranking.rerank.depth without it
     after: str | None = None  # the ranker whose best it scores, instead of the hybrid's: a cascade
     round: Whole = 0  # of pseudo-labels: its recipe learns from the systems of the round before
 
@@ -282,7 +302,7 @@ class Rerank(Part):
     """How the rankers score."""
 
     # of the block that the ensemble fuses; a ranker may score fewer. Without it Config.block
-    depth: Count | None = None
+    depth: Depth | None = None
     batch_tokens: Count = 16384
     # the last two on a CPU; openvino in fp32, or bf16 for a ranker with that precision
     backend: Literal["torch", "openvino", "int8"] = "torch"
@@ -293,8 +313,8 @@ class Rerank(Part):
 class Ranking(Part):
     """The second stage: cross-encoders by name."""
 
-    chain: dict[str, Ranker] = {}  # trainings that others start from: they score nothing
-    rankers: Annotated[dict[str, Ranker], Field(min_length=1)] = {"base": Ranker()}
+    chain: dict[Name, Ranker] = {}  # trainings that others start from: they score nothing
+    rankers: Annotated[dict[Name, Ranker], Field(min_length=1)] = {"base": Ranker()}
     # a training begun with another number of processes: refuse it, or go on from its weights
     other_world: Literal["refuse", "weights"] = "refuse"
     rerank: Rerank = Rerank()
@@ -327,7 +347,7 @@ class Stacking(Part):
     """
 
     trees: Count = 300  # at most
-    learning_rate: Positive = 0.03
+    learning_rate: Rate = 0.03
     leaves: Annotated[int, Field(ge=2)] = 4
     min_leaf: Count = 80  # rows of a leaf
     # a folder MEMBER/LANG-train.trec of out-of-fold scores to train on, in place of dev
@@ -347,7 +367,7 @@ class Ensemble(Part):
     )
     # weights a language too, shrunk to the global ones as if those were this many queries
     shrink: Positive | None = None
-    runs: dict[str, str] = {}  # more members: NAME: a folder of LANG-SPLIT.trec files
+    runs: dict[Name, str] = {}  # more members: NAME: a folder of LANG-SPLIT.trec files
     stacking: Stacking | None = Stacking()  # null: none
 
 
@@ -357,7 +377,7 @@ class Submission(Part):
     system: str = "ensemble"  # what is handed in
     profile: Literal["miracl", "trec", "csv"] = "miracl"
     depth: Annotated[int, Field(ge=1, le=1000)] = 100
-    tag: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "continuum"
+    tag: Name = "continuum"
 
 
 class Ray(Part):
@@ -374,14 +394,14 @@ class Ray(Part):
 class Config(Part):
     """A whole configuration."""
 
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    name: Name
     work: str = "work"
     jobs: Count = 1  # steps of the retrieval stage at once, where memory allows
     # who encodes and scores: this process, or actors on a Ray cluster (requirements-ray.txt)
     engine: Literal["local", "ray"] = "local"
     ray: Ray = Ray()
     seed: Whole = 0
-    languages: Names = []  # all of the collection without it
+    languages: Languages = []  # all of the collection without it
     round: Whole | None = None  # rankers of this round and those before; of all without it
     # queries a language, of every split or by the split's name: a sample fixed by the seed. A split
     # that is named counts over a number for all in an earlier layer, which the others keep
@@ -389,9 +409,9 @@ class Config(Part):
     collection: CollectionPart = CollectionPart()
     splits: Splits = Splits()
     retrieval: Retrieval = Retrieval()
-    data_aug: dict[str, Recipe] = {"default": Recipe()}
+    data_aug: dict[Name, Recipe] = {"default": Recipe()}
     folds: Folds = Folds()
-    candidates: Count = 200  # of the hybrid, handed to the rankers
+    candidates: Depth = 200  # of the hybrid, handed to the rankers
     ranking: Ranking = Ranking()
     ensemble: Ensemble = Ensemble()
     submission: Submission = Submission()

@@ -40,7 +40,7 @@ from core.errors import InputError, exit_with_message
 from core.evaluate import evaluate, holm, randomisation_test
 from core.files import finished_file, write_json
 from core.judgments import split_judgments
-from core.parts import Part
+from core.parts import Languages, Name, Part, Whole
 from core.settings import Config
 from core.steps import Step, needed
 from core.task import Task
@@ -81,10 +81,10 @@ class Ablation(Part):
     base: str  # a configuration, beside this file
     set: dict = {}  # over the base, for all rows
     ranker: dict = {}  # over the defaults, for all rows
-    seeds: list[int] = Field([0, 1, 2], min_length=1)
+    seeds: list[Whole] = Field([0, 1, 2], min_length=1)
     split: str | None = None  # that is measured; splits.test without it
-    languages: list[str] = []  # that are measured; all without it
-    rows: dict[str, Row] = Field(min_length=1)
+    languages: Languages = []  # that are measured; all without it
+    rows: dict[Name, Row] = Field(min_length=1)
 
 
 def read(path: Path, only: Sequence[str] = ()) -> Ablation:
@@ -245,7 +245,14 @@ def check_system(task: Task, system: str, where: str) -> None:
 
 
 def measured(task: Task, split: str, languages: Sequence[str]) -> list[str]:
-    """``languages``, or all judged ones. Raises InputError for a language without judgments."""
+    """``languages``, or all judged ones.
+
+    Raises InputError for a split that is none of the configuration's, or has no judgments, and for
+    a language without them.
+    """
+    configured = list(task.config.splits.model_dump().values())
+    if split not in configured:
+        raise InputError(f"split: found {split!r}, expected one of {', '.join(configured)}")
     judged = results.judged_languages(task, split)
     unjudged = [language for language in languages if language not in judged]
     if unjudged:
@@ -253,6 +260,8 @@ def measured(task: Task, split: str, languages: Sequence[str]) -> list[str]:
             f"languages: {', '.join(unjudged)} have no judged {split} queries; "
             f"those with are {', '.join(judged)}"
         )
+    if not judged:
+        raise InputError(f"split: no language has judged {split} queries, expected some to measure")
     return list(languages or judged)
 
 

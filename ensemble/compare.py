@@ -18,14 +18,17 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
+from pydantic import ValidationError
 
 from core.collection import read_qrels
+from core.config import count_argument
 from core.errors import InputError, exit_with_message
 from core.evaluate import TESTS, evaluate, holm, mean_over_languages, of_each_language
 from core.judgments import split_judgments
 from core.records import Qrels, Run
 from core.runs import read_run
 from core.settings import Config
+from core.stored import damaged, stored_json
 from core.task import Task
 from ensemble.results import Key, judged_languages, text_table
 
@@ -104,7 +107,12 @@ def task_of(path: Path) -> Task:
     for folder in (path, *path.parents[:2]):
         file = folder / "config.json"
         if file.is_file():
-            return Task(Config.model_validate_json(file.read_text("utf-8")))
+            try:
+                return Task(Config.model_validate(stored_json(file)))
+            except ValidationError as error:
+                fault = error.errors()[0]
+                where = ".".join(str(key) for key in fault["loc"])
+                raise damaged(file, f"{where}: {fault['msg']}") from None
     raise InputError(
         f"{path}: neither a TREC file nor a folder work/COLLECTION/NAME or "
         "work/COLLECTION/NAME/runs/SYSTEM of a finished run"
@@ -310,7 +318,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--queries",
-        type=int,
+        type=count_argument,
         default=5,
         help="how many of the queries that differ most to show each way",
     )

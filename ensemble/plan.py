@@ -14,7 +14,7 @@ from core.artefacts import TrainedRanker
 from core.building import Journal
 from core.config import from_arguments, last_round, until_round, with_data
 from core.console import say
-from core.errors import exit_with_message
+from core.errors import InputError, exit_with_message
 from core.machine import described
 from core.pace import Measurement, known, measure
 from core.settings import Config
@@ -213,6 +213,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main() -> None:
     """The command line."""
     config, options = from_arguments("what a run would do", arguments)
+    stages = STAGES[STAGES.index(options.first) : STAGES.index(options.until) + 1]
+    if not stages:
+        raise InputError(
+            f"--until {options.until} comes before --from {options.first}; "
+            f"the stages in order: {', '.join(STAGES)}"
+        )
     parts = planned(config)
     if options.force:
         count = discard(parts, options.force)
@@ -220,7 +226,6 @@ def main() -> None:
         return
     if measure_paces(parts):
         parts = planned(config)
-    stages = STAGES[STAGES.index(options.first) : STAGES.index(options.until) + 1]
     say("\n".join(lines(parts, stages)))
     _, later = plannable(config)
     if later:

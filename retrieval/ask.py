@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Callable
 from typing import NamedTuple
 
-from core.config import load_config
+from core.config import count_argument, load_config
 from core.errors import InputError, exit_with_message
 from core.records import Query, Run
 from core.runs import ranked
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("language")
     parser.add_argument("question")
     parser.add_argument("settings", nargs="*", metavar="key=value")
-    parser.add_argument("--hits", type=int, default=5)
+    parser.add_argument("--hits", type=count_argument, default=5)
     options = parser.parse_intermixed_args()
     config = load_config(options.config, options.settings)
     hits_by_source = ask(config, options.language, options.question, options.hits)

@@ -5,6 +5,7 @@ python -m retrieval.search CONFIG [key=value …] [--shard I/N]
 
 import argparse
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -213,8 +214,8 @@ def encode_shard(config: Config, shard: tuple[int, int]) -> None:
 def parse_shard(text: str) -> tuple[int, int]:
     """(2, 8) of ``3/8``, the third of eight; raises InputError for anything else."""
     number, _, count = text.partition("/")
-    numbers = number.isdigit() and count.isdigit()
-    if not numbers or not 1 <= int(number) <= int(count) or int(count) == 1:
+    is_shard = re.fullmatch("[0-9]{1,9}/[0-9]{1,9}", text)
+    if not is_shard or not 1 <= int(number) <= int(count) or int(count) == 1:
         raise InputError(
             f"--shard: found {text!r}, expected NUMBER/COUNT, for example 3/8, "
             "with a count of at least 2"

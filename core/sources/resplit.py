@@ -10,6 +10,7 @@ theirs; the corpora are copied.
 """
 
 import argparse
+import re
 import shutil
 from pathlib import Path
 
@@ -99,7 +100,7 @@ def read_counts(texts: list[str]) -> dict[str, int]:
     counts = {}
     for text in texts:
         split, _, count = text.partition("=")
-        if not split or split == "train" or not count.isdigit():
+        if not split or split == "train" or not re.fullmatch("[1-9][0-9]{0,8}", count):
             raise InputError(
                 f"found {' '.join(texts)}, expected SPLIT=COUNT for splits other than train, "
                 "for example dev=100 testA=200"
