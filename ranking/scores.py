@@ -66,7 +66,7 @@ class Scores:
         segment = np.empty(len(wanted), SEGMENT)
         segment["key"] = wanted
         segment["score"] = scores
-        name = f"{hashlib.sha256(segment.tobytes()).hexdigest()[:16]}.npy"
+        name = name_of(segment)
         with finished_file(self.folder / name, "wb") as file:
             np.save(file, segment)
         self.read.add(name)
@@ -86,4 +86,14 @@ def read_segment(path: Path) -> np.ndarray:
             f"{path}: found {segment.dtype}, expected {SEGMENT}; "
             "remove it, its pairs are scored again"
         )
+    if name_of(segment) != path.name:
+        raise InputError(
+            f"{path}: its scores are not those that it was written with; "
+            "remove it, its pairs are scored again"
+        )
     return segment
+
+
+def name_of(segment: np.ndarray) -> str:
+    """A segment's file, named by the content."""
+    return f"{hashlib.sha256(segment.tobytes()).hexdigest()[:16]}.npy"

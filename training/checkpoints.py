@@ -5,7 +5,6 @@ While it runs: ``model-STEP`` (the best so far), ``state/step-STEP`` (to go on f
 and the log. It may be killed anywhere.
 """
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from core import distributed
 from core.errors import InputError
 from core.files import write_json
+from core.stored import damaged, stored_json
 from training import engine as deep
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Checkpoints:
 
     def outcome(self) -> dict:
         """What a training that ended came to."""
-        return json.loads((self.folder / MADE).read_text("utf-8"))
+        return stored_json(self.folder / MADE, ("best", "best_step", "history"), self.folder)
 
     def stopped(self, per_step: int, other_world: str, setting: str) -> dict | None:
         """The progress note of a training that did not end; None where it is to begin.
@@ -60,7 +60,7 @@ class Checkpoints:
         world = distributed.world_size()
         if self.ended() or not note.exists():
             return None
-        state = json.loads(note.read_text("utf-8"))
+        state = stored_json(note, ("world",), self.folder)
         before = state["world"]
         # Old notes have no size; it was counted for each process, so that of one still holds
         size_before = state.get("per_step", per_step if before == 1 else None)
@@ -135,9 +135,13 @@ class Checkpoints:
         path = self.states / f"step-{step}" / f"{name}.safetensors"
         if not path.exists():
             return {}
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        return load_file(path)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise damaged(self.folder, f"{path.name}: {error}") from None
 
     def finish(self, outcome: dict) -> None:
         """Notes that the training ended, and puts the folder in order."""
@@ -155,3 +159,13 @@ class Checkpoints:
             (self.folder / PROGRESS).unlink(missing_ok=True)
             shutil.rmtree(self.states, ignore_errors=True)
             shutil.rmtree(self.folder / SCRATCH, ignore_errors=True)
+
+
+def check_progress(state: dict, folder: Path) -> None:
+    """Raises InputError for a progress note that a training can't go on from."""
+    missing = [key for key in ("step", "best", "best_step", "history") if key not in state]
+    if missing:
+        raise damaged(folder, f"{PROGRESS} lacks {', '.join(missing)}")
+    numbers = [state[key] for key in ("step", "best_step", "world")]
+    if not all(isinstance(number, int) and number >= 0 for number in numbers):
+        raise damaged(folder, f"{PROGRESS} has other values than numbers of steps")

@@ -1,17 +1,36 @@
 """DeepSpeed: started once a process, an engine a training."""
 
-import json
+import contextlib
 import logging
 import os
+import pickle
+import re
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import InputError
+from core.text import json_file
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+"""Torch's word in the environment for reading nothing but tensors."""
+
+UNREADABLE = (
+    AssertionError,  # of DeepSpeed, for files that are not there
+    AttributeError,
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What reading a state that is not whole may end in."""
 
 OURS = (
     "train_batch_size",
@@ -117,12 +136,12 @@ def settings(
     those keys itself.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise InputError(
             f"{path}: no such DeepSpeed configuration; "
             "configs/deepspeed/ holds zero0.json to zero3.json"
         )
-    values = json.loads(path.read_text("utf-8"))
+    values = json_file(path, "an object of DeepSpeed's settings")
     clash = sorted(set(values) & set(OURS))
     if clash:
         raise InputError(
@@ -168,31 +187,75 @@ def gathered(model: "nn.Module") -> Any:
     return deepspeed.zero.GatheredParameters(divided)
 
 
+@contextlib.contextmanager
+def tensors_alone() -> Iterator[None]:
+    """While it holds, ``torch.load`` reads tensors, and the few classes that states have.
+
+    Whoever calls it, also DeepSpeed, which asks for all that a pickle can be: work folders are
+    copied and shared, and a pickle from elsewhere could run code.
+    """
+    import torch
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    before = os.environ.get(WEIGHTS_ONLY)
+    os.environ[WEIGHTS_ONLY] = "1"
+    own = [ZeroStageEnum, LossScaler, DynamicLossScaler, fragment_address]
+    try:
+        with torch.serialization.safe_globals(own):
+            yield
+    finally:
+        if before is None:
+            del os.environ[WEIGHTS_ONLY]
+        else:
+            os.environ[WEIGHTS_ONLY] = before
+
+
+@contextlib.contextmanager
+def reading_state(folder: Path, tag: str) -> Iterator[None]:
+    """Reads a state in safety; its faults become InputErrors.
+
+    ``folder``: of all states. They are missing or cut files, which were changed from outside, as a
+    state is named only once it is written; and files that hold more than a state does.
+    """
+    try:
+        with tensors_alone():
+            yield
+    except pickle.UnpicklingError as error:
+        named = re.search(r"(?:GLOBAL|Unsupported class|Unsupported global:) (\S+)", str(error))
+        what = f"found {named[1]}" if named else "it is damaged"
+        raise InputError(
+            f"{folder / tag}: holds more than the tensors of a state ({what}), or other bytes; "
+            "such a file can run code where it is loaded, so it is not: "
+            f"remove {folder.parent} to train anew"
+        ) from None
+    except UNREADABLE as error:
+        on_one_line = " ".join(str(error).split())
+        raise InputError(
+            f"{folder / tag}: cannot be read: remove {folder.parent} to train anew "
+            f"({on_one_line[:200]})"
+        ) from None
+
+
 def saved_weights(folder: Path, tag: str) -> dict[str, "torch.Tensor"]:
-    """The whole model's fp32 weights out of a state of any number of processes and ZeRO stage."""
+    """The whole model's fp32 weights out of a state of any number of processes and ZeRO stage.
+
+    Raises InputError as ``reading_state`` does.
+    """
     import torch
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
-    if list((folder / tag).glob("*optim_states.pt")):
-        return get_fp32_state_dict_from_zero_checkpoint(str(folder), tag)
-    whole = folder / tag / "mp_rank_00_model_states.pt"  # stage 0 holds all in one file
-    return torch.load(whole, map_location="cpu", weights_only=True)["module"]
+    with reading_state(folder, tag):
+        if list((folder / tag).glob("*optim_states.pt")):
+            return get_fp32_state_dict_from_zero_checkpoint(str(folder), tag)
+        whole = folder / tag / "mp_rank_00_model_states.pt"  # stage 0 holds all in one file
+        return torch.load(whole, map_location="cpu", weights_only=True)["module"]
 
 
 def load_state(engine: Any, folder: Path, tag: str) -> None:
-    """Puts a saved state into the engine.
-
-    Raises InputError for a state that is missing or not whole: it was changed from outside, as it
-    is named only once it is written.
-    """
-    loaded = None
-    reason = ""
-    try:
+    """Puts a saved state into the engine. Raises InputError as ``reading_state`` does."""
+    with reading_state(folder, tag):
         loaded, _ = engine.load_checkpoint(str(folder), tag=tag)
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        on_one_line = " ".join(str(error).split())
-        reason = f" ({on_one_line[:200]})"
-    if loaded is None:
-        raise InputError(
-            f"{folder / tag}: cannot be read: remove {folder.parent} to train anew{reason}"
-        )
+        if loaded is None:
+            raise ValueError("there is no such state")

@@ -8,6 +8,8 @@ from typing import Any
 
 from core import distributed
 from core.errors import InputError
+from core.files import finished_file
+from core.stored import stored_lines
 
 FILE = "training.jsonl"
 
@@ -57,8 +59,7 @@ def trim(folder: Path, step: int) -> None:
     path = folder / FILE
     if not path.exists() or distributed.rank() != 0:
         return
-    kept = []
-    for line in path.read_text("utf-8").splitlines(keepends=True):
-        if line.endswith("\n") and json.loads(line)["step"] <= step:
-            kept.append(line)
-    path.write_text("".join(kept), "utf-8")
+    kept = [entry for entry in stored_lines(path, ("step",)) if entry["step"] <= step]
+    with finished_file(path) as file:
+        for entry in kept:
+            file.write(json.dumps(entry) + "\n")

@@ -18,7 +18,7 @@ from core.settings import Training
 from training import engine as deep
 from training import log
 from training.average import WeightAverage
-from training.checkpoints import Checkpoints
+from training.checkpoints import Checkpoints, check_progress
 from training.guards import out_of_memory
 from training.learner import Learner
 from training.optimiser import learning_rate, set_rates
@@ -56,6 +56,8 @@ class Loop:
             "history": [],  # (step, metric)
         }
         stopped = self.checkpoints.stopped(learner.per_step, other_world, other_world_setting)
+        if stopped:
+            check_progress(stopped, folder)
         # Before the engine is made, which lays the weights out for itself
         if stopped and stopped["world"] != distributed.world_size():
             self.take_weights(stopped)
