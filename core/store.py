@@ -1,17 +1,27 @@
 """The work folder on disk: what lies there, and what no configuration's last run refers to.
 
 python -m core.store --du [WORK]       sizes, by collection and kind
-python -m core.store --clean [WORK]    removes the outputs that nothing refers to
+python -m core.store --clean [WORK]    lists, then removes the outputs that nothing refers to
+
+Only what carries our own marks is an output: a folder NAME-FINGERPRINT, finished or ``.part``, of a
+stage's folder in a collection where a configuration has left its ``recipes.json``. Whatever else
+lies there is left as it is, and links are never followed.
 """
 
 import argparse
-import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from core.building import Journal
 from core.errors import InputError, exit_with_message
 from core.files import lock_of, locked, size_on_disk
+from core.steps import STAGES
+from core.stored import RECIPE
+
+OUTPUT = re.compile(r".+-[0-9a-f]{16}(\.part)?")
+"""An output's folder: the name of its step and its fingerprint."""
 
 
 def kept_beside(path: Path) -> Path:
@@ -24,14 +34,30 @@ def kept_beside(path: Path) -> Path:
 
 def outputs(work: Path) -> Iterator[tuple[Path, bool]]:
     """Every output or partial folder, and whether some configuration's last run refers to it."""
-    for collection in sorted(path for path in work.glob("*") if (path / "shared").is_dir()):
+    for collection in sorted(path for path in work.glob("*") if is_folder(path / "shared")):
+        journals = [Journal(file.parent) for file in sorted(collection.glob("*/recipes.json"))]
+        if not journals:
+            continue  # no configuration ever ran here: it is another's folder of that name
         in_use: set[str] = set()
-        for file in collection.glob("*/recipes.json"):
-            notes = json.loads(file.read_text("utf-8"))
-            in_use |= {note["path"] for note in notes.values()}
-        for path in sorted((collection / "shared").glob("*/*")):
-            if path.is_dir() and path.name != ".locks":
-                yield path, path.name.removesuffix(".part") in in_use
+        for journal in journals:
+            in_use |= {note["path"] for note in journal.recipes.values()}
+        for stage in STAGES:
+            for path in sorted((collection / "shared" / stage).glob("*")):
+                if is_output(path):
+                    yield path, path.name.removesuffix(".part") in in_use
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it is a folder itself, and no link to one."""
+    return path.is_dir() and not path.is_symlink()
+
+
+def is_output(path: Path) -> bool:
+    """Whether a folder carries the marks of an output, finished or partial."""
+    if not is_folder(path) or not OUTPUT.fullmatch(path.name):
+        return False
+    is_partial = path.name.endswith(".part")
+    return is_partial or (path / RECIPE).is_file()
 
 
 def remove(path: Path) -> None:
@@ -53,13 +79,14 @@ def list_sizes(work: Path) -> None:
 
 
 def clean(work: Path) -> None:
-    """Removes, and prints, every output that no last run refers to."""
+    """Prints every output that no last run refers to, then removes them."""
     unused = [path for path, used in outputs(work) if not used]
     total = 0
     for path in unused:
         size = size_on_disk(path)
         total += size
-        print(f"{size / 1e6:10.1f} MB  {path.relative_to(work)}  (unused)")
+        print(f"{size / 1e6:10.1f} MB  {path.relative_to(work)}  (unused)", flush=True)
+    for path in unused:
         remove(path)
     print(f"{total / 1e6:10.1f} MB  removed")
 

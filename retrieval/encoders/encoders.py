@@ -1,7 +1,6 @@
 """Encoders as steps of the retrieval stage: what each starts from, its data, and its training."""
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from retrieval.encoders.negatives import Negatives
     from retrieval.encoders.pairs import Pairs
 
-NAME = re.compile(r"[\w.-]+")
 TEXT_SECONDS = 0.04  # that two cores take to encode a text of 60 tokens with the embedded model
 BACKWARD = 3  # times as long a pass of training takes; with gradient caching one forward pass more
 
@@ -388,8 +386,6 @@ def check_names(task: Task) -> None:
             what = "a backbone's name, and retrieval.dense.backbone could mean either"
         elif name in systems:
             what = "another system's name, whose runs would lie where its own do"
-        elif not NAME.fullmatch(name):
-            what = "not made of letters, digits, '_', '.' and '-' alone"
         if what:
             raise InputError(
                 f"retrieval.encoders: an encoder cannot be named {name!r}: that is {what}; "

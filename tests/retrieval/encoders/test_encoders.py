@@ -121,7 +121,6 @@ def test_settings_that_contradict_each_other(plan, own, message):
         ("hybrid", "another system's name"),
         ("ensemble", "another system's name"),
         ("base", "another system's name"),  # the ranker of a configuration without any
-        ("a/b", "not made of letters"),
     ],
 )
 def test_names_that_encoders_cannot_have(plan, name, why):
