@@ -4,7 +4,6 @@ Weights are read from safetensors, or from ``pytorch_model.bin`` where a model h
 as tensors alone (``weights_only``), and without the hub's conversion service.
 """
 
-import json
 import os
 import pickle
 import re
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from core import distributed, embedded, embedded_ranker, hub
 from core.errors import InputError
 from core.files import digest, file_digest, write_json
+from core.text import json_file
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 MAX_UNKNOWN_SHARE = 0.05
 SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+SHIFTED_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet")
+"""Architectures that number positions from behind the padding piece."""
+
+RELATIVE_POSITIONS = ("deberta", "deberta-v2", "t5", "mt5")
+"""Architectures that take texts of any length."""
+
 STAND_INS = "stand-ins"
 """Beside the converted models: folders that are used for models of their names, in a rehearsal."""
 
@@ -109,13 +115,21 @@ def sized(name: str, layers: int | None = None) -> Backbone:
     entry = backbone("embedded" if name == embedded_ranker.NAME else name)
     file = Path(name) / "config.json"
     if file.is_file():
-        config = json.loads(file.read_text("utf-8"))
+        config = json_file(file)
         entry = replace(
             entry,
-            layers=config.get("num_hidden_layers", entry.layers),
-            hidden=config.get("hidden_size", entry.hidden),
+            layers=size_in(config, "num_hidden_layers", entry.layers, file),
+            hidden=size_in(config, "hidden_size", entry.hidden, file),
         )
     return replace(entry, layers=layers) if layers else entry
+
+
+def size_in(config: dict, key: str, otherwise: int, file: Path) -> int:
+    """A whole number above 0 of a config.json. Raises InputError for anything else."""
+    value = config.get(key, otherwise)
+    if not isinstance(value, int) or value < 1:
+        raise InputError(f"{file}: {key}: found {value!r}, expected a whole number above 0")
+    return value
 
 
 def source(name: str, models: Path) -> str:
@@ -250,7 +264,12 @@ def pickled_weights(where: str, subfolder: str) -> list[Path]:
     if not index:
         return []
     shards = []
-    for name in sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values())):
+    named = json_file(index).get("weight_map")
+    if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
+        raise InputError(
+            f"backbone {where}: {index.name} has no weight_map of files; fetch it again"
+        )
+    for name in sorted(set(named.values())):
         shard = model_file(where, name, subfolder)
         if shard is None:
             raise InputError(
@@ -371,25 +390,21 @@ def dtype(number_format: str) -> "torch.dtype":
 
 def loading(where: Any, load: Callable[[], Any]) -> Any:
     """What ``load`` gives; its failures become an InputError that names the model ``where``."""
-    from safetensors import SafetensorError
-
     # Otherwise transformers asks the hub to convert what has no safetensors, and waits for it.
     os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
     embedded.quiet()
     try:
         return load()
-    except (
-        OSError,
-        ValueError,
-        ImportError,
-        RuntimeError,
-        SafetensorError,
-        hub.transfer_error(),
-    ) as error:
+    except InputError:
+        raise
+    except Exception as error:  # of others' code on others' files, where anything may be raised
         if answer := hub.meaning(error):
             raise InputError(f"backbone {where}: {answer}") from None
+        reason = " ".join(str(error).split())[:300] or "no reason given"
+        if isinstance(error, LookupError | TypeError | AttributeError):
+            reason = f"{type(error).__name__}: {reason}"
         raise InputError(
-            f"backbone {where}: cannot be loaded ({' '.join(str(error).split())[:300]}); "
+            f"backbone {where}: cannot be loaded ({reason}); "
             "name a folder, or a hub id that this machine reaches"
         ) from None
 
@@ -404,7 +419,7 @@ def load_encoder(where: str, layers: int | None = None) -> Any:
     config = load_config(where, layers)
     without_pooler = config.model_type in ("bert", "xlm-roberta", "roberta")
     extra = {"add_pooling_layer": False} if without_pooler else {}
-    return load_whole_body(AutoModel, where, config, **extra).eval()
+    return load_whole_body(AutoModel, where, config, layers is None, **extra).eval()
 
 
 def load_cross_encoder(
@@ -425,7 +440,12 @@ def load_cross_encoder(
     if attention == "auto":
         chosen = attention_of(number_format)
     return load_whole_body(
-        AutoModelForSequenceClassification, where, config, dtype=torch.float32, **chosen
+        AutoModelForSequenceClassification,
+        where,
+        config,
+        all_layers=layers is None,
+        dtype=torch.float32,
+        **chosen,
     )
 
 
@@ -440,10 +460,13 @@ def attention_of(number_format: str) -> dict[str, str]:
     return {"attn_implementation": "eager"} if slow else {}
 
 
-def load_whole_body(kind: Any, where: str, config: Any, **extra: Any) -> Any:
+def load_whole_body(
+    kind: Any, where: str, config: Any, all_layers: bool = True, **extra: Any
+) -> Any:
     """``kind.from_pretrained`` of a checkpoint whose body is whole.
 
-    ``kind``: a class of transformers. Raises InputError where ``refuse_missing`` does.
+    ``kind``: a class of transformers; ``all_layers``: none were left out on purpose. Raises
+    InputError where ``refuse_missing`` and ``refuse_more_layers`` do.
     """
     weights = weights_of(where)
     place, revision = hub.pretrained(where)
@@ -461,7 +484,19 @@ def load_whole_body(kind: Any, where: str, config: Any, **extra: Any) -> Any:
 
     model, report = loading(where, load)
     refuse_missing(model, report["missing_keys"], where)
+    if all_layers:
+        refuse_more_layers(model, report["unexpected_keys"], where)
     return model
+
+
+def positions(config: Any, tokenizer: Any) -> int | None:
+    """How many pieces a model has positions for; None where its positions are relative."""
+    most = getattr(config, "max_position_embeddings", None)
+    if not isinstance(most, int) or config.model_type in RELATIVE_POSITIONS:
+        return None
+    if config.model_type in SHIFTED_POSITIONS:
+        most -= tokenizer.pad_token_id + 1
+    return most
 
 
 def refuse_missing(model: Any, missing: Iterable[str], where: str) -> None:
@@ -482,6 +517,26 @@ def refuse_missing(model: Any, missing: Iterable[str], where: str) -> None:
         raise InputError(
             f"backbone {where}: its weights lack {len(of_body)} tensors of the body "
             f"{type(model).__name__}, first {', '.join(of_body[:3])}; "
+            "config.json and the weights are not of one model: fetch both again, or name another"
+        )
+
+
+def refuse_more_layers(model: Any, unexpected: Iterable[str], where: str | Path) -> None:
+    """Raises InputError for weights of layers that a model's config.json knows nothing of.
+
+    They have names as the model's own, but for the number of the layer.
+    """
+
+    def without_numbers(name: str) -> str:
+        return re.sub(r"\.\d+\.", ".N.", name.removeprefix(f"{model.base_model_prefix}."))
+
+    own = {without_numbers(name) for name in model.state_dict()}
+    more = [name for name in sorted(unexpected) if re.search(r"\.\d+\.", name)]
+    of_body = [name for name in more if without_numbers(name) in own]
+    if of_body:
+        raise InputError(
+            f"backbone {where}: its weights have {len(of_body)} tensors of layers that its "
+            f"config.json does not know, first {', '.join(of_body[:3])}; "
             "config.json and the weights are not of one model: fetch both again, or name another"
         )
 
@@ -544,7 +599,7 @@ def prune_tokenizer(folder: Path, keep: list[int], target: Path) -> None:
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if (folder / name).exists():
             shutil.copy(folder / name, target / name)
-    state = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    state = json_file(folder / "tokenizer.json")
     if state["model"]["type"] != "Unigram":
         raise InputError(
             f"{folder}: prune_vocabulary works on Unigram tokenizers (XLM-R, mDeBERTa, RemBERT), "

@@ -14,6 +14,7 @@ from core import backbones, embedded, embedded_ranker, hub
 from core.distributed import seed_of
 from core.errors import InputError
 from core.files import digest, write_json
+from core.text import json_file
 
 WIDTH = 32
 LAYERS = 2  # at least; more where a configuration asks for them
@@ -197,7 +198,7 @@ def make(wanted: Wanted, models: Path, own: dict | None, texts: Sequence[str]) -
 def own_config(name: str, models: Path) -> dict | None:
     """A model's config.json, from the hub; None where it has none."""
     file = backbones.model_file(backbones.source(name, models), "config.json")
-    return json.loads(file.read_text("utf-8")) if file else None
+    return json_file(file) if file else None
 
 
 def pieces_of(own: dict, shape: Shape) -> str:

@@ -6,7 +6,6 @@ inputs to logits [pairs], its device, and what its scores are known by in the st
 
 import contextlib
 import io
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from core import backbones
 from core.compiled import compiled, converted, package
 from core.distributed import device
+from core.errors import InputError
 from core.files import digest
+from core.text import json_file
 from training import engine
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def bears_half(where: str | Path) -> bool:
     file = backbones.model_file(str(where), "config.json")
     if file is None:  # loading the model says what is missing
         return True
-    config = json.loads(file.read_text("utf-8"))
+    config = json_file(file)
     return config.get("model_type") not in OVERFLOWING
 
 
@@ -49,15 +50,30 @@ def number_format_of(wanted: str, model: str, models: Path) -> str:
 
 
 def load_model(folder: Path, number_format: str) -> Any:
-    """A transformers model in eval mode; below fp32, its last layer multiplies in fp32."""
+    """A transformers model in eval mode; below fp32, its last layer multiplies in fp32.
+
+    Raises InputError for a folder whose weights lack a part of it: it would be random.
+    """
     from transformers import AutoModelForSequenceClassification
 
     def load() -> Any:
         return AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=backbones.dtype(number_format), use_safetensors=True
+            folder,
+            dtype=backbones.dtype(number_format),
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
 
-    model = backbones.loading(folder, load).eval()
+    model, report = backbones.loading(folder, load)
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise InputError(
+            f"{folder}: its weights lack {len(missing)} tensors, first {', '.join(missing[:3])}, "
+            "so it is no finished cross-encoder; name one, or train a ranker from it (backbone=…)"
+        )
+    backbones.refuse_more_layers(model, report["unexpected_keys"], folder)
+    model.eval()
     if number_format != "fp32":
         from ranking.model import head_of, in_float32
 

@@ -26,7 +26,6 @@ SCORING = ("model", "query_length", "max_length", "precision", "depth", "after",
 """The settings that a given ranker may have: all others are of training."""
 
 # Model types whose first position is behind the padding piece's number
-SHIFTED_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet")
 
 
 def check(task: Task, name: str) -> None:
@@ -134,9 +133,7 @@ def query_length(ranker: Ranker, config: Any) -> int:
 
 def max_length(ranker: Ranker, where: str, config: Any, tokenizer: Any) -> int:
     """Pieces of a pair: the setting, or without it what sentence-transformers cuts at."""
-    positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
-    if config.model_type in SHIFTED_POSITIONS:
-        positions -= tokenizer.pad_token_id + 1
+    positions = backbones.positions(config, tokenizer) or tokenizer.model_max_length
     if "max_length" not in ranker.model_fields_set:
         return min(positions, tokenizer.model_max_length)
     if ranker.max_length > positions:
@@ -149,7 +146,13 @@ def max_length(ranker: Ranker, where: str, config: Any, tokenizer: Any) -> int:
 
 def refuse_modules(where: str) -> None:
     """Raises InputError for what sentence-transformers would do beside running the transformer."""
-    for module in read(where, "modules.json") or []:
+    modules = read(where, "modules.json") or []
+    if not isinstance(modules, list) or not all(is_module(module) for module in modules):
+        raise InputError(
+            f"{where}: its modules.json is no list of modules, each with a type and a path; "
+            "fetch the model again"
+        )
+    for module in modules:
         kind = module["type"].rsplit(".", 1)[1]
         place = module["path"] or "its root"
         if kind != "Transformer" or module["path"]:
@@ -170,6 +173,14 @@ def refuse_modules(where: str) -> None:
                 f"{where}: its sentence_bert_config.json sets {key}={settings[key]}, which changes "
                 "its input and is not supported; name a model without it"
             )
+
+
+def is_module(value: object) -> bool:
+    """Whether it names a class of a module and where it lies, as ``modules.json`` does."""
+    if not isinstance(value, dict):
+        return False
+    kind, path = value.get("type"), value.get("path")
+    return isinstance(kind, str) and "." in kind and isinstance(path, str)
 
 
 def refuse_prompts(where: str) -> None:

@@ -1,6 +1,5 @@
 """A cross-encoder for use from Python, without a configuration or a work folder."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from core import backbones, embedded_ranker
 from core.cross_encoders import refuse_other_models
 from core.embedded_ranker import LENGTHS
 from core.errors import InputError
+from core.text import json_file
 from ranking import backends
 from ranking.pairs import PairTokenizer
 from ranking.rerank import Scorer
@@ -73,6 +73,6 @@ def model_config(folder: Path) -> dict:
             f"{folder}: holds no config.json; expected a folder with a cross-encoder, "
             "as python -m ranking.export writes it"
         )
-    config = json.loads(file.read_text("utf-8"))
+    config = json_file(file)
     refuse_other_models(folder, config)
     return config

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from core import backbones, distributed
 from core.artefacts import TrainedRanker, TrainingGroups
+from core.errors import InputError
 from core.groups import open_mapped, write_mapped
 from core.records import TrainingPair
 from core.settings import Ranker
@@ -110,6 +111,7 @@ def learner(task: Task, name: str, steps: Any, folder: Path) -> "RankerLearner":
     data = training_data(source, ranker, folder)
     tokenize = tokenizer_of(task, name, where)
     check_room(name, ranker, tokenize.room)
+    check_positions(name, ranker, body, tokenize.tokenizer)
     batch_tokens = task.config.ranking.rerank.batch_tokens
     weight = 0.0
     added = None
@@ -132,6 +134,16 @@ def learner(task: Task, name: str, steps: Any, folder: Path) -> "RankerLearner":
         teacher=teacher,
         first_stage=added,
     )
+
+
+def check_positions(name: str, ranker: Ranker, body: "PreTrainedModel", tokenizer: Any) -> None:
+    """Raises InputError for pairs that are longer than the body has positions for."""
+    most = backbones.positions(body.config, tokenizer)
+    if most is not None and ranker.max_length > most:
+        raise InputError(
+            f"ranking: {name}: max_length: found {ranker.max_length}, expected at most {most}, "
+            f"the positions that its body {ranker.backbone} has"
+        )
 
 
 def keep_weight(body: "PreTrainedModel", weight: float) -> None:

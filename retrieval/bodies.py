@@ -5,7 +5,6 @@ prompts and its length, on token batches of ours. Where its way from text to tok
 one (chat templates, static embeddings, routers), it encodes by itself, in batches of one size.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from core.batches import token_batches
 from core.compiled import compiled, converted
 from core.distributed import device
 from core.errors import InputError
+from core.text import json_value, whole_text
 
 if TYPE_CHECKING:
     import torch
@@ -310,11 +310,9 @@ def read_json(where: str, name: str) -> Any:
     if file is None:
         return None
     try:
-        return json.loads(file.read_text("utf-8"))
-    except ValueError as error:
-        raise InputError(
-            f"backbone {where}: {name}: not JSON in UTF-8 ({error}); fetch the model again"
-        ) from None
+        return json_value(file, 1, whole_text(file), "JSON; fetch the model again")
+    except InputError as error:
+        raise InputError(f"backbone {where}: {name}: {error}") from None
 
 
 def is_module(value: object) -> bool:

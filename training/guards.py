@@ -14,6 +14,15 @@ def out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
+def not_finite_weight(model: "nn.Module") -> str | None:
+    """The first weight that holds no number any more, of this process's part of them."""
+    for name, parameter in model.named_parameters():
+        own_part = getattr(parameter, "ds_tensor", parameter)  # at ZeRO 3
+        if not own_part.detach().isfinite().all():
+            return name.removeprefix("module.")
+    return None
+
+
 def culprit(model: "nn.Module", inputs: dict[str, Any]) -> str:
     """Which module, in the order of the forward pass, is the first whose output is not finite.
 

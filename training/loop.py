@@ -5,6 +5,7 @@ number of processes.
 """
 
 import contextlib
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from training import engine as deep
 from training import log
 from training.average import WeightAverage
 from training.checkpoints import Checkpoints, check_progress
-from training.guards import out_of_memory
+from training.guards import not_finite_weight, out_of_memory
 from training.learner import Learner
 from training.optimiser import learning_rate, set_rates
 from training.order import Ahead
@@ -181,12 +182,19 @@ class Loop:
     def evaluate(self, step: int) -> float | None:
         """The metric; the best weights so far are kept, and a state to go on from is written.
 
-        Where weights are averaged, the average is what is measured and kept.
+        Where weights are averaged, the average is what is measured and kept. Raises InputError
+        where a weight or the metric is no number: neither is worth keeping.
         """
+        self.refuse_not_finite(step)
         self.engine.eval()
         with self.average.in_place() if self.average else contextlib.nullcontext():
             measured = self.learner.measure(self.engine, step)
             value = measured.value if measured else None
+            if value is not None and not math.isfinite(value):
+                raise InputError(
+                    f"{self.learner.name}: dev {self.learner.metric} is {value} at step {step}; "
+                    "lower learning_rate, or set precision=fp32"
+                )
             self.keep_if_best(step, value)
         self.state["history"].append([step, value])
         self.state["step"] = step
@@ -200,6 +208,16 @@ class Loop:
             if measured.warning:
                 say(f"  note: {measured.warning}")
         return value
+
+    def refuse_not_finite(self, step: int) -> None:
+        """Raises InputError, in all processes, if a weight of any of them is no number."""
+        found = not_finite_weight(self.engine.module)
+        if distributed.average([float(found is not None)])[0] > 0:
+            raise InputError(
+                f"{self.learner.name}: the weights are not finite at step {step} "
+                f"(first {found or 'in another process'}): training has diverged; "
+                "lower learning_rate, lengthen warmup, or set precision=fp32"
+            )
 
     def keep_if_best(self, step: int, value: float | None) -> None:
         """Saves the weights that a value was measured of, if it is the best; None: the last are."""

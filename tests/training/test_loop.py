@@ -1,6 +1,7 @@
 """The loop with a learner that is no ranker."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import toy
 
 from core.errors import InputError
 from training.checkpoints import Checkpoints
+from training.learner import Measured
 from training.loop import Loop
 from training.order import Ahead
 
@@ -95,3 +97,28 @@ def test_steps_of_another_size_do_not_go_on(tmp_path):
         InputError, match="was begun with 4 processes, this run has 1; .*the order of data goes on"
     ):
         toy.loop(tmp_path, learner)
+
+
+def test_weights_that_are_no_numbers_are_not_kept(tmp_path):
+    """After a step at much too high a rate; the loss of the last step does not show it any more."""
+
+    class Diverging(toy.Toy):
+        def learn(self, engine, batch, step):
+            losses = super().learn(engine, batch, step)
+            if step == 1:
+                self.model.weight.data.fill_(math.inf)
+            return losses
+
+    message = r"toy: the weights are not finite at step 2 \(first weight\): training has diverged; "
+    with pytest.raises(InputError, match=message):
+        toy.loop(tmp_path, Diverging(toy.settings(tmp_path))).run()
+    assert not list((tmp_path / "t").glob("model*"))
+
+
+def test_a_metric_that_is_no_number(tmp_path):
+    class Blind(toy.Toy):
+        def measure(self, engine, step):
+            return Measured(math.nan if step else 0.0, None)
+
+    with pytest.raises(InputError, match="toy: dev closeness is nan at step 2; lower learning"):
+        toy.loop(tmp_path, Blind(toy.settings(tmp_path))).run()
