@@ -3,9 +3,9 @@
 python -m core.store --du [WORK]       sizes, by collection and kind
 python -m core.store --clean [WORK]    lists, then removes the outputs that nothing refers to
 
-Only what carries our own marks is an output: a folder NAME-FINGERPRINT, finished or ``.part``, of a
-stage's folder in a collection where a configuration has left its ``recipes.json``. Whatever else
-lies there is left as it is, and links are never followed.
+Only what carries our own marks is an output: a folder NAME-FINGERPRINT of a stage with its recipe in
+it, or a partial one (``.part``) that has a lock beside it. Whatever else lies there is left as it
+is, and links are never followed.
 """
 
 import argparse
@@ -36,8 +36,6 @@ def outputs(work: Path) -> Iterator[tuple[Path, bool]]:
     """Every output or partial folder, and whether some configuration's last run refers to it."""
     for collection in sorted(path for path in work.glob("*") if is_folder(path / "shared")):
         journals = [Journal(file.parent) for file in sorted(collection.glob("*/recipes.json"))]
-        if not journals:
-            continue  # no configuration ever ran here: it is another's folder of that name
         in_use: set[str] = set()
         for journal in journals:
             in_use |= {note["path"] for note in journal.recipes.values()}
@@ -56,8 +54,9 @@ def is_output(path: Path) -> bool:
     """Whether a folder carries the marks of an output, finished or partial."""
     if not is_folder(path) or not OUTPUT.fullmatch(path.name):
         return False
-    is_partial = path.name.endswith(".part")
-    return is_partial or (path / RECIPE).is_file()
+    if path.name.endswith(".part"):
+        return lock_of(path.with_name(path.name.removesuffix(".part"))).is_file()
+    return (path / RECIPE).is_file()
 
 
 def remove(path: Path) -> None:
