@@ -3,9 +3,9 @@
 python -m core.store --du [WORK]       sizes, by collection and kind
 python -m core.store --clean [WORK]    lists, then removes the outputs that nothing refers to
 
-Only what carries our own marks is an output: a folder NAME-FINGERPRINT of a stage with its recipe in
-it, or a partial one (``.part``) that has a lock beside it. Whatever else lies there is left as it
-is, and links are never followed.
+Only what carries our own marks is an output: a folder NAME-FINGERPRINT of a stage with its recipe
+in it, or a partial one (``.part``) that has a lock beside it. Whatever else lies there is left as
+it is, and links are never followed.
 """
 
 import argparse
