@@ -82,9 +82,19 @@ class Collection:
         files: dict[tuple[str, str], Path] = {}
         for path in sorted(self.root.glob(f"*/{kind}/{kind}.*.tsv")):
             match = FILE_NAME.match(path.name)
-            if match:
-                language, split = match.groups()
-                files[language, HUB_SPLITS.get(split, split)] = path
+            if not match:
+                raise InputError(
+                    f"{path}: its name says neither language nor split, expected "
+                    f"{kind}.LANG-SPLIT.tsv with the language in two or three small letters"
+                )
+            language, split = match.groups()
+            split = HUB_SPLITS.get(split, split)
+            if (language, split) in files:
+                raise InputError(
+                    f"{path}: a second file of {kind} for {language}-{split} beside "
+                    f"{files[language, split]}; remove one of them"
+                )
+            files[language, split] = path
         return files
 
     def corpus_files(self, language: str) -> list[Path]:

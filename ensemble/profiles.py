@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from core.errors import at_line
+from core.errors import InputError, at_line
 from core.passages import Passages
 from core.records import Run
-from core.runs import finite, ranked
+from core.runs import ranked
+from core.text import columns, finite, shortened
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,10 @@ def trec_lines(entry: Entry, depth: int, tag: str) -> Iterator[str]:
 
 def trec_hits(where: Path, number: int, line: str) -> list[Hit]:
     """The one hit of a line of ``trec_lines``."""
-    columns = line.split()
-    if len(columns) != 6:
-        raise at_line(
-            where, number, f"{len(columns)} columns", "6: query-id Q0 docid rank score tag"
-        )
-    qid, _, docid, rank, score, _ = columns
+    parts = columns(where, number, line)
+    if len(parts) != 6:
+        raise at_line(where, number, f"{len(parts)} columns", "6: query-id Q0 docid rank score tag")
+    qid, _, docid, rank, score, _ = parts
     finite(where, number, score)
     return [Hit(qid, docid, rank, score)]
 
@@ -97,18 +96,29 @@ def csv_lines(entry: Entry, depth: int, _tag: str) -> Iterator[str]:
     """A line a query, its passages separated by spaces."""
     for qid in entry.queries:
         best = ranked(entry.run.get(qid, {}))[:depth]
+        refuse_formulas([qid, *(docid for docid, _ in best)])
         yield f"{qid},{' '.join(docid for docid, _ in best)}"
+
+
+def refuse_formulas(ids: Sequence[str]) -> None:
+    """Raises InputError for an id that a table's program would calculate, or take for two cells."""
+    for text in ids:
+        if text.startswith(("=", "+", "-", "@")) or "," in text or '"' in text:
+            raise InputError(
+                f"submission.profile: csv cannot hold the id {shortened(text)}: a cell must not "
+                "begin with =, +, - or @, nor hold a comma or a quotation mark; take trec"
+            )
 
 
 def csv_hits(where: Path, number: int, line: str) -> list[Hit]:
     """The hits of a line of ``csv_lines``."""
-    columns = line.split(",")
-    if len(columns) != 2 or not columns[1].split():
+    cells = line.split(",")
+    docids = columns(where, number, cells[1]) if len(cells) == 2 else []
+    if not docids:
         raise at_line(
             where, number, repr(line[:60]), "a query id, a comma, and docids separated by spaces"
         )
-    qid, docids = columns
-    return [Hit(qid, docid) for docid in docids.split()]
+    return [Hit(cells[0], docid) for docid in docids]
 
 
 PROFILES = {

@@ -8,12 +8,17 @@ python -m ensemble.submit CONFIG [key=value …] --check FILE    validates a zip
 """
 
 import json
+import lzma
+import os
 import shutil
 import stat
+import struct
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +27,7 @@ from core.artefacts import RankedRun, TrainedRanker
 from core.building import run_steps
 from core.config import from_arguments
 from core.errors import InputError, at_line, exit_with_message
-from core.files import digest, finished_file
+from core.files import digest, file_digest, finished_file
 from core.records import Run
 from core.rehearsal import wanted_models
 from core.steps import Files, Plan, Step
@@ -31,6 +36,19 @@ from ensemble import fuse
 from ensemble.profiles import PROFILES, Entry, Hit, Profile
 from ranking import rank
 from retrieval import search
+
+UNREADABLE = (
+    EOFError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    lzma.LZMAError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What reading a zip that is damaged, or packed in an unknown way, may end in."""
 
 LIMIT = 2 * 10**9  # bytes of a file in a zip; the largest honest one has some megabytes
 CODE = Path(__file__).parent.parent
@@ -68,7 +86,7 @@ def add_submission(task: Task, steps: Plan) -> Step:
         inputs.append(task.step(RankedRun(system, language, split)))
         inputs.append(task.topics_input(language, split))
     return steps.add(
-        "submission", 2, settings, inputs, lambda folder: build(task, folder), seconds=2
+        "submission", 3, settings, inputs, lambda folder: build(task, folder), seconds=2
     )
 
 
@@ -138,13 +156,36 @@ def manifest(task: Task) -> dict:
         "name": config.name,
         "split": split,
         **config.submission.model_dump(),
-        "config": config.model_dump(mode="json", exclude={"work"}),
+        "config": portable(task, config.model_dump(mode="json", exclude={"work"})),
         "ensemble": fuse.chosen_weights(task, "ensemble"),
         "checkpoints": checkpoints,
         "runs": runs,
         "recipes": recipes,
         "code": code_digest(),
     }
+
+
+def portable(task: Task, value: Any, key: str = "") -> Any:
+    """Settings without places of this machine: a path becomes its last name and its digest.
+
+    Of the collection's folder the name alone; its files' digests stand in the recipes.
+    """
+    if isinstance(value, dict):
+        return {inner: portable(task, of_inner, inner) for inner, of_inner in value.items()}
+    if isinstance(value, list):
+        return [portable(task, entry, key) for entry in value]
+    if not isinstance(value, str) or os.sep not in value:
+        return value
+    path = Path(value).expanduser()
+    if key == "path" and path == Path(task.config.collection.path or ""):
+        return path.name
+    if path.is_file():
+        return f"{path.name} {file_digest(path, task.config.home / 'digests')[:16]}"
+    if path.is_dir():
+        inner_files = sorted(inner for inner in path.rglob("*") if inner.is_file())
+        digests = [file_digest(inner, task.config.home / "digests") for inner in inner_files]
+        return f"{path.name} {digest(digests)}"
+    return path.name if path.is_absolute() or ".." in path.parts else value
 
 
 def code_digest() -> str:
@@ -197,7 +238,7 @@ def check(
     if not zipfile.is_zipfile(path):
         part = one_of(path, wanted)
         return {path.name: check_file(path, path.read_bytes(), part, form, depth)}
-    with zipfile.ZipFile(path) as archive:
+    with opened(path) as archive:
         names = Counter(check_name(path, info, wanted, form) for info in archive.infolist())
         twice = sorted(name for name, count in names.items() if count > 1)
         if twice:
@@ -208,9 +249,31 @@ def check(
             raise InputError(f"{path}: {missing[0]} is missing{more}")
         lines = {}
         for name in sorted(wanted):
-            data = archive.read(name)
+            data = unpacked(path, archive, name)
             lines[name] = check_file(path / name, data, wanted[name], form, depth)
         return lines
+
+
+def opened(path: Path) -> zipfile.ZipFile:
+    """A zip file to read from. Raises InputError for one whose table of contents is damaged."""
+    try:
+        return zipfile.ZipFile(path)
+    except UNREADABLE as error:
+        raise InputError(
+            f"{path}: not a whole zip file ({error}); build or copy it again"
+        ) from None
+
+
+def unpacked(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
+    """A file's bytes. Raises InputError where they are damaged, or packed in a way that is rare."""
+    try:
+        return archive.read(name)
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"{path}: {name} cannot be unpacked ({reason}); "
+            "expected a whole file, stored or deflated: build or copy the zip again"
+        ) from None
 
 
 def one_of(path: Path, wanted: Mapping[str, Entry]) -> Entry:

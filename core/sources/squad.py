@@ -7,26 +7,20 @@ Unanswerable questions (``is_impossible``, or without answers) are left out and 
 """
 
 import argparse
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from core.errors import InputError, exit_with_message
 from core.records import Document, Qrels, Query
 from core.sources.writing import Split, by_split, write_language
+from core.text import json_file
 
 
 def articles(path: Path) -> list[dict]:
     """The articles of a file, each with ``paragraphs``; raises InputError for other files."""
-    try:
-        data: Any = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not JSON in UTF-8 ({error})") from None
-    listed = data.get("data") if isinstance(data, dict) else None
+    data = json_file(path, 'an object {"data": […]}')
+    listed = data.get("data")
     if not isinstance(listed, list) or not all(is_article(entry) for entry in listed):
         raise InputError(
             f'{path}: expected {{"data": [{{"title": …, '
@@ -36,8 +30,26 @@ def articles(path: Path) -> list[dict]:
 
 
 def is_article(value: object) -> bool:
-    """Whether it has paragraphs."""
-    return isinstance(value, dict) and isinstance(value.get("paragraphs"), list)
+    """Whether it has paragraphs, with a title where it has one."""
+    if not isinstance(value, dict) or not isinstance(value.get("title", ""), str):
+        return False
+    paragraphs = value.get("paragraphs")
+    return isinstance(paragraphs, list) and all(is_paragraph(entry) for entry in paragraphs)
+
+
+def is_paragraph(value: object) -> bool:
+    """Whether it is a text with questions."""
+    if not isinstance(value, dict) or not isinstance(value.get("context"), str):
+        return False
+    questions = value.get("qas")
+    return isinstance(questions, list) and all(is_question(entry) for entry in questions)
+
+
+def is_question(value: object) -> bool:
+    """Whether it has an id and a text."""
+    if not isinstance(value, dict) or not isinstance(value.get("question"), str):
+        return False
+    return isinstance(value.get("id"), str | int)
 
 
 class Squad:

@@ -17,7 +17,7 @@ from core.collection import corpus_lines, read_qrels
 from core.errors import InputError, at_line, exit_with_message
 from core.records import Document, Query
 from core.sources.writing import Split, by_split, plain_id, write_language
-from core.text import decoded, json_value, text_lines
+from core.text import decoded, json_value, shortened, text_lines
 
 TAG = re.compile(r"<[^>]*>")
 NUMBER = re.compile(r"<num>\s*(?:Number:)?\s*([^\s<]+)", re.IGNORECASE)
@@ -52,21 +52,30 @@ def json_documents(path: Path) -> Iterator[Document]:
 def tagged_documents(path: Path) -> Iterator[Document]:
     """Streamed: a document at a time is in memory."""
     lines: list[str] = []
-    start = 0
+    start = 0  # the line of the document that is open, 0 without one
     for number, raw in corpus_lines(path):
         line = decoded(path, number, raw)
         tag = line.strip().upper()
         if tag == "<DOC>":
+            if start:
+                raise at_line(path, number, f"<DOC> within that of line {start}", "</DOC> first")
             lines, start = [], number
+        elif "<DOC>" in tag or ("</DOC>" in tag and tag != "</DOC>"):
+            raise at_line(path, number, shortened(line.strip()), "<DOC> and </DOC> alone on a line")
         elif tag == "</DOC>":
+            if not start:
+                raise at_line(path, number, "</DOC> without <DOC>", "<DOC> first")
             text = "".join(lines)
             docid = field(text, "DOCNO")
             if not docid:
                 raise at_line(path, start, "a <DOC> without <DOCNO>", "<DOCNO>id</DOCNO>")
             title = field(text, "TITLE") or field(text, "HEADLINE")
             yield Document(plain_id(docid), title, field(text, "TEXT"))
-        else:
+            start = 0
+        elif start:
             lines.append(line)
+    if start:
+        raise InputError(f"{path}: the <DOC> of line {start} is not closed; is the file cut off?")
 
 
 def field(text: str, name: str) -> str:

@@ -193,3 +193,18 @@ def test_missing_things(folder, tmp_path):
     shutil.rmtree(folder / "en" / "corpus")
     with pytest.raises(InputError, match="no corpus for en, expected en/corpus/docs"):
         Collection(folder).corpus_files("en")
+
+
+def test_a_second_file_of_one_split(folder):
+    """The hub's name and the short one; the last in the alphabet counted."""
+    short = folder / "en" / "topics" / "topics.en-dev.tsv"
+    (short.parent / "topics.miracl-v1.0-en-dev.tsv").write_text("9\tanother question\n")
+    with pytest.raises(InputError, match="a second file of topics for en-dev beside .*en-dev.tsv"):
+        Collection(folder)
+
+
+@pytest.mark.parametrize("name", ["topics.EN-dev.tsv", "topics.english-dev.tsv", "topics.en.tsv"])
+def test_names_of_topics_that_say_no_language(name, folder):
+    (folder / "en" / "topics" / name).write_text("9\tanother question\n")
+    with pytest.raises(InputError, match=f"{name}: its name says neither language nor split, exp"):
+        Collection(folder)

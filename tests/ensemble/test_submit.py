@@ -12,7 +12,16 @@ from core.records import Document
 from core.settings import Submission
 from core.task import Task
 from ensemble.profiles import PROFILES, Entry, strictly_decreasing
-from ensemble.submit import CODE, check, check_given, code_digest, lines_of, profile, write
+from ensemble.submit import (
+    CODE,
+    check,
+    check_given,
+    code_digest,
+    lines_of,
+    portable,
+    profile,
+    write,
+)
 from retrieval import search
 from tests.conftest import TOPICS
 
@@ -312,3 +321,93 @@ def test_lines_and_code():
         "c",
     ], "other line separators are text"
     assert code_digest() == code_digest() and len(code_digest()) == 16
+
+
+# ---- Damaged zips, and lines that a judge would read otherwise
+
+
+def with_damage(path, kind):
+    """Changes a zip's bytes in place: of the packed content, or of the method in both headers."""
+    content = bytearray(path.read_bytes())
+    start = content.index(b"known/en-testA.trec") + len("known/en-testA.trec")
+    if kind == "deflate":
+        content[start : start + 4] = b"\xff\xff\xff\xff"
+    if kind == "crc":
+        content[14] ^= 0xFF
+        directory = content.index(b"PK\x01\x02")
+        content[directory + 16] ^= 0xFF
+    if kind == "method":
+        directory = content.index(b"PK\x01\x02")
+        content[8] = content[directory + 10] = 97
+    if kind == "cut":
+        content = content[:-30]
+    if kind == "directory":
+        directory = content.index(b"PK\x01\x02")
+        content[directory] ^= 0xFF
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind, message",
+    [
+        ("deflate", r"known/en-testA.trec cannot be unpacked \(Error -3"),
+        ("crc", r"known/en-testA.trec cannot be unpacked \(Bad CRC-32"),
+        ("method", r"known/en-testA.trec cannot be unpacked \(That compression method"),
+        ("cut", "not a zip file, and its name is none of|not a whole zip file"),
+        ("directory", r"not a whole zip file|not a zip file"),
+    ],
+)
+def test_a_damaged_zip(kind, message, entry, tmp_path):
+    path = with_damage(written(tmp_path / "a.zip", entry), kind)
+    with pytest.raises(InputError, match=message):
+        checked(path, entry)
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ("1 Q0 d3 1 ", "1 Q0 d3\u00a01 ", r"white space U\+00A0 at column 8"),
+        ("1 Q0 d3 1 0.5 ", "1 Q0 d3 1 1_0.0 ", "score '1_0.0', expected a finite number"),
+        ("1 Q0 d3 1 0.5 ", "1 Q0 d3 1 1e39 ", "score '1e39', expected a finite number"),
+    ],
+)
+def test_what_python_reads_and_a_judge_does_not(old, new, message, entry, tmp_path):
+    path = rewritten(written(tmp_path / "a.zip", entry), tmp_path / "b.zip", old, new)
+    with pytest.raises(InputError, match=f"line 1: found {message}"):
+        checked(path, entry)
+
+
+@pytest.mark.parametrize("qid", ["=1+1", "+1", "-1", "@1", "a,b", 'a"b'])
+def test_ids_that_a_table_would_calculate(qid, entry, tmp_path):
+    strange = entry.__class__("en", "known", {qid: {"d1": 1.0}}, [qid], entry.passages)
+    with pytest.raises(InputError, match="csv cannot hold the id .*; take trec"):
+        written(tmp_path / "a.zip", strange, PROFILES["csv"])
+    assert not list(tmp_path.glob("a.zip*"))
+
+
+def test_a_manifest_names_no_place_of_the_machine(config, folder, tmp_path):
+    """Inputs are named by what they are and their digest, so that anybody's bytes are the same."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    texts = []
+    for place in ("here", "there"):
+        (tmp_path / place / "ds.json").write_text("{}")
+        (tmp_path / place / "model").mkdir()
+        (tmp_path / place / "model" / "config.json").write_text("{}")
+        small = config(
+            work=str(tmp_path / place / "work"),
+            ranking={
+                "rankers": {
+                    "a": {
+                        "deepspeed": str(tmp_path / place / "ds.json"),
+                        "backbone": str(tmp_path / place / "model"),
+                        "teacher": str(tmp_path / place / "not" / "made"),
+                    }
+                }
+            },
+        )
+        texts.append(json.dumps(portable(Task(small), small.model_dump(exclude={"work"}))))
+    assert texts[0] == texts[1] and str(tmp_path) not in texts[0]
+    assert '"path": "small"' in texts[0] and '"deepspeed": "ds.json 44136fa355b3678a"' in texts[0]
+    assert '"teacher": "made"' in texts[0] and '"backbone": "model ' in texts[0]

@@ -72,7 +72,11 @@ def test_squad(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     "content, message",
-    [("{", "not JSON in UTF-8"), ('{"data": 1}', 'expected {"data": '), (None, "no such file")],
+    [
+        ("{", "text that is not JSON"),
+        ('{"data": 1}', 'expected {"data": '),
+        (None, "no such file"),
+    ],
 )
 def test_bad_squad(tmp_path, content, message):
     if content:
