@@ -40,6 +40,9 @@ UNION_BRANCH = re.compile(r"[\[\]{}(]|^(int|float|str|dict|literal|constrained-.
 MOST_NODES = 100_000
 """Of a YAML text, each alias written out: real configurations have hundreds."""
 
+SECRET = re.compile(r"(key|token|password|secret)$", re.IGNORECASE)
+"""Ends of names under which a person would give a secret."""
+
 SETTING = re.compile(r"\w[\w.-]*=")
 """How ``key=value`` begins on a command line; an option begins with a dash, and is none."""
 
@@ -167,14 +170,22 @@ def layers_of(path: Path, seen: tuple[Path, ...] = ()) -> list[Layer]:
 
 
 def argument_layer(argument: str) -> Layer:
-    """The layer of ``a.b.c=value``, whose value is YAML."""
+    """The layer of ``a.b.c=value``, whose value is YAML.
+
+    No setting is a secret, but someone may try to give one: the value is not shown then.
+    """
     key, equals, text = argument.partition("=")
     if not equals or not key:
         raise InputError(f"argument {argument!r}: expected key=value, for example seed=1")
-    value = parse_yaml(text, f"argument {argument!r}")
+    if SECRET.search(key):
+        where = f"argument '{key}=…'"
+        value: Any = "…"
+    else:
+        where = f"argument {argument!r}"
+        value = parse_yaml(text, where)
     for name in reversed(key.split(".")):
         value = {name: value}
-    return f"argument {argument!r}", value
+    return where, value
 
 
 def merged(below: Any, above: Any) -> Any:

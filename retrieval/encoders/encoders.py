@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from retrieval.encoders.pairs import Pairs
 
 TEXT_SECONDS = 0.04  # that two cores take to encode a text of 60 tokens with the embedded model
+JUDGED_SECONDS = 0.1  # that two cores take to score a pair of 160 tokens with the embedded ranker
+ANSWER_SECONDS = 1.0  # that an endpoint takes for one request
 BACKWARD = 3  # times as long a pass of training takes; with gradient caching one forward pass more
 
 
@@ -230,8 +232,23 @@ def add_negatives(task: Task, steps: Plan, mining: Mining) -> Step:
         inputs=list({source.name: source for source in inputs}.values()),
         build=lambda folder: mine(replace(mining, folders=[]), chain, folder),
         resumes=True,
-        seconds=5,
+        seconds=mining_seconds(mining),
     )
+
+
+def mining_seconds(mining: Mining) -> float:
+    """What this machine takes for a chain: nearly all of it is reading candidates."""
+    encoder = mining.settings
+    seconds = 5.0
+    if "judge" not in encoder.negatives:
+        return seconds
+    train = mining.task.config.splits.train
+    queries = sum(len(mining.task.queries(language, train)) for language in mining.languages)
+    source = encoder.from_run if "from_run" in encoder.negatives else encoder.from_ensemble
+    pairs = queries * source.depth
+    if encoder.judge.by == "endpoint":
+        return seconds + pairs * ANSWER_SECONDS / encoder.judge.endpoint.concurrency
+    return seconds + model_seconds(pairs * JUDGED_SECONDS)
 
 
 def systems_read(encoder: Encoder) -> list[str]:

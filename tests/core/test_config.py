@@ -288,3 +288,21 @@ def test_data_of_a_chain_is_made_on_the_same_machines(file):
     data = data_config(str(file), config)
     assert (data.engine, data.ray, data.work) == ("ray", config.ray, config.work)
     assert data_config(str(file), load_config(file)).engine == "local"
+
+
+def test_a_key_that_was_given_as_a_setting_is_not_shown(tmp_path):
+    """There is no such setting; the error must not put it into a log."""
+    path = tmp_path / "c.yaml"
+    path.write_text("retrieval: {encoders: {mine: {}}}\ncollection: {source: atlas}\n")
+    place = "retrieval.encoders.mine.judge.endpoint"
+    for value in ("sk-secret", "[sk-secret", "{a: sk-secret}"):
+        with pytest.raises(InputError, match="unknown key .*key; did you mean .*key_file") as error:
+            load_config(path, [f"{place}.key={value}"])
+        assert "secret" not in str(error.value)
+    path.write_text(
+        "retrieval: {encoders: {mine: {judge: {by: endpoint, endpoint: {key: sk-secret}}}}}\n"
+        "collection: {source: atlas}\n"
+    )
+    with pytest.raises(InputError, match="unknown key") as error:
+        load_config(path)
+    assert "secret" not in str(error.value)

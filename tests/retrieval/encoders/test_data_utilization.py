@@ -9,6 +9,7 @@ import little
 import numpy as np
 import pytest
 
+from core import machine
 from core.artefacts import RankedRun, TrainedEncoder
 from core.config import merged
 from core.encoders import METHODS
@@ -18,6 +19,7 @@ from core.settings import Config
 from core.task import Task
 from retrieval import retrievers, search, searching
 from retrieval.encoders import encoders
+from retrieval.encoders.learner import EncoderLearner
 from retrieval.encoders.negatives import __main__ as negatives
 from retrieval.encoders.negatives.pools import Pools
 from tests import loopback
@@ -98,6 +100,11 @@ def pools(task, name, language="en"):
     return {link[2:]: dict(Pools(folder / link / f"{language}.parquet")) for link in CHAIN}
 
 
+def weights(task):
+    model = task.step(TrainedEncoder("mine")).path / "model" / "model.safetensors"
+    return hashlib.sha256(model.read_bytes()).hexdigest()
+
+
 def train(task, *names):
     encoders.make(task, [task.step(TrainedEncoder(name)) for name in names])
 
@@ -117,15 +124,35 @@ def test_all_the_way(task, judge_model, capsys):
         new = [c.docid for c in live if c.origin == "generate"]
         assert known.isdisjoint(new) and f"p{qid}#0" not in new
         assert len({c.docid for c in candidates}) == len(candidates)
-    out = capsys.readouterr().out
-    assert "mine: 3 topics of 24 positives" in out
-    model = own.step(TrainedEncoder("mine")).path / "model" / "model.safetensors"
-    first = hashlib.sha256(model.read_bytes()).hexdigest()
+    assert "mine: 3 topics of 24 positives" in capsys.readouterr().out
 
-    again = task(work="again", first={"method": "dpr"}, mine=whole(judge_model))
+
+def test_a_stopped_training_goes_on_to_the_same_bytes(task, judge_model, monkeypatch):
+    settings = {"first": {"method": "dpr"}, "mine": whole(judge_model)}
+    undisturbed, stopped = task(**settings), task(work="stopped", **settings)
+    train(undisturbed, "mine")
+    learn = EncoderLearner.learn
+
+    def stop(self, engine, batch, step):
+        if self.name == "mine" and step == 3:
+            raise KeyboardInterrupt
+        return learn(self, engine, batch, step)
+
+    monkeypatch.setattr(EncoderLearner, "learn", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, "mine")
+    monkeypatch.undo()
+    again = task(work="stopped", **settings)
     train(again, "mine")
-    model = again.step(TrainedEncoder("mine")).path / "model" / "model.safetensors"
-    assert hashlib.sha256(model.read_bytes()).hexdigest() == first, "the same bytes"
+    assert weights(again) == weights(undisturbed)
+
+
+def test_the_plan_knows_what_reading_takes(task, judge_model):
+    own = task(first={"method": "dpr"}, mine=whole(judge_model), plain={"method": "top_k"})
+    assert chain_of(own, "plain").seconds == 5
+    # 24 queries with six candidates each, at ten pairs a second on two cores
+    expected = machine.model_seconds(24 * 6 * 0.1)
+    assert chain_of(own, "mine").seconds == pytest.approx(5 + expected)
 
 
 def test_joined_features_are_the_mean_of_cosines(task, judge_model):
