@@ -10,7 +10,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from core.judging import Endpoint, Judge
-from core.parts import Count, EachOnce, Languages, Names, Part, Positive, Share, Training
+from core.parts import (
+    Count,
+    Depth,
+    EachOnce,
+    Languages,
+    Names,
+    NotNegative,
+    Part,
+    Positive,
+    Share,
+    Training,
+)
 from core.recipes import Bounds
 
 CONTRIEVER: dict[str, Any] = {
@@ -166,20 +177,20 @@ class FromEnsemble(Part):
     # systems with vectors; otherwise a fusion of the runs, all with one weight
     combine: Literal["features", "minmax", "zscore", "rrf"] = "minmax"
     size: Count = 256  # of a system's part of the features
-    reach: Count = 100  # best passages of each system that are looked at
-    depth: Count = 40  # best of them together
+    reach: Depth = 100  # best passages of each system that are looked at
+    depth: Depth = 40  # best of them together
 
 
 class Generate(Part):
     """Queries with too few negatives: a new query is written for each, and searched."""
 
-    number: Count = 30  # negatives that a query is to have, and not more: N
+    number: Depth = 30  # negatives that a query is to have, and not more: N
     # who writes: keywords and similar (training queries) work offline
     by: Literal["keywords", "similar", "endpoint"] = "keywords"
     keywords: Count = 8  # of a new query
     neighbours: Count = 3  # training queries that stand in for a new one
     endpoint: Endpoint = Endpoint()
-    depth: Count = 100  # best passages of each system that are looked at
+    depth: Depth = 100  # best passages of each system that are looked at
     judged: bool = False  # they are read by the chain's judge, too; not so in the paper
 
     @model_validator(mode="after")
@@ -268,10 +279,10 @@ class Topics(Part):
     models: Names = []
     one_language: bool = True  # of a batch; otherwise any (its Table 7)
     # weights in the loss: alpha of the language's share and beta of the topic's
-    alpha: Annotated[float, Field(ge=0)] = 0.45
-    beta: Annotated[float, Field(ge=0)] = 0.4
+    alpha: NotNegative = 0.45
+    beta: NotNegative = 0.4
     # 1: in proportion to the shares; -1: to their inverse; 0: alpha + beta for all
-    power: float = 1.0
+    power: Annotated[float, Field(ge=-4, le=4)] = 1.0
 
     @model_validator(mode="after")
     def one_way(self) -> "Topics":

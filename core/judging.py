@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from core.parts import Count, Part, Positive, Share, Whole
+from core.parts import Count, NotNegative, Part, Positive, Share
 
 
 class Endpoint(Part):
@@ -22,17 +22,19 @@ class Endpoint(Part):
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
     max_tokens: Count = 400  # of a reply
     longest: Count = 6000  # characters of a passage that are sent
-    concurrency: Count = 8  # requests at a time
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = 8  # requests at a time
     timeout: Positive = 60.0  # seconds of a request
     # of a request that fails (429, 5xx, no connection, too late), each after a longer wait or the
     # one that the server names; then it is an error
-    retries: Whole = 5
-    attempts: Count = 3  # at an answer that can be read; after them there is none
+    retries: Annotated[int, Field(ge=0, le=100)] = 5
+    attempts: Annotated[int, Field(ge=1, le=100)] = (
+        3  # at an answer that can be read; after them there is none
+    )
     # of what is asked at once: the share that may stay without an answer; more is an error
     unanswered: Share = 0.05
     # per million tokens, in any currency, for the costs that are said
-    input_price: Annotated[float, Field(ge=0)] = 0.0
-    output_price: Annotated[float, Field(ge=0)] = 0.0
+    input_price: NotNegative = 0.0
+    output_price: NotNegative = 0.0
 
     @property
     def recipe_settings(self) -> dict:

@@ -21,7 +21,7 @@ NotNegative = Annotated[float, Field(ge=0, le=LARGEST)]
 Rate = Annotated[float, Field(gt=0, le=10)]  # of learning
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
-FOLDERS = ("shared", "digests", "collection", "models", "stand-ins", "hub")
+FOLDERS = ("shared", "digests", "collection", "answers", "models", "stand-ins", "hub")
 """What the work folder holds beside configurations: no name of a user's."""
 
 
