@@ -25,11 +25,13 @@ def run_plan(plan: Planner, task: Task) -> None:
 
     Fewer where memory would not hold as many of the largest. Of steps that take the whole machine
     there is one at a time, and one process has all of them: it keeps what they have loaded. Where a
-    step fails the others are ended, and go on when they are run again; its error is raised.
+    step fails the others are ended, and go on when they are run again; its error is raised. One
+    after another where a cluster does the work: its machines are busy with one step.
     """
     steps = plan(task).values()
     folder = task.config.folder
-    if task.config.jobs == 1 or distributed.world_size() > 1:
+    one = task.config.jobs == 1 or task.config.engine != "local"
+    if one or distributed.world_size() > 1:
         run_steps(steps, folder)
         return
     with begun(steps, folder) as (_, stale):

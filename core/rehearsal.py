@@ -82,6 +82,9 @@ def small(config: Config, collection: Mapping, data: Mapping[str, str]) -> dict:
         },
         "ranking": {"rerank": rerank},
     }
+    for source in ("bm25", "dense"):  # a prebuilt index is of the whole collection
+        if getattr(retrieval, source).prebuilt:
+            layer["retrieval"][source]["prebuilt"] = None
     if retrieval.encoders:
         small_encoders = {}
         for name, encoder in retrieval.encoders.items():
@@ -472,6 +475,8 @@ class Rehearsal:
             self.notes["not"].append("several processes (PROCESSES=2 tries them)")
         if not machine.gpus():
             self.notes["not"].append("GPUs, and number formats that only they have")
+        if config.retrieval.bm25.prebuilt or config.retrieval.dense.prebuilt:
+            self.notes["not"].append("prebuilt indexes: small ones were made in their place")
         for ranker in config.ranking.trained.values():
             if not Path(ranker.deepspeed).is_file():
                 raise InputError(f"deepspeed: {ranker.deepspeed}: no such file")

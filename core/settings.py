@@ -69,6 +69,14 @@ class BM25Parameters(Part):
     b: Share | None = None
 
 
+Prebuilt = str | dict[str, str] | None
+"""Pyserini's index of each language by its name, in which LANG stands for the language.
+
+Or names by language: others have an index that is made here. A name is that of
+``retrieval.prebuilt``.
+"""
+
+
 class BM25(Part):
     """Lucene's BM25."""
 
@@ -77,6 +85,7 @@ class BM25(Part):
     per_language: dict[Language, BM25Parameters] = {}  # python -m retrieval.tune finds them
     heap: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}[mMgG]$")] = "2g"  # of the JVM
     threads: Whole = 0  # of indexing and of search; 0: all cores
+    prebuilt: Prebuilt = None
 
 
 class Index(Part):
@@ -107,6 +116,7 @@ class Dense(Part):
     index: Index = Index()
     backend: Literal["torch", "openvino"] = "torch"  # the latter on a CPU, in fp32
     processes: Count | None = None  # that encode at once; one a GPU, or one, without it
+    prebuilt: Prebuilt = None  # its vectors, flat, are searched; queries are encoded here
 
     @property
     def overrides(self) -> dict:

@@ -82,13 +82,8 @@ def ask_bm25(task: Task, index: Step, question: Question) -> Run:
 def ask_dense(task: Task, vectors: Step, question: Question) -> Run:
     """The question's run by exact search of the vectors, also where an index is configured."""
     encoded = retrievers.encoder_of(task).encode_queries([question.text])
-    return dense.search(
-        retrievers.vectors_of(vectors),
-        task.passages(question.language),
-        question.queries,
-        encoded,
-        question.hits,
-    )
+    stored, named = retrievers.searchable(vectors, task.passages(question.language))
+    return dense.search(stored, named, question.queries, encoded, question.hits)
 
 
 SEARCHES: dict[str, tuple[str, Callable[[Task, Step, Question], Run]]] = {

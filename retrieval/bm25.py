@@ -14,7 +14,7 @@ from core.errors import InputError
 from core.passages import Passages, document_text
 from core.processes import Team
 from core.records import Query, Ranking, Run
-from retrieval import jvm
+from retrieval import jvm, prebuilt
 
 # Those with an analyser in Lucene.
 LUCENE = "ar bn da de en es fa fi fr hi hu id it ja ko nl no pl pt ru sv te tr uk zh".split()
@@ -181,13 +181,28 @@ def tokens(language: str, text: str, heap: str) -> list[str]:
     return [terms.get(place) for place in range(terms.size())]
 
 
+def take_prebuilt(name: str, language: str, passages: Passages, folder: Path, heap: str) -> None:
+    """Takes Pyserini's index of a name in place of one that ``build_index`` makes.
+
+    Raises InputError for one of another collection.
+    """
+    place = prebuilt.take("TF", prebuilt.SPARSE, name, folder)
+    utilities = jvm.start(heap)("io.anserini.index.IndexReaderUtils")
+    reader = utilities.getReader(str(place))
+    prebuilt.check_lucene(reader, utilities, name, passages, language)
+    reader.close()
+
+
 def open_searcher(language: str, folder: Path, k1: float, b: float, heap: str) -> Any:
-    """Anserini's searcher of the index that ``build_index`` made in ``folder``."""
+    """Anserini's searcher of the index that ``build_index`` made in ``folder``.
+
+    Of one that was taken with the analyser that Anserini has for the language: made by the same.
+    """
     autoclass = jvm.start(heap)
     autoclass("org.apache.lucene.search.IndexSearcher").setMaxClauseCount(MAX_TERMS)
-    searcher = autoclass("io.anserini.search.SimpleSearcher")(str(folder / "index"))
+    searcher = autoclass("io.anserini.search.SimpleSearcher")(str(prebuilt.link_of(folder)))
     searcher.set_bm25(float(k1), float(b))
-    if analyser(language) == "lucene":
+    if analyser(language) == "lucene" or prebuilt.is_taken(folder):
         searcher.set_language(language)
     else:
         searcher.set_analyzer(lucene_analyser(language, heap))

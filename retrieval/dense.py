@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from core import machine
 from core.console import progress, say
 from core.distributed import take_gpu
+from core.errors import InputError
 from core.files import require_room
 from core.passages import Passages, document_text
 from core.processes import Team, worker_number
@@ -33,6 +34,16 @@ MERGED = 2048  # queries whose hits of two blocks are put together at a time
 
 Stored = Vectors | np.ndarray
 """Vectors [passages, dimension] in any format of numbers; searched in fp32."""
+
+
+class Named(Protocol):
+    """What tells the docids of vectors by their rows."""
+
+    def __len__(self) -> int: ...
+
+    def docid(self, row: int) -> str:
+        """Of a row."""
+
 
 Overrides = Mapping[str, Any] | Iterable[tuple[str, Any]]
 
@@ -197,7 +208,7 @@ def tell_cost(
 
 def search(
     stored: Stored,
-    passages: Passages,
+    passages: Named,
     queries: Sequence[Query],
     encoded: np.ndarray,
     depth: int,
@@ -208,7 +219,7 @@ def search(
 
 def search_each(
     stored: Stored,
-    passages: Passages,
+    passages: Named,
     queries: Sequence[Query],
     encoded: np.ndarray,
     depth: int,
@@ -217,8 +228,13 @@ def search_each(
 
     ``stored`` [passages, dimension] are read block by block, so that memory does not grow with the
     corpus; hits are kept as arrays, 12 bytes each, so that it hardly grows with the queries. On
-    all GPUs where there are some.
+    all GPUs where there are some. Raises InputError for queries of other dimensions.
     """
+    if encoded.shape[1] != stored.shape[1]:
+        raise InputError(
+            f"retrieval.dense.backbone: its vectors have {encoded.shape[1]} dimensions, expected "
+            f"the {stored.shape[1]} of the passages' vectors: another encoder made them"
+        )
     for first in range(0, len(queries), QUERY_BLOCK):
         served = slice(first, first + QUERY_BLOCK)
         scores, rows = best_rows(stored, encoded[served], min(depth, len(passages)))
@@ -314,14 +330,14 @@ def nearest(block: "torch.Tensor", encoded: np.ndarray, depth: int) -> Hits:
 
 
 def search_index(
-    index, passages: Passages, queries: Sequence[Query], encoded: np.ndarray, depth: int
+    index, passages: Named, queries: Sequence[Query], encoded: np.ndarray, depth: int
 ) -> Run:
     """``search_index_each`` as a run, whole in memory."""
     return dict(search_index_each(index, passages, queries, encoded, depth))
 
 
 def search_index_each(
-    index, passages: Passages, queries: Sequence[Query], encoded: np.ndarray, depth: int
+    index, passages: Named, queries: Sequence[Query], encoded: np.ndarray, depth: int
 ) -> Iterator[Ranking]:
     """Through a FAISS index of ``retrieval.indexes``; it may find fewer than ``depth``."""
     for first in range(0, len(queries), QUERY_BLOCK):
@@ -331,7 +347,7 @@ def search_index_each(
 
 
 def hits_of(
-    passages: Passages, queries: Sequence[Query], rows: np.ndarray, scores: np.ndarray
+    passages: Named, queries: Sequence[Query], rows: np.ndarray, scores: np.ndarray
 ) -> Iterator[Ranking]:
     """(query id, docid -> score) for each query; -1 stands for no row."""
     for query, query_rows, query_scores in zip(queries, rows, scores, strict=True):

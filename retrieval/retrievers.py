@@ -24,7 +24,7 @@ from core.runs import read_run, run_file, top_k, write_rankings
 from core.settings import Dense
 from core.steps import Files, Plan, Step
 from core.task import Task, once
-from retrieval import bm25, dense, indexes, sharing
+from retrieval import bm25, dense, indexes, prebuilt, sharing
 from retrieval.jvm import heap_bytes
 from retrieval.vectors import Vectors, open_vectors
 from training import engine
@@ -204,6 +204,9 @@ def add_bm25_index(task: Task, steps: Plan, language: str) -> Step:
     own = task.config.retrieval.bm25
     store = task.step(PassageStore(language))
     passages = expected(task, language)
+    taken = prebuilt_name(task, "bm25", language)
+    if taken:
+        return add_prebuilt_bm25(task, steps, language, taken)
 
     def build(folder: Path) -> None:
         bm25.build_index(language, Passages(store.path), folder, own.heap, own.threads)
@@ -217,6 +220,49 @@ def add_bm25_index(task: Task, steps: Plan, language: str) -> Step:
         seconds=3 + core_seconds(passages / 8000),
         disk=passages * 600,
         memory=heap_bytes(own.heap),
+    )
+
+
+def prebuilt_name(task: Task, source: str, language: str) -> str | None:
+    """Pyserini's index that a source takes for a language; None: it is made here.
+
+    Raises InputError for one name for several languages.
+    """
+    setting = getattr(task.config.retrieval, source).prebuilt
+    if isinstance(setting, str) and prebuilt.LANGUAGE not in setting and len(task.languages) > 1:
+        raise InputError(
+            f"retrieval.{source}.prebuilt: found {setting!r} for {', '.join(task.languages)}, "
+            f"expected a name with {prebuilt.LANGUAGE} in it, as miracl-v1.0-{prebuilt.LANGUAGE}, "
+            "or a name by language"
+        )
+    return prebuilt.name_of(setting, language)
+
+
+def add_prebuilt_bm25(task: Task, steps: Plan, language: str, name: str) -> Step:
+    """Pyserini's Lucene index in place of an own one.
+
+    Raises InputError for a language that is segmented here: such an index knows other terms.
+    """
+    if bm25.analyser(language) in ("thai", "bigrams"):
+        raise InputError(
+            f"{prebuilt.SPARSE}: {name}: this Java runtime has no analyser of {language}, and what "
+            "segments it here makes other terms than that index has; name the indexes by language "
+            f"(retrieval.bm25.prebuilt={{…}}) and leave {language} out: it is indexed here"
+        )
+    store = task.step(PassageStore(language))
+    heap = task.config.retrieval.bm25.heap
+
+    def build(folder: Path) -> None:
+        bm25.take_prebuilt(name, language, Passages(store.path), folder, heap)
+
+    return steps.add(
+        f"bm25-index/{language}",
+        version=1,
+        settings=prebuilt.known_by("TF", prebuilt.SPARSE, name),
+        inputs=[store],
+        build=build,
+        seconds=5,
+        memory=heap_bytes(heap),
     )
 
 
@@ -257,7 +303,11 @@ def add_dense(task: Task, steps: Plan) -> None:
     name = trained_encoder(task)
     trained = task.step(TrainedEncoder(name)) if name else None
     for language in task.languages:
-        vectors = add_vectors(task, steps, f"vectors/{language}", language, trained)
+        taken = prebuilt_name(task, "dense", language)
+        if taken:
+            vectors = add_prebuilt_vectors(task, steps, language, taken)
+        else:
+            vectors = add_vectors(task, steps, f"vectors/{language}", language, trained)
         searched = [vectors]
         if settings.index.kind != "exact":
             searched.append(add_dense_index(task, steps, language, vectors))
@@ -378,6 +428,39 @@ def add_vectors(
     )
 
 
+def add_prebuilt_vectors(task: Task, steps: Plan, language: str, name: str) -> Step:
+    """The vectors of Pyserini's FAISS index in place of own ones.
+
+    Raises InputError where queries would be encoded by an encoder that is trained here, and where
+    another index of the vectors is asked for.
+    """
+    kind = task.config.retrieval.dense.index.kind
+    if trained_encoder(task):
+        raise InputError(
+            f"{prebuilt.DENSE}: found {name}, but retrieval.dense.backbone is an encoder that is "
+            "trained here, and not what made that index's vectors; leave one of them out"
+        )
+    if kind != "exact":
+        raise InputError(
+            f"{prebuilt.DENSE}: found {name}, which is searched exactly, but "
+            f"retrieval.dense.index.kind is {kind}; leave one of them out"
+        )
+    store = task.step(PassageStore(language))
+
+    def build(folder: Path) -> None:
+        prebuilt.take_vectors(name, Passages(store.path), language, folder)
+
+    return steps.add(
+        f"vectors/{language}",
+        version=1,
+        settings=prebuilt.known_by("FAISS", prebuilt.DENSE, name),
+        inputs=[store],
+        build=build,
+        seconds=1 + expected(task, language) / 100000,
+        memory=1e8 + expected(task, language) * 16,
+    )
+
+
 @once
 def encoding_pace(task: Task) -> Pace:
     """Of a passage in one process: as it was measured here, or guessed from the encoder's size."""
@@ -425,8 +508,8 @@ def write_dense_run(
         loaded = indexes.load(index[0].path, settings.dense.index)
         rankings = dense.search_index_each(loaded, passages, queries, encoded, settings.depth)
     else:
-        stored = vectors_of(vectors)
-        rankings = dense.search_each(stored, passages, queries, encoded, settings.depth)
+        stored, named = searchable(vectors, passages)
+        rankings = dense.search_each(stored, named, queries, encoded, settings.depth)
     write_rankings(folder / "run.trec", rankings, "dense")
 
 
@@ -500,6 +583,14 @@ def helpers_of(task: Task, trained: Step | None = None) -> dense.Helpers | None:
         helpers = None
     task.kept[HELPERS] = helpers or dense.Helpers(count, wanted)
     return task.kept[HELPERS]
+
+
+def searchable(vectors: Step, passages: Passages) -> tuple[dense.Stored, dense.Named]:
+    """The vectors of a finished step, and what tells the docids of their rows."""
+    if prebuilt.is_taken(vectors.path):
+        taken = prebuilt.Taken(vectors.path, passages)
+        return taken.vectors, taken
+    return vectors_of(vectors), passages
 
 
 def vectors_of(step: Step) -> Vectors:

@@ -205,6 +205,8 @@ def encode_shard(config: Config, shard: tuple[int, int]) -> None:
         journal.record([store], some=True)
         if not store.done:
             build(store, why, journal)
+        if vectors.work is None:  # a prebuilt index's
+            continue
         with shared_work(vectors, config.folder) as part:
             if part is not None:
                 encoder = retrievers.encoder_of(task)

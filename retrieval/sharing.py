@@ -27,6 +27,8 @@ def encode(task: Task, steps: Plan, language: str, dimension: int) -> None:
             if not task.step(PassageStore(other)).done:
                 continue
             step = steps[f"vectors/{other}"]
+            if step.work is None:  # a prebuilt index's
+                continue
             part: Path | None = step.part
             if other != language:
                 part = held.enter_context(shared_work(step, task.config.folder))
