@@ -148,26 +148,36 @@ def small_encoder(encoder: Encoder, data: Mapping[str, str]) -> dict[str, Any]:
             "passages": min(encoder.dev.passages, miniature.PASSAGES),
         },
     }
+    sizes |= small_chain(encoder, sizes["steps"])
+    if "clustered" in encoder.chosen and encoder.clustered.clusters:
+        sizes["clustered"] = {"clusters": min(encoder.clustered.clusters, CLUSTERS)}
+    if "topics" in encoder.chosen:
+        sizes["topics"] = {"count": min(encoder.topics.count, CLUSTERS)}
+    if "queue" in encoder.chosen:
+        sizes["queue"] = {"size": min(encoder.queue.size, 2 * PAIRS)}
+    if encoder.data:
+        sizes["data"] = data[encoder.data]
+    return sizes
+
+
+def small_chain(encoder: Encoder, steps: int) -> dict[str, Any]:
+    """The sizes of what finds a bi-encoder's negatives; ``steps``: of its training."""
+    sizes: dict[str, Any] = {}
     if "from_run" in encoder.chosen:
         sizes["from_run"] = {"depth": min(encoder.from_run.depth, DEPTH)}
     if encoder.refreshes:
         sizes["refresh"] = {"depth": min(encoder.refresh.depth, DEPTH)}
         if encoder.refresh.unit == "steps":
-            sizes["refresh"]["every"] = min(encoder.refresh.every, max(1, sizes["steps"] // 2))
-    if "clustered" in encoder.chosen and encoder.clustered.clusters:
-        sizes["clustered"] = {"clusters": min(encoder.clustered.clusters, CLUSTERS)}
-    if "topics" in encoder.chosen:
-        sizes["topics"] = {"count": min(encoder.topics.count, CLUSTERS)}
+            sizes["refresh"]["every"] = min(encoder.refresh.every, max(1, steps // 2))
     if "from_ensemble" in encoder.chosen:
         depth = min(encoder.from_ensemble.depth, DEPTH)
         sizes["from_ensemble"] = {"depth": depth, "reach": min(encoder.from_ensemble.reach, DEPTH)}
     if "generate" in encoder.chosen:
         number = min(encoder.generate.number, DEPTH)
         sizes["generate"] = {"number": number, "depth": min(encoder.generate.depth, DEPTH)}
-    if "queue" in encoder.chosen:
-        sizes["queue"] = {"size": min(encoder.queue.size, 2 * PAIRS)}
-    if encoder.data:
-        sizes["data"] = data[encoder.data]
+    if "share_languages" in encoder.chosen:
+        pool = encoder.share_languages.pool
+        sizes["share_languages"] = {"pool": min(pool or DEPTH, DEPTH)}
     return sizes
 
 

@@ -85,7 +85,8 @@ class Queue(ByNumber):
         if self.settings.alone:
             scored.negative.zero_()
         device = scored.queries.device
-        for name, ring in self.rings.items():
+        for name in sorted(self.rings):  # in one order, also after a stop
+            ring = self.rings[name]
             is_own = np.zeros(scored.negative.shape[0], bool)
             own = [self.settings.by == "all" or language == name for language in batch.languages]
             is_own[: len(own)] = own
