@@ -1,7 +1,9 @@
 """An encoder as a step: its settings, what it stands on, and what stands on it."""
 
 import json
+import re
 import typing
+from pathlib import Path
 
 import little
 import pytest
@@ -75,6 +77,12 @@ def test_a_method_lies_under_what_is_set():
     assert Encoder(method="dpr_bm25", negatives=[]).negatives == []
     own = Encoder(method="ict_q", clustered={"every": 3}).clustered
     assert (own.of, own.every) == ("queries", 3), "a part is merged key by key"
+
+
+def test_every_method_stands_in_the_document():
+    text = (Path(__file__).parents[3] / "docs" / "METHODS.md").read_text("utf-8")
+    words = set(re.findall(r"[\w.]+", text))
+    assert [method for method in METHODS if method not in words] == []
 
 
 def test_what_decides_the_weights():
