@@ -246,6 +246,11 @@ def read_qrels(path: Path) -> Qrels:
             twice = f"passage {docid} a second time for query {qid}"
             raise at_line(path, number, twice, "one judgment a pair")
         judged[docid] = grade
+    if not qrels:
+        raise InputError(
+            f"{path}: no judgments, expected lines of query-id Q0 docid relevance; "
+            "a split without any has no such file"
+        )
     return qrels
 
 

@@ -158,10 +158,16 @@ class Task:
         return [queries[place] for place in chosen]
 
     def judgments(self, language: str, split: str) -> Qrels:
-        """Of train or dev, for the queries in use."""
+        """Of train or dev, for the queries in use. Raises InputError where none is judged."""
         in_use = {query.qid for query in self.queries(language, split)}
         qrels = self.collection.judgments(language, split)
-        return {qid: judged for qid, judged in qrels.items() if qid in in_use}
+        judged = {qid: of_query for qid, of_query in qrels.items() if qid in in_use}
+        if not judged:
+            raise InputError(
+                f"{self.collection.qrels_file(language, split)}: none of the {len(in_use)} queries "
+                f"of {language}-{split} in use is judged; raise limit, or mend the file"
+            )
+        return judged
 
     def checked_judgments(self, language: str, split: str) -> Qrels:
         """As ``judgments``, each judged passage checked to be in the collection."""

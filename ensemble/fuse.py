@@ -373,6 +373,10 @@ def stacking_method(task: Task) -> estimate.Method | None:
         values = stacking.apply(model_folder(task), aligned, texts(task, dev))
         return lambda learn, rows: values[rows]
     problem, fold = stack(task, dev)
+    folds = len(set(fold.tolist()))
+    if folds < 3:  # one is held out, and the others choose the number of trees among themselves
+        say(f"estimates: none of stacking: the judged {dev} queries are in {folds} folds, not 3")
+        return None
     return lambda learn, rows: problem.predict(problem.fit(learn, fold), rows)
 
 

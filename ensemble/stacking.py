@@ -179,11 +179,19 @@ class Stack:
         return predicted(booster, self.values[rows], self.judged.members.present[rows], trees)
 
     def best_trees(self, rows: np.ndarray, folds: np.ndarray) -> int:
-        """The number of trees with the best nDCG@10 out of fold, within the queries of the mask."""
+        """The number of trees with the best nDCG@10 out of fold, within the queries of the mask.
+
+        Raises InputError where they are all in one fold, so that nothing is left to learn from.
+        """
         most = self.settings.trees
         tried = [*range(STEP, most, STEP), most]
         per_query = np.zeros((len(tried), int(rows.sum())))
         inner = folds[rows]
+        if len(set(inner.tolist())) < 2:
+            raise InputError(
+                f"stacking: found {int(rows.sum())} judged queries in one fold, expected queries "
+                "in two at least; raise limit, or set ensemble.stacking=null"
+            )
         for fold in sorted(set(inner.tolist())):
             held = rows & (folds == fold)
             held_part = self.judged.part(held)
