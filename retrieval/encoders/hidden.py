@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,8 +31,12 @@ from retrieval import search
 from retrieval.encoders import encoders
 from retrieval.encoders.hiding import Known, known
 from retrieval.encoders.negatives import NEGATIVES
-from retrieval.encoders.negatives.mining import Link, Mining, mine, pools_file
+from retrieval.encoders.negatives.mining import Link, Mining, pools_file, run_link
 from retrieval.encoders.negatives.pools import Pools
+
+if TYPE_CHECKING:
+    from retrieval.encoders.batch import Batch
+    from retrieval.encoders.learner import EncoderLearner
 
 FILE = "hidden"
 TITLES = ("encoder", "filter", "candidates", "hidden", "dropped", "precision", "recall")
@@ -140,7 +145,11 @@ def measured(task: Task, mining: Chain, trained: bool) -> Measured:
     """Of all filters of an encoder, all languages together."""
     links: dict[str, Link] = {link: NEGATIVES[link] for link in mining.settings.negatives}
     with tempfile.TemporaryDirectory(dir=made_folder(task.config.folder)) as folder:
-        last = mine(mining, links, Path(folder))
+        for number, (link, run_it) in enumerate(links.items(), 1):
+            made = Path(folder) / f"{number}-{link}"
+            for language in mining.languages:
+                run_link(mining, run_it, language, made)
+            mining.folders.append(made)
         results: Measured = {}
         pairs_of_links = zip(mining.folders, mining.folders[1:], strict=False)
         for (before, after), link in zip(pairs_of_links, list(links)[1:], strict=True):
@@ -151,7 +160,7 @@ def measured(task: Task, mining: Chain, trained: bool) -> Measured:
                     for docid, is_dropped in dropped_by(*own, qid):
                         results[link].add(docid in docids, is_dropped)
         if "false_negatives" in mining.settings.in_batch:
-            results["false_negatives"] = labelled(task, mining, last, trained)
+            results["false_negatives"] = labelled(task, mining, mining.folders[-1], trained)
     return results
 
 
@@ -178,60 +187,66 @@ def labelled(task: Task, mining: Chain, last: Path, trained: bool) -> Found:
     Queries with a hidden passage make the batches, a language for itself, each with all its
     candidates, ``last``; the links before it, as a queue, work as they do in a training.
     """
-    import torch
+    own = mining.settings
+    learner = learner_of(task, mining, last, trained)
+    found = Found()
+    batches = 0
+    for language, of_language in mining.hidden.items():
+        first = learner.pairs.spans[language].start
+        number_of = {qid: first + i for i, qid in enumerate(learner.pairs.qids(language))}
+        qids = list(of_language)
+        for start in range(0, len(qids), own.batch_size):
+            part = qids[start : start + own.batch_size]
+            examples = np.array([number_of[qid] for qid in part], np.int64)
+            batch = learner.batch(examples, own.steps - 1, batches)
+            batches += 1
+            count(found, learner, batch, [of_language[qid] for qid in part])
+    return found
 
-    from retrieval.encoders.batch import Batch
-    from retrieval.encoders.encoding import placed
-    from retrieval.encoders.learner import scored_of
+
+def learner_of(task: Task, mining: Chain, last: Path, trained: bool) -> "EncoderLearner":
+    """The encoder with all candidates of a query in a batch, by the weights that are asked for."""
     from retrieval.encoders.negatives.drawn import Drawn
 
-    name, own, hidden = mining.name, mining.settings, mining.hidden
+    name, own = mining.name, mining.settings
     weights = task.step(TrainedEncoder(name)).path / "model" if trained else None
-    number_of_candidates = most_candidates(last, hidden)
-    variant = varied(task, name, looking_at_all(own, number_of_candidates, weights))
+    number = most_candidates(last, mining.hidden)
+    variant = varied(task, name, looking_at_all(own, number, weights))
     learner = encoders.learner(variant, name, task.config.folder / "hidden" / name)
-    drawing = own.model_copy(update={"draw": Draw(number=number_of_candidates, order="top")})
+    drawing = own.model_copy(update={"draw": Draw(number=number, order="top")})
     material = replace(learner.material, mined=last, settings=drawing)
     learner.negatives = Drawn(material, learner.pairs)
     learner.model.eval()
-    corpus = learner.material.corpus
-    step = own.steps - 1
+    return learner
 
-    def vectors_of(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        queries = torch.from_numpy(learner.encode.rows(batch.queries, "query"))
-        passages = torch.from_numpy(learner.encode.rows(batch.passages, "passage"))
-        places = torch.from_numpy(batch.passage_places)
-        return (
-            placed(queries, torch.arange(len(queries)), batch.shape.queries),
-            placed(passages, places, batch.shape.passages),
-        )
 
-    found = Found()
-    number = 0
-    for language, of_language in hidden.items():
-        first = learner.pairs.spans[language].start
-        of_qid = {qid: first + i for i, qid in enumerate(learner.pairs.qids(language))}
-        examples = np.array([of_qid[qid] for qid in of_language], np.int64)
-        qids = list(of_language)
-        for start in range(0, len(examples), own.batch_size):
-            numbers = examples[start : start + own.batch_size]
-            batch = learner.batch(numbers, step, number)
-            number += 1
-            scored = scored_of(batch, *vectors_of(batch))
-            for link in learner.links:
-                if link is learner.entries["false_negatives"]:
-                    was_negative = scored.negative.clone()
-                link.score(scored, batch)
-            for link in learner.links:
-                link.after(scored, batch)
-            is_negative = scored.negative.numpy()
-            for row, columns in enumerate(batch.own_negatives()):
-                there = columns[was_negative[row, columns].numpy()]
-                names = corpus.docids(batch.columns[there])
-                for column, (_, docid) in zip(there.tolist(), names, strict=True):
-                    is_hidden = docid in of_language[qids[start + row]]
-                    found.add(is_hidden, not bool(is_negative[row, column]))
-    return found
+def count(found: Found, learner: "EncoderLearner", batch: "Batch", hidden: list[set[str]]) -> None:
+    """Adds the candidates of a batch's queries; ``hidden``: passages of each of them."""
+    import torch
+
+    from retrieval.encoders.encoding import placed
+    from retrieval.encoders.learner import scored_of
+
+    queries = torch.from_numpy(learner.encode.rows(batch.queries, "query"))
+    passages = torch.from_numpy(learner.encode.rows(batch.passages, "passage"))
+    scored = scored_of(
+        batch,
+        placed(queries, torch.arange(len(queries)), batch.shape.queries),
+        placed(passages, torch.from_numpy(batch.passage_places), batch.shape.passages),
+    )
+    before = scored.negative.clone()
+    for link in learner.links:
+        if link is learner.entries["false_negatives"]:
+            before = scored.negative.clone()
+        link.score(scored, batch)
+    for link in learner.links:
+        link.after(scored, batch)
+    for row, columns in enumerate(batch.own_negatives()):
+        there = columns[before[row, columns].numpy()]
+        is_dropped = ~scored.negative[row, there].numpy()
+        names = learner.material.corpus.docids(batch.columns[there])
+        for (_, docid), dropped in zip(names, is_dropped.tolist(), strict=True):
+            found.add(docid in hidden[row], dropped)
 
 
 def most_candidates(folder: Path, hidden: dict[str, dict[str, set[str]]]) -> int:

@@ -130,6 +130,14 @@ def test_rules_by_hand(config, capsys):
     assert lines[3] in capsys.readouterr().out
 
 
+def test_a_filter_may_drop_all(config):
+    made = config(
+        all={"hidden": 1.0, "negatives": ["from_run", "select"], "select": {"below": 0.0}}
+    )
+    found = hidden.run(made)["all"]["select"]
+    assert (found.dropped, found.share, found.recall) == (18, 1.0, 1.0)
+
+
 def test_the_training_does_not_know_them(config):
     task = Task(config(told={}, mine={"hidden": 1.0}))
     search.plan(task)
