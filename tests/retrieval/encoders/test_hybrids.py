@@ -205,6 +205,7 @@ def test_the_papers_configuration_has_the_rows_of_table_2_at_one_budget():
     assert missing == {
         "mdpr-ft": every - {"from_run"},
         "mhfn": set(),
+        "mhfn-32": set(),
         "without-sharing": {"share_languages"},
         "without-interpolation": {"interpolate"},
         "without-augmentation": {"share_languages", "interpolate"},
