@@ -42,6 +42,7 @@ class Mix:
     draw: int
     language: str
     round: int = 0
+    judge: judges.Grades | None = None  # in place of the filters' own
     pairs: dict[tuple[str, str, str], TrainingPair] = field(default_factory=dict)
     counts: Counter = field(default_factory=Counter)
 
@@ -94,7 +95,7 @@ class Mix:
         if settings.judge is not None:
             queries = self.task.queries(self.language, self.train)
             reader = filters.Reader(
-                judge=judge_of(self.task, settings.judge),
+                judge=self.judge or judge_of(self.task, settings.judge),
                 queries={query.qid: query.text for query in queries},
                 reference=self.reference,
             )
@@ -230,9 +231,16 @@ AUGMENTATIONS = {
 }
 
 
-def mixed(task: Task, recipe: Recipe, draw: int, language: str, round_: int) -> Mix:
-    """The pairs of a language and draw, by all methods of a recipe."""
-    mix = Mix(task, recipe, draw, language, round_)
+def mixed(
+    task: Task,
+    recipe: Recipe,
+    draw: int,
+    language: str,
+    round_: int,
+    judge: judges.Grades | None = None,
+) -> Mix:
+    """The pairs of a language and draw, by all methods of a recipe; ``judge``: as of ``Mix``."""
+    mix = Mix(task, recipe, draw, language, round_, judge)
     for augment in AUGMENTATIONS.values():
         mix.add(augment(mix))
     return mix

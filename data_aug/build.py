@@ -3,6 +3,7 @@
 python -m data_aug.build CONFIG [key=value …]
 """
 
+import argparse
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -35,6 +36,7 @@ from data_aug.augment import (
 )
 from data_aug.filters import article_of
 from retrieval import judges, search
+from retrieval.judges.language_model import Counting
 
 if TYPE_CHECKING:
     import pyarrow
@@ -446,13 +448,67 @@ def run_data(config: Config) -> None:
     report(task)
 
 
+def dry_run(config: Config) -> None:
+    """What language models would be asked to judge for the groups, and what that would cost.
+
+    Raises InputError where nothing would be asked, or where an earlier stage is not made.
+    """
+    task = Task(config)
+    steps = plan_groups(task)
+    asking = []
+    for name, recipe in config.data_aug.items():
+        judge = recipe.filters.judge
+        if judge is not None and judge.by == "endpoint" and TrainingGroups(name).step_name in steps:
+            asking.append(name)
+    if not asking:
+        raise InputError(
+            "--dry-run: no recipe of data_aug that is in use has filters.judge with by=endpoint, "
+            "so nothing would be asked"
+        )
+    for name in asking:
+        step = steps[TrainingGroups(name).step_name]
+        for source in step.inputs:
+            if isinstance(source, Step) and not source.done:
+                raise InputError(f"{source.name} is not made; run ./{source.stage}/run.sh first")
+        say(f"groups {name}: at least {would_judge(task, config.data_aug[name])}")
+
+
+def would_judge(task: Task, recipe: Recipe) -> str:
+    """What all draws would ask: of each query as many passages as it wants negatives.
+
+    More are asked in place of those that the judge refuses, which nobody knows yet.
+    """
+    assert recipe.filters.judge is not None
+    judge = Counting(
+        recipe.filters.judge.endpoint,
+        recipe.filters.judge.reference,
+        judges.folder(task.config) / judges.ENDPOINT,
+    )
+    for draw in range(recipe.draws):
+        for language, _ in task.pairs(task.config.splits.train):
+            mixed(task, recipe, draw, language, 0, judge)
+    return judge.described()
+
+
 def main() -> None:
     """The command line."""
-    config, _ = from_arguments("runs and judgments to training groups")
+    config, options = from_arguments("runs and judgments to training groups", add_options)
+    if options.dry_run:
+        dry_run(config)
+        return
     *data, own = with_data(config)
     for part in data:
         run_data(part)
     run(own)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Beside the configuration."""
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say what a language model would be asked to judge and what it would cost",
+    )
 
 
 if __name__ == "__main__":

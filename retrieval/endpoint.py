@@ -67,6 +67,13 @@ class Usage:
     input_tokens: int = 0
     output_tokens: int = 0
 
+    def add(self, other: "Usage") -> None:
+        """Sums up."""
+        self.remembered += other.remembered
+        self.requests += other.requests
+        self.input_tokens += other.input_tokens
+        self.output_tokens += other.output_tokens
+
     def cost(self, settings: Settings) -> float:
         """By the prices of the settings."""
         of_input = self.input_tokens * settings.input_price

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.judging import Endpoint as Settings
-from retrieval.endpoint import Endpoint, Form, Prompt, estimate
-from retrieval.endpoint import Usage as Usage
+from retrieval.endpoint import Endpoint, Form, Prompt, Usage, estimate
 from retrieval.judges.questions import Question
 
 CRITERIA = ("accuracy", "completeness")
@@ -89,6 +88,29 @@ class LanguageModel:
     def described(self) -> str:
         """Requests, tokens and costs."""
         return self.endpoint.usage.described(self.settings)
+
+
+class Counting:
+    """Asks nothing, but counts what would be asked; everything passes. A question counts once."""
+
+    def __init__(self, settings: Settings, reference: bool, answers: Path):
+        self.settings = settings
+        self.reference = reference
+        self.answers = answers
+        self.usage = Usage()
+        self.counted: set[Question] = set()
+
+    def grades(self, questions: Sequence[Question]) -> list[int | None]:
+        """0 for each."""
+        new = [question for question in dict.fromkeys(questions) if question not in self.counted]
+        self.counted.update(new)
+        usage, _ = would_cost(self.settings, self.reference, self.answers, new)
+        self.usage.add(usage)
+        return [0] * len(questions)
+
+    def described(self) -> str:
+        """What it would come to."""
+        return self.usage.described(self.settings)
 
 
 def would_cost(

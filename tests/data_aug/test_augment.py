@@ -193,6 +193,26 @@ def test_negatives_that_a_judge_has_read(task):
     assert not build.plan(judged(address, "another"))["groups/default"].done
 
 
+def test_a_dry_run_tells_what_judging_would_cost(task, capsys, monkeypatch):
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    endpoint = {"model": "toy", "input_price": 10.0}
+    filters = {"judge": {"by": "endpoint", "endpoint": endpoint}}
+    recipe = Recipe(negatives=1, judged_negatives=0, draws=2, filters=filters)
+    found = task("plain")
+    config = found.config.model_copy(update={"data_aug": {"default": recipe}})
+    with pytest.raises(InputError, match=r"hybrid/en-train is not made; run ./retrieval/run.sh fi"):
+        build.dry_run(config)
+    run_steps(search.plan(Task(config)).values(), config.folder)
+    capsys.readouterr()
+    build.dry_run(config)  # there is no server at all
+    out = capsys.readouterr().out
+    # three training queries, each with one of its two unjudged candidates in each of two draws
+    count = int(out.split("at least ")[1].split()[0])
+    assert 3 <= count <= 6 and "0 answers were there" in out and "cost 0.0" in out
+    with pytest.raises(InputError, match="no recipe of data_aug that is in use has filters.judge"):
+        build.dry_run(found.config)
+
+
 def test_only_what_a_teacher_scored_teaches(task, tmp_path, capsys):
     """A ranker of depth 2: a (9) and b (1) are scored, c (0) keeps the order of the hybrid below.
 

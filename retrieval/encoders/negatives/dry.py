@@ -42,7 +42,7 @@ def dry_run(task: Task, names: Sequence[str]) -> None:
             for link, usage in of_chain(replace(mining, folders=[]), Path(folder)):
                 own_cost = usage.cost(getattr(encoder, link).endpoint)
                 say(f"  {name}: {link}: {described(usage, own_cost)}")
-                add(total, usage)
+                total.add(usage)
                 cost += own_cost
                 asked.add(name)
     if not asked:
@@ -92,7 +92,7 @@ def of_judge(mining: Mining) -> Usage:
             usage, first = would_cost(settings.endpoint, settings.reference, answers, questions)
             if first is not None and not total.requests + total.remembered:
                 say(f"  {mining.name}: judge: the first prompt:\n{shown(first)}")
-            add(total, usage)
+            total.add(usage)
     return total
 
 
@@ -113,20 +113,12 @@ def of_writer(mining: Mining, before_judging: bool) -> Usage:
             prompts.append(summary_prompt(query, passage[:longest]))
         answers = mining.answers / judges.ENDPOINT
         summaries = estimate(settings.endpoint, answers, prompts, SUMMARY)
-        add(total, summaries)
+        total.add(summaries)
         # the summaries are not there yet, so all their queries are to be asked for
         total.requests += summaries.requests
         total.input_tokens += summaries.requests * (len(ASK) // 4 + SUMMARY.tokens)
         total.output_tokens += summaries.requests * QUERY.tokens
     return total
-
-
-def add(total: Usage, usage: Usage) -> None:
-    """Sums up."""
-    total.remembered += usage.remembered
-    total.requests += usage.requests
-    total.input_tokens += usage.input_tokens
-    total.output_tokens += usage.output_tokens
 
 
 def shown(prompt: Prompt) -> str:
