@@ -147,7 +147,7 @@ def mine(mining: Mining, chain: Mapping[str, Link], folder: Path) -> Path:
     ``folder`` gets one a link, ``1-from_run`` and so on, with a file a language and the counts. A
     file that is there is not made again. Raises InputError where no query has a negative.
     """
-    counts: dict[str, dict[str, int]] = {}
+    counts: dict[str, Counter[str]] = {}
     for number, (name, link) in enumerate(chain.items(), 1):
         made = folder / f"{number}-{name}"
         counts = {}
@@ -159,14 +159,14 @@ def mine(mining: Mining, chain: Mapping[str, Link], folder: Path) -> Path:
     return mining.folders[-1]
 
 
-def run_link(mining: Mining, link: Link, language: str, folder: Path) -> dict[str, int]:
+def run_link(mining: Mining, link: Link, language: str, folder: Path) -> Counter[str]:
     """One link on one language; what it counted."""
     path = pools_file(folder, language)
     note = folder / f"{language}.json"
     if not (path.exists() and note.exists()):
         found = write_pools(path, link(mining, language, mining.before(language)))
         write_json(note, found)
-    return json.loads(note.read_text("utf-8"))
+    return Counter(json.loads(note.read_text("utf-8")))
 
 
 def pools_file(folder: Path, language: str) -> Path:
@@ -174,7 +174,7 @@ def pools_file(folder: Path, language: str) -> Path:
     return folder / f"{language}.parquet"
 
 
-def tell(name: str, counts: dict[str, dict[str, int]]) -> None:
+def tell(name: str, counts: Mapping[str, Counter[str]]) -> None:
     """Says how many negatives a chain left, by language. Raises InputError where there are none."""
     total: Counter = Counter()
     for of_language in counts.values():

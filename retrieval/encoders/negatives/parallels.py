@@ -141,8 +141,10 @@ class Neighbours(SameIds):
         if language not in self.queries:
             texts = self.mining.queries(language)
             qids = list(self.mining.relevant(language))
-            vectors = self.mining.encoded_queries([texts[qid] for qid in qids])
-            self.queries[language] = (qids, unit(vectors))
+            vectors = np.zeros((0, 1), np.float32)
+            if qids:
+                vectors = unit(self.mining.encoded_queries([texts[qid] for qid in qids]))
+            self.queries[language] = (qids, vectors)
         return self.queries[language]
 
     def passages(self, language: str, other: str, docids: Sequence[str]) -> list[str | None]:

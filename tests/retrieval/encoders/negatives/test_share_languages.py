@@ -179,6 +179,14 @@ def test_the_nearest_are_versions_where_they_are_near_enough(tmp_path):
         assert all(row[2] == "bm25" for row in rows), "queries are 2 degrees apart"
 
 
+def test_a_language_without_judged_queries_has_no_versions(tmp_path):
+    mining = neighboured(tmp_path, degrees=2.5)
+    mining.judged = {"en": mining.judged["en"], "sw": {}}
+    found = shared(mining, tmp_path / "out")
+    assert {language for language, _ in found} == {"en"}
+    assert all(row[2] == "bm25" for rows in found.values() for row in rows)
+
+
 # ---- Plans
 
 
