@@ -306,7 +306,7 @@ def main() -> None:
 
     config, options = from_arguments("collection to runs of depth 1000", add_options)
     configs = with_data(config)
-    if options.shard:
+    if options.shard is not None:
         encode_shards(configs, parse_shard(options.shard))
         return
     reserve_heaps(configs)
