@@ -323,10 +323,27 @@ def nearest(block: "torch.Tensor", encoded: np.ndarray, depth: int) -> Hits:
         part = slice(first, first + MULTIPLIED)
         with torch.inference_mode():
             products = torch.from_numpy(encoded[part]).to(block.device) @ block.T
-            best = products.topk(depth, dim=1)
-        scores[part] = best.values.cpu().numpy()
-        rows[part] = best.indices.cpu().numpy()
+            values, places = first_of_equals(products, depth)
+        scores[part] = values.cpu().numpy()
+        rows[part] = places.cpu().numpy()
     return scores, rows
+
+
+def first_of_equals(products: "torch.Tensor", depth: int) -> tuple["torch.Tensor", "torch.Tensor"]:
+    """The best ``depth`` of each row, best first, of equal ones the first: (values, places).
+
+    ``topk`` alone takes any of equal ones.
+    """
+    best = products.topk(depth, dim=1)
+    places = best.indices.sort(dim=1).values
+    # where more are as good as the last one that was taken, all have to be looked at
+    is_cut = (products >= best.values[:, -1:]).sum(1) > depth
+    if is_cut.any():
+        whole = products[is_cut].argsort(dim=1, descending=True, stable=True)
+        places[is_cut] = whole[:, :depth].sort(dim=1).values
+    values = products.gather(1, places)
+    order = values.argsort(dim=1, descending=True, stable=True)
+    return values.gather(1, order), places.gather(1, order)
 
 
 def search_index(

@@ -376,3 +376,16 @@ def test_openvino_gives_the_same_vectors(models, embedded_folder):
         for backend in ("torch", "openvino")
     )
     assert np.abs(plain.encode_passages(texts) - compiled.encode_passages(texts)).max() < 1e-4
+
+
+def test_of_equal_scores_the_first_rows_are_taken():
+    import torch
+
+    products = torch.tensor([[1.0, 3.0, 2.0, 2.0, 2.0], [5.0, 5.0, 5.0, 5.0, 5.0]])
+    values, places = dense.first_of_equals(products, 3)
+    assert values.tolist() == [[3.0, 2.0, 2.0], [5.0, 5.0, 5.0]]
+    assert places.tolist() == [[1, 2, 3], [0, 1, 2]]
+    random = torch.randint(0, 4, (50, 30), generator=torch.Generator().manual_seed(0)).float()
+    values, places = dense.first_of_equals(random, 7)
+    expected = random.argsort(dim=1, descending=True, stable=True)[:, :7]
+    assert torch.equal(places, expected) and torch.equal(values, random.gather(1, expected))
