@@ -30,7 +30,7 @@ class Endpoint(Part):
     attempts: Annotated[int, Field(ge=1, le=100)] = (
         3  # at an answer that can be read; after them there is none
     )
-    # of what is asked at once: the share that may stay without an answer; more is an error
+    # share of prompts that may stay without an answer, a few in any case; more is an error
     unanswered: Share = 0.05
     # per million tokens, in any currency, for the costs that are said
     input_price: NotNegative = 0.0

@@ -23,6 +23,7 @@ BASE_URL = "OPENAI_BASE_URL"
 MODEL = "OPENAI_MODEL"
 NO_KEY = "none"  # what a server that wants no key is sent
 BYTES_A_TOKEN = 4  # of a text, for estimates
+SPARED = 3  # prompts without an answer that are no reason to stop, where some may stay so
 SHOWN = 200  # characters of what a server says, in an error
 
 
@@ -168,6 +169,8 @@ class Endpoint:
         self.address = address_of(settings)
         self.answers = Answers(answers)
         self.usage = Usage()
+        self.prompts = 0  # so far
+        self.failed = 0  # of them, those without an answer
         self.client = openai.OpenAI(
             base_url=self.address.base_url,
             api_key=self.address.key,
@@ -180,8 +183,9 @@ class Endpoint:
         """The answer to each prompt, None where there is none; equal prompts are asked once.
 
         Raises InputError where the endpoint fails or refuses, and where more than the share
-        ``unanswered`` get no answer. What was answered before that is kept.
+        ``unanswered`` of all prompts so far get no answer. What was answered before that is kept.
         """
+        self.prompts += len(prompts)
         keys = [answer_key(self.settings, self.address.model, prompt, form) for prompt in prompts]
         found = {name: kept["answer"] for name, kept in self.answers.get(keys).items()}
         missing = {}
@@ -197,7 +201,6 @@ class Endpoint:
         """Key -> answer of those that get one; ``concurrency`` requests at a time."""
         found: dict[str, Any] = {}
         faults: list[str] = []
-        may_fail = int(self.settings.unanswered * len(missing))
         pool = ThreadPoolExecutor(self.settings.concurrency)
         waiting = {pool.submit(self.asked, prompt, form): name for name, prompt in missing.items()}
         try:
@@ -208,8 +211,7 @@ class Endpoint:
                     bar.update(1)
                     if asked.fault:
                         faults.append(asked.fault)
-                    if len(faults) > may_fail:
-                        raise InputError(self.too_many(faults, len(missing)))
+                        self.refuse_too_many(asked.fault)
         except InputError as error:
             for future in waiting:
                 future.cancel()
@@ -309,14 +311,17 @@ class Endpoint:
         said = " ".join(str(error).split())
         return f"{type(error).__name__}: {self.clean(said)[:SHOWN]}"
 
-    def too_many(self, faults: Sequence[str], count: int) -> str:
-        """Of prompts that got no answer."""
-        return (
-            f"endpoint {self.address.base_url}: {len(faults)} of {count} prompts have no answer in "
-            f"{self.settings.attempts} attempts, more than endpoint.unanswered="
-            f"{self.settings.unanswered:g} ({faults[-1]}); try another model, or "
-            "endpoint.structure"
-        )
+    def refuse_too_many(self, fault: str) -> None:
+        """Counts a prompt without an answer. Raises InputError where there are too many of them."""
+        self.failed += 1
+        share = self.settings.unanswered
+        may_fail = max(SPARED, share * self.prompts) if share else 0
+        if self.failed > may_fail:
+            raise InputError(
+                f"endpoint {self.address.base_url}: {self.failed} of {self.prompts} prompts have "
+                f"no answer in {self.settings.attempts} attempts, more than endpoint.unanswered="
+                f"{share:g} ({fault}); try another model, or endpoint.structure"
+            )
 
     def clean(self, text: str) -> str:
         """A text without the key, whoever put it there."""
