@@ -84,7 +84,8 @@ fi
 if [ "$FORCE" ]; then python -m ensemble.plan "$CONFIG" "${SETTINGS[@]}" --force "$FORCE"; fi
 
 # 1. Retrieval: BM25 and dense runs of depth 1000, hybrid with one weight chosen on dev.
-#    Encoding takes the time: 25 passages/s on two cores.
+#    Encoding takes the time: 25 passages/s on two cores. All GPUs do it; jobs=N makes other steps
+#    beside it, and several at once.
 run retrieval
 
 # With rounds of pseudo-labels, 2 to 4 once a round: each learns from the systems of the round

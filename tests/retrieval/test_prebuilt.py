@@ -14,6 +14,7 @@ import pytest
 from core.errors import InputError
 from core.passages import Passages, build_passages
 from core.records import Document, Query
+from core.rehearsal import small
 from core.settings import Config
 from core.task import Task
 from retrieval import bm25, dense, prebuilt, search
@@ -166,6 +167,12 @@ def test_names_by_language_leave_the_others_to_us(own, cache):
 def test_settings_that_name_no_index_or_contradict_each_other(own, cache, settings, message):
     with pytest.raises(InputError, match=message):
         search.plan(Task(taking(own, **settings)))
+
+
+def test_a_rehearsal_makes_small_indexes_of_its_own(config):
+    layer = small(config(retrieval={"bm25": {"prebuilt": LUCENE}}), {}, {})
+    assert layer["retrieval"]["bm25"]["prebuilt"] is None
+    assert "prebuilt" not in layer["retrieval"]["dense"]
 
 
 def test_thai_is_left_to_us(config, folder):
