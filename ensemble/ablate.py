@@ -373,12 +373,25 @@ def share_rows(path: Path, ablation: Ablation, arguments: Sequence[str]) -> None
         return
     for name in ablation.rows:
         own = configuration(ablation, path, name, ablation.seeds[0], arguments)
-        stages = [*search.plan(Task(own)).values()]
-        for part in with_data(own)[:-1]:
-            stages += build.plan_groups(Task(part)).values()
-        build_needed(own, stages)
+        steps = needed(targets(ablation, own, name))
+        build_needed(own, [step for step in steps if is_shared(step, own)])
     told = (path.resolve(), list(arguments), list(ablation.rows))
     cluster.share(config, f"{MODULE}:rows_of", told, f"{MODULE}:make_row", items, "rows")
+
+
+def targets(ablation: Ablation, config: Config, name: str) -> list[Step]:
+    """The runs that a row is measured by; with rounds, all that the first of them trains."""
+    if last_round(config):
+        return list(rank.plan(Task(until_round(config, 0, config.name))).values())
+    task = Task(config)
+    split, system = split_of(ablation, config), system_of(ablation, name)
+    languages = measured(task, split, ablation.languages)
+    return [results.run_step(task, system, language, split) for language in languages]
+
+
+def is_shared(step: Step, config: Config) -> bool:
+    """Whether rows have a step in common: the first stage, and data of another collection."""
+    return step.stage == "retrieval" or step.root != config.home
 
 
 def rows_of(path: Path, arguments: list[str], only: list[str]) -> tuple[Ablation, Path, list[str]]:

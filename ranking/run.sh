@@ -16,8 +16,9 @@ else
     WHERE=(--num_processes "$PROCESSES" --num_machines 1 --main_process_port 0)
 fi
 [ "${PROCESSES:-2}" -gt 1 ] || exec python -m ranking.rank "$@"
-# With engine=ray these processes only train; then one lets the cluster score.
+# With engine=ray these processes only train; then one, on the first machine, lets the cluster score.
 ENGINE="$(python -m core.config "$@" --engine)"
+MACHINE="$([ -z "$FILE" ] || sed -n 's/^machine_rank: *\([0-9]*\) *$/\1/p' "$FILE")"
 # --multi_gpu also starts processes on CPUs, and keeps accelerate from its own DeepSpeed and FSDP
 accelerate launch "${WHERE[@]}" --multi_gpu --mixed_precision no --dynamo_backend no -m ranking.rank "$@"
-[ "$ENGINE" != ray ] || python -m ranking.rank "$@"
+if [ "$ENGINE" = ray ] && [ "${MACHINE:-0}" = 0 ]; then python -m ranking.rank "$@"; fi
