@@ -267,6 +267,7 @@ def opened(path: Path) -> zipfile.ZipFile:
 def unpacked(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
     """A file's bytes. Raises InputError where they are damaged, or packed in a way that is rare."""
     try:
+        refuse_two_sizes(path, archive, archive.getinfo(name))
         return archive.read(name)
     except UNREADABLE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -274,6 +275,22 @@ def unpacked(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
             f"{path}: {name} cannot be unpacked ({reason}); "
             "expected a whole file, stored or deflated: build or copy the zip again"
         ) from None
+
+
+def refuse_two_sizes(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+    """Raises InputError where the table of contents and the file's own head name two sizes.
+
+    Programs differ in which of them they believe. A head of a stream (flag 8) names none.
+    """
+    assert archive.fp is not None
+    archive.fp.seek(info.header_offset + 18)
+    (own_size,) = struct.unpack("<L", archive.fp.read(4))
+    is_known = not info.flag_bits & 8 and own_size != 2**32 - 1
+    if is_known and own_size != info.compress_size:
+        raise InputError(
+            f"{path}: {info.filename} has {own_size} packed bytes by its own head, and "
+            f"{info.compress_size} by the table of contents; build or copy the zip again"
+        )
 
 
 def one_of(path: Path, wanted: Mapping[str, Entry]) -> Entry:
