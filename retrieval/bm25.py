@@ -186,7 +186,7 @@ def take_prebuilt(name: str, language: str, passages: Passages, folder: Path, he
 
     Raises InputError for one of another collection.
     """
-    place = prebuilt.take("TF", prebuilt.SPARSE, name, folder)
+    place = prebuilt.take("TF", prebuilt.SPARSE, name, folder, heap)
     utilities = jvm.start(heap)("io.anserini.index.IndexReaderUtils")
     reader = utilities.getReader(str(place))
     prebuilt.check_lucene(reader, utilities, name, passages, language)

@@ -53,6 +53,15 @@ def start(heap: str) -> Callable[[str], Any]:
     return machine(largest)
 
 
+def running(heap: str) -> Callable[[str], Any]:
+    """As ``start``, for work that needs next to no memory: any machine that runs will do."""
+    import jnius_config
+
+    if not jnius_config.vm_running:
+        return start(heap)
+    return machine(max(heaps, key=heap_bytes))
+
+
 @cache
 def machine(heap: str) -> Callable[[str], Any]:
     """Starts the Java machine, and makes Lucene quiet."""

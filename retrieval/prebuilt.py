@@ -17,6 +17,7 @@ from core.errors import InputError
 from core.files import write_json
 from core.passages import Passages
 from core.settings import Prebuilt
+from retrieval import jvm
 
 SPARSE = "retrieval.bm25.prebuilt"
 DENSE = "retrieval.dense.prebuilt"
@@ -35,11 +36,12 @@ def name_of(prebuilt: Prebuilt, language: str) -> str | None:
     return prebuilt.replace(LANGUAGE, language) if prebuilt else None
 
 
-def entry_of(kind: str, setting: str, name: str) -> dict[str, Any]:
+def entry_of(kind: str, setting: str, name: str, heap: str) -> dict[str, Any]:
     """What Pyserini knows of an index. ``kind``: TF (Lucene) or FAISS.
 
-    Raises InputError for a name that it does not know.
+    It asks Anserini, so Java is started. Raises InputError for a name that it does not know.
     """
+    jvm.running(heap)  # pyserini would start another one
     from pyserini import prebuilt_index_info
 
     known = getattr(prebuilt_index_info, f"{kind}_INDEX_INFO")
@@ -53,9 +55,9 @@ def entry_of(kind: str, setting: str, name: str) -> dict[str, Any]:
     return known[name]
 
 
-def known_by(kind: str, setting: str, name: str) -> dict[str, str]:
+def known_by(kind: str, setting: str, name: str, heap: str) -> dict[str, str]:
     """What decides a step that takes an index: its name, and its digest as Pyserini has it."""
-    return {"prebuilt": name, "md5": entry_of(kind, setting, name)["md5"]}
+    return {"prebuilt": name, "md5": entry_of(kind, setting, name, heap)["md5"]}
 
 
 def is_taken(folder: Path) -> bool:
@@ -63,12 +65,12 @@ def is_taken(folder: Path) -> bool:
     return (folder / NOTE).exists()
 
 
-def take(kind: str, setting: str, name: str, folder: Path) -> Path:
+def take(kind: str, setting: str, name: str, folder: Path, heap: str) -> Path:
     """Notes an index in a step's folder, with a link to where it is; downloaded if need be.
 
     Raises InputError where it can be neither found nor downloaded.
     """
-    entry = entry_of(kind, setting, name)
+    entry = entry_of(kind, setting, name, heap)
     place = found(entry, setting, name)
     (folder / LINK).unlink(missing_ok=True)
     (folder / LINK).symlink_to(place.resolve(), target_is_directory=True)
@@ -164,9 +166,9 @@ class Taken:
         return self.passages.docid(int(self.rows[row]))
 
 
-def take_vectors(name: str, passages: Passages, language: str, folder: Path) -> None:
+def take_vectors(name: str, passages: Passages, language: str, folder: Path, heap: str) -> None:
     """Takes an index's vectors as those of a language's passages, all of its docids checked."""
-    place = take("FAISS", DENSE, name, folder)
+    place = take("FAISS", DENSE, name, folder, heap)
     check_count(DENSE, name, flat_index(place).ntotal, passages, language)
     rows = np.empty(len(passages), np.int64)
     start = 0

@@ -258,7 +258,7 @@ def add_prebuilt_bm25(task: Task, steps: Plan, language: str, name: str) -> Step
     return steps.add(
         f"bm25-index/{language}",
         version=1,
-        settings=prebuilt.known_by("TF", prebuilt.SPARSE, name),
+        settings=prebuilt.known_by("TF", prebuilt.SPARSE, name, heap),
         inputs=[store],
         build=build,
         seconds=5,
@@ -446,14 +446,15 @@ def add_prebuilt_vectors(task: Task, steps: Plan, language: str, name: str) -> S
             f"retrieval.dense.index.kind is {kind}; leave one of them out"
         )
     store = task.step(PassageStore(language))
+    heap = task.config.retrieval.bm25.heap  # of Java, which knows the indexes' names
 
     def build(folder: Path) -> None:
-        prebuilt.take_vectors(name, Passages(store.path), language, folder)
+        prebuilt.take_vectors(name, Passages(store.path), language, folder, heap)
 
     return steps.add(
         f"vectors/{language}",
         version=1,
-        settings=prebuilt.known_by("FAISS", prebuilt.DENSE, name),
+        settings=prebuilt.known_by("FAISS", prebuilt.DENSE, name, heap),
         inputs=[store],
         build=build,
         seconds=1 + expected(task, language) / 100000,

@@ -17,7 +17,7 @@ from core.records import Document, Query
 from core.rehearsal import small
 from core.settings import Config
 from core.task import Task
-from retrieval import bm25, dense, prebuilt, search
+from retrieval import bm25, dense, jvm, prebuilt, search
 from retrieval.ask import ask
 from retrieval.vectors import open_vectors
 
@@ -27,7 +27,7 @@ HEAP = "512m"
 
 def place_of(cache: Path, kind: str, name: str) -> Path:
     """Where Pyserini looks for an index."""
-    entry = prebuilt.entry_of(kind, "test", name)
+    entry = prebuilt.entry_of(kind, "test", name, HEAP)
     return cache / "indexes" / f"{entry['filename'].removesuffix('.tar.gz')}.{entry['md5']}"
 
 
@@ -120,7 +120,7 @@ def test_an_index_may_have_another_order(passages, tmp_path, monkeypatch):
     vectors = np.array([[3, 1], [1, 2], [2, 0]], np.float32)
     write_faiss(place_of(tmp_path, "FAISS", name), vectors[[2, 0, 1]], ["d2", "d0", "d1"])
     (tmp_path / "step").mkdir()
-    prebuilt.take_vectors(name, passages, "en", tmp_path / "step")
+    prebuilt.take_vectors(name, passages, "en", tmp_path / "step", HEAP)
     taken = prebuilt.Taken(tmp_path / "step", passages)
     encoded = np.array([[1, 10]], np.float32)
     found = dense.search(taken.vectors, taken, [Query("q", "")], encoded, 3)
@@ -179,7 +179,7 @@ def test_thai_is_left_to_us(config, folder):
     (folder / "sw").rename(folder / "th")
     for path in (folder / "th").rglob("*.sw-*.tsv"):
         path.rename(path.with_name(path.name.replace(".sw-", ".th-")))
-    own = config(retrieval={"sources": ["bm25"], "bm25": {"prebuilt": LUCENE}})
+    own = config(retrieval={"sources": ["bm25"], "bm25": {"prebuilt": LUCENE, "heap": HEAP}})
     with pytest.raises(InputError, match="no analyser of th, .* leave th out: it is indexed here"):
         search.plan(Task(own))
 
@@ -232,7 +232,7 @@ def test_a_faiss_index_of_another_collection_or_kind(
     write_faiss(place, np.eye(len(docids), 4), docids, kind)
     (tmp_path / "step").mkdir()
     with pytest.raises(InputError, match=message):
-        prebuilt.take_vectors(name, passages, "en", tmp_path / "step")
+        prebuilt.take_vectors(name, passages, "en", tmp_path / "step", HEAP)
 
 
 @pytest.mark.parametrize("docids", [["d0", "d1"], ["d0", "d1", "d2", "d2"], None])
@@ -245,7 +245,7 @@ def test_docids_that_are_not_those_of_the_vectors(docids, passages, tmp_path, mo
         (place / "docid").unlink()
     (tmp_path / "step").mkdir()
     with pytest.raises(InputError, match="fetch (the index|it) again"):
-        prebuilt.take_vectors(name, passages, "en", tmp_path / "step")
+        prebuilt.take_vectors(name, passages, "en", tmp_path / "step", HEAP)
 
 
 def test_queries_of_another_encoder(own, cache, monkeypatch, tmp_path):
@@ -277,6 +277,7 @@ def test_an_index_that_is_gone_since(tmp_path):
 @pytest.fixture
 def entry(monkeypatch) -> dict:
     """What Pyserini knows of an index, to be changed."""
+    jvm.running(HEAP)
     from pyserini import prebuilt_index_info
 
     known = dict(prebuilt_index_info.TF_INDEX_INFO["miracl-v1.0-sw"])
@@ -303,13 +304,13 @@ def test_pyserini_downloads_what_its_cache_lacks(entry, tmp_path, monkeypatch, c
     }
     try:
         (tmp_path / "step").mkdir()
-        place = prebuilt.take("TF", prebuilt.SPARSE, "miracl-v1.0-sw", tmp_path / "step")
+        place = prebuilt.take("TF", prebuilt.SPARSE, "miracl-v1.0-sw", tmp_path / "step", HEAP)
         assert (place / "segments_1").read_text() == "an index"
         assert prebuilt.is_taken(tmp_path / "step")
         shutil.rmtree(tmp_path / "cache")
         entry["md5"] = "0" * 32
         with pytest.raises(InputError, match="could not download it .*does not match checksum"):
-            prebuilt.take("TF", prebuilt.SPARSE, "miracl-v1.0-sw", tmp_path / "step")
+            prebuilt.take("TF", prebuilt.SPARSE, "miracl-v1.0-sw", tmp_path / "step", HEAP)
     finally:
         server.shutdown()
         server.server_close()
@@ -324,4 +325,4 @@ def test_without_cache_and_network_it_is_told_what_to_do(entry, tmp_path, monkey
         r"lucene-index.miracl-v1.0-sw.20221004.2b2856.*, and Pyserini could not download it "
         r"\(Unable to download .*; fetch it where there is a network and set PYSERINI_CACHE",
     ):
-        prebuilt.take("TF", prebuilt.SPARSE, "miracl-v1.0-sw", tmp_path)
+        prebuilt.take("TF", prebuilt.SPARSE, "miracl-v1.0-sw", tmp_path, HEAP)
