@@ -36,6 +36,7 @@ PASSAGES_PER_SECOND = 25  # that two cores encode with the embedded model, in fp
 
 LOADED = "the encoder that is loaded"
 HELPERS = "the processes that encode"
+EXACT_SEARCH = 2  # version of runs: since 2 torch multiplies, whose last bits are others
 
 RunBuild = Callable[[Path, str, str], None]  # writes the run of a language and split into a folder
 
@@ -318,12 +319,24 @@ def add_dense(task: Task, steps: Plan) -> None:
 def add_dense_run(task: Task, steps: Plan, language: str, split: str, searched: list[Step]) -> None:
     """A search of a language's vectors, through their index where ``searched`` has one."""
     index = task.config.retrieval.dense.index
-    settings = index.model_dump(include={"probes", "ef"}) if len(searched) > 1 else {}
+    exact = len(searched) == 1
+    settings = {} if exact else index.model_dump(include={"probes", "ef"})
 
     def build(folder: Path, language: str, split: str) -> None:
         write_dense_run(task, searched, language, split, folder)
 
-    add_run(task, steps, "dense", language, split, settings, searched, build, whole_machine=True)
+    add_run(
+        task,
+        steps,
+        "dense",
+        language,
+        split,
+        settings,
+        searched,
+        build,
+        version=EXACT_SEARCH if exact else 1,
+        whole_machine=True,
+    )
 
 
 def add_source_runs(task: Task, steps: Plan, source: str, pairs: Iterable[tuple[str, str]]) -> None:
@@ -362,7 +375,18 @@ def add_encoder_runs(
         def build(folder: Path, language: str, split: str, searched: list[Step] = searched) -> None:
             write_dense_run(task, searched, language, split, folder, trained)
 
-        add_run(task, steps, name, language, split, {}, searched, build, whole_machine=True)
+        add_run(
+            task,
+            steps,
+            name,
+            language,
+            split,
+            {},
+            searched,
+            build,
+            version=EXACT_SEARCH,
+            whole_machine=True,
+        )
 
 
 def number_format(settings: Dense) -> str:
