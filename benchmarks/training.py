@@ -154,7 +154,7 @@ def model_folder() -> str:
     from core.backbones import source
     from core.settings import Config
 
-    return source("embedded", Config().models)
+    return source("embedded", Config(name="benchmark").models)
 
 
 def ours(groups: list[Group], options: argparse.Namespace, body_dropout: float | None) -> Figures:
