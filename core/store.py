@@ -4,8 +4,8 @@ python -m core.store --du [WORK]       sizes, by collection and kind
 python -m core.store --clean [WORK]    lists, then removes the outputs that nothing refers to
 
 Only what carries our own marks is an output: a folder NAME-FINGERPRINT of a stage with its recipe
-in it, or a partial one (``.part``) that has a lock beside it. Whatever else lies there is left as
-it is, and links are never followed.
+in it, or a partial one (``.part``) that has a lock beside it; and scores that are kept under an
+output's name. Whatever else lies there is left as it is, and links are never followed.
 """
 
 import argparse
@@ -23,13 +23,16 @@ from core.stored import RECIPE
 OUTPUT = re.compile(r".+-[0-9a-f]{16}(\.part)?")
 """An output's folder: the name of its step and its fingerprint."""
 
+KEPT = "scores"
+"""Beside the stages' folders: what is kept of outputs, under their names."""
+
 
 def kept_beside(path: Path) -> Path:
     """Where what is kept of an output for later ones lies, as a ranker's scores.
 
     It goes with the output.
     """
-    return path.parents[1] / "scores" / path.name
+    return path.parents[1] / KEPT / path.name
 
 
 def outputs(work: Path) -> Iterator[tuple[Path, bool]]:
@@ -43,6 +46,9 @@ def outputs(work: Path) -> Iterator[tuple[Path, bool]]:
             for path in sorted((collection / "shared" / stage).glob("*")):
                 if is_output(path):
                     yield path, path.name.removesuffix(".part") in in_use
+        for path in sorted((collection / "shared" / KEPT).glob("*")):
+            if is_kept(path):
+                yield path, path.name in in_use
 
 
 def is_folder(path: Path) -> bool:
@@ -57,6 +63,13 @@ def is_output(path: Path) -> bool:
     if path.name.endswith(".part"):
         return lock_of(path.with_name(path.name.removesuffix(".part"))).is_file()
     return (path / RECIPE).is_file()
+
+
+def is_kept(path: Path) -> bool:
+    """Whether a folder has an output's name and holds segments of scores alone."""
+    if not is_folder(path) or not OUTPUT.fullmatch(path.name):
+        return False
+    return all(inner.suffix == ".npy" or is_folder(inner) for inner in path.rglob("*"))
 
 
 def remove(path: Path) -> None:

@@ -178,8 +178,8 @@ def hybrid_weights(task: Task, language: str) -> dict[str, float]:
 def encode_shards(configs: Sequence[Config], shard: tuple[int, int]) -> None:
     """One shard of all vectors that are not made yet, of every configuration with a dense source.
 
-    An ordinary run joins them, and makes what is missing. Raises InputError where no configuration
-    has a dense source.
+    An ordinary run makes what is missing. Raises InputError where no configuration has a dense
+    source.
     """
     with_vectors = [config for config in configs if "dense" in config.retrieval.sources]
     if not with_vectors:

@@ -13,13 +13,13 @@ import torch
 
 from core import distributed
 from core.records import Query
-from retrieval.encoders.batches import clustered, kmeans
+from retrieval.encoders.batches import clusters, kmeans
 from retrieval.encoders.negatives.refresh import Search
 from training import engine
 
 DEPTH = 20
 # Blocks that two processes do not share evenly, and clusters that are learned from a sample
-SMALL = [(clustered, "AT_ONCE", 7), (kmeans, "LEARNED_FROM", 4)]
+SMALL = [(clusters, "AT_ONCE", 7), (kmeans, "LEARNED_FROM", 4)]
 
 
 def found(folder: Path) -> dict:
@@ -52,5 +52,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     for module, name, value in SMALL:
         setattr(module, name, value)
-    print(f"{distributed.rank()} {json.dumps(found(Path(sys.argv[1])))}", flush=True)
+    line = f"{distributed.rank()} {json.dumps(found(Path(sys.argv[1])))}\n"
+    sys.stdout.write(line)  # at once: print may write the end of a line by itself
+    sys.stdout.flush()
     engine.stop()

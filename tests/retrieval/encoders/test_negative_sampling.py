@@ -116,7 +116,7 @@ def test_a_teacher_may_be_another_encoder_of_the_configuration(task):
 
 
 def test_an_encoder_is_not_its_own_teacher(task):
-    with pytest.raises(InputError, match="mine needs mine; by start, .* or clustered.teacher"):
+    with pytest.raises(InputError, match="mine needs mine; by start, .* or a teacher"):
         task(mine={"method": "tas_q", "clustered": {"teacher": "mine"}})
 
 
