@@ -4,7 +4,7 @@
 #   ./run_all.sh [CONFIG] [key=value …] [--plan] [--rehearse] [--from STAGE] [--until STAGE]
 #                [--force STAGE]
 #
-# CONFIG is configs/demo.yaml without it: the embedded collection and model, eight or nine minutes
+# CONFIG is configs/demo.yaml without it: the embedded collection and models, ten minutes
 # on two cores. STAGE is one of retrieval, data_aug, ranking, ensemble. Run again, finished work is
 # found; a stopped run goes on where it was. --rehearse tries all of it in small, in minutes, before
 # the real run: tiny models where the real ones are not at hand, a few queries and passages, all
