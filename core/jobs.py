@@ -3,7 +3,6 @@
 What is made is what one job makes: a step knows nothing of the others but their outputs.
 """
 
-import pickle
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -63,7 +62,8 @@ class Schedule:
     def __init__(
         self, plan: Planner, config: Config, stale: Iterable[tuple[Step, str]], count: int
     ):
-        self.planned_by = pickle.dumps((plan, config))
+        self.plan = plan
+        self.config = config.model_dump_json(exclude_unset=True)
         self.left = {step.name: (step, why) for step, why in stale}
         self.running: dict[str, Step] = {}
         takes_all = any(step.whole_machine for step, _ in self.left.values())
@@ -94,7 +94,8 @@ class Schedule:
             if team.idle and self.is_ready(step):
                 del self.left[step.name]
                 self.running[step.name] = step
-                team.begin(step.name, build_by, self.planned_by, step.name, step.fingerprint, why)
+                planned_by = (self.plan, self.config)
+                team.begin(step.name, build_by, planned_by, step.name, step.fingerprint, why)
 
     def is_ready(self, step: Step) -> bool:
         """Whether none of its inputs is still to be made here; others ``build`` looks at."""
@@ -104,9 +105,9 @@ class Schedule:
         return True
 
 
-def build_by(planned_by: bytes, name: str, fingerprint: str, why: str) -> None:
+def build_by(planned_by: tuple[Planner, str], name: str, fingerprint: str, why: str) -> None:
     """What a job's process does: builds a step of the plan that it has made for itself."""
-    plan, folder = planned(planned_by)
+    plan, folder = planned(*planned_by)
     step = plan[name]
     if step.fingerprint != fingerprint:
         raise RuntimeError(f"{name}: two processes plan it with different recipes")
@@ -114,7 +115,7 @@ def build_by(planned_by: bytes, name: str, fingerprint: str, why: str) -> None:
 
 
 @lru_cache(maxsize=1)
-def planned(planned_by: bytes) -> tuple[Plan, Path]:
-    """The stage's plan, and the configuration's folder."""
-    plan, config = pickle.loads(planned_by)
+def planned(plan: Planner, settings: str) -> tuple[Plan, Path]:
+    """The stage's plan, and the folder of the configuration, whose ``settings`` are in JSON."""
+    config = Config.model_validate_json(settings)
     return plan(Task(config)), config.folder

@@ -4,9 +4,9 @@ Each is a new interpreter (spawn): a process that runs Java or holds a GPU canno
 """
 
 import contextlib
+import copy
 import multiprocessing
 import os
-import pickle
 import signal
 import threading
 import traceback
@@ -151,10 +151,9 @@ def serve(pipe: connection.Connection, number: int) -> None:
         except EOFError:
             return
         try:
-            answer = (True, function(*arguments))
+            pipe.send((True, function(*arguments)))
         except BaseException as error:
-            answer = (False, sendable(error))
-        pipe.send(answer)
+            send_error(pipe, error)
 
 
 def worker_number() -> int:
@@ -162,15 +161,16 @@ def worker_number() -> int:
     return own_number
 
 
-def sendable(error: BaseException) -> BaseException:
-    """The error with the lines that it came from, or their text where it can't be copied."""
+def send_error(pipe: connection.Connection, error: BaseException) -> None:
+    """Sends the error with the lines that it came from, or their text where it can't be copied."""
+    lines = "".join(traceback.format_exception(error))
     if not isinstance(error, InputError):
-        error.add_note("".join(traceback.format_exception(error)))
+        error.add_note(lines)
     try:
-        pickle.loads(pickle.dumps(error))
+        copy.deepcopy(error)  # one that its arguments do not make again would fail at the other end
+        pipe.send((False, error))
     except Exception:
-        return RuntimeError("".join(traceback.format_exception(error)))
-    return error
+        pipe.send((False, RuntimeError(lines)))
 
 
 def end_with_parent() -> None:

@@ -108,3 +108,20 @@ def test_they_end_with_the_process_that_began_them(tmp_path):
     while any(map(is_alive, pids)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+TWO_ARGUMENTS = (
+    "exec('class Wrong(Exception):\\n"
+    "    def __init__(self, a, b):\\n        super().__init__(a)\\n"
+    "raise Wrong(1, 2)')"
+)
+
+
+@pytest.mark.parametrize("work, lines", [(TWO_ARGUMENTS, "Wrong: 1"), ("lambda: 1", "pickle")])
+def test_what_cannot_be_sent_is_told_in_words(team, work, lines):
+    """An error that its arguments do not make again, and a result that cannot be copied."""
+    team.begin("wrong", eval, work)
+    with pytest.raises(Exception, match=lines):
+        list(finished(team))
+    team.begin("sum", eval, "1 + 1")
+    assert list(finished(team)) == [("sum", 2)], "the process is at work as before"
