@@ -24,10 +24,7 @@ from ranking.pairs import apart
 from ranking.rankers import DevSample, at_home, depth, own_depth, texts_of
 from ranking.rerank import (
     Scorer,
-    candidate_pairs,
-    reranked,
     score_pairs,
-    with_first_stage,
 )
 
 CALIBRATION = 300  # pairs that int8 is calibrated on
@@ -44,20 +41,17 @@ def cascade(task: Task, name: str, scorer: Scorer, trained: Step, folder: Path) 
     dev = task.config.splits.dev
     sample = judges(task, ranker)
     store = rankers.scores_of(task, trained, scorer)
-    whole: dict[str, Run] = {}
+    logits = {}  # of the whole block, by language
     own: dict[str, Run] = {}
     queries = 0
     for language, sampled in sample.chosen.items():
-        pairs = candidate_pairs(sampled.candidates, sample.depth)
-        logits = score_pairs(
+        logits[language] = score_pairs(
             scorer,
             store,
-            pairs,
+            sample.pairs(language),
             texts_of(task, language, dev),
             what=f"{name} {language}-{dev}, whole block",
         )
-        scores = with_first_stage(scorer.first_stage, sampled.candidates, pairs, logits)
-        whole[language] = reranked(sampled.candidates, pairs, scores)
         run = task.run(name, language, dev)
         own[language] = {qid: run[qid] for qid in sampled.candidates if qid in run}
         queries += len(sampled.qrels)
@@ -67,7 +61,7 @@ def cascade(task: Task, name: str, scorer: Scorer, trained: Step, folder: Path) 
         "block": depth(task),
         "queries": queries,
         "own": sample.mean(own),
-        "whole": sample.mean(whole),
+        "whole": sample.mean(sample.ranked(scorer, logits)),
     }
     if distributed.rank() == 0:
         write_json(folder / "cascade.json", note)
@@ -138,9 +132,8 @@ def sampled_places(count: int, seed: int) -> list[int]:
 def candidate_texts(task: Task, sample: DevSample) -> list[tuple[str, str]]:
     """Query and passage, of all candidates of the sampled dev queries."""
     texts: list[tuple[str, str]] = []
-    for language, sampled in sample.chosen.items():
-        pairs = candidate_pairs(sampled.candidates, sample.depth)
-        queries, passages = texts_of(task, language, sample.split)(pairs)
+    for language in sample.chosen:
+        queries, passages = texts_of(task, language, sample.split)(sample.pairs(language))
         texts += zip(queries, passages, strict=True)
     return texts
 

@@ -385,7 +385,10 @@ def build_run(
         store = rankers.scores_of(task, trained, loaded)
         logits = score_pairs(loaded, store, pairs, texts, what)
     weight = rankers.first_stage_weight(trained)
-    scores = with_first_stage(weight, task.run("hybrid", language, split), pairs, logits)
+    hybrid = run
+    if weight and ranker.after:  # the candidates' scores are those of the ranker before
+        hybrid = task.run("hybrid", language, split)
+    scores = with_first_stage(weight, hybrid, pairs, logits)
     if distributed.rank() == 0:
         write_run(folder / "run.trec", reranked(run, pairs, scores), name)
 
