@@ -1,8 +1,11 @@
 """A little encoder with its tokenizer, and a collection of made-up words."""
 
 import gzip
+import hashlib
 import json
 from pathlib import Path
+
+import pytest
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789:?."
 
@@ -259,3 +262,34 @@ def gradients(learner):
     found = {name: p.grad.clone() for name, p in learner.model.named_parameters()}
     engine.destroy()
     return losses, found
+
+
+def train(task, *names):
+    """Makes encoders of a task, and what they stand on; the folder of the last."""
+    from core.artefacts import TrainedEncoder
+    from retrieval.encoders import encoders
+
+    steps = [task.step(TrainedEncoder(name)) for name in names]
+    encoders.make(task, steps)
+    return steps[-1].path
+
+
+def weights(folder):
+    """The digest of a trained encoder's weights."""
+    return hashlib.sha256((folder / "model" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def train_until(step, task, name):
+    """A training that is interrupted when it is about to learn a step, counted from 0."""
+    from retrieval.encoders.learner import EncoderLearner
+
+    learn = EncoderLearner.learn
+
+    def stop(self, engine, batch, number):
+        if self.name == name and number == step:
+            raise KeyboardInterrupt
+        return learn(self, engine, batch, number)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(EncoderLearner, "learn", stop)
+        train(task, name)

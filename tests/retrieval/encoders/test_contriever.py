@@ -1,6 +1,5 @@
 """The methods of contriever-2022 all the way, with a little body drawn at random."""
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +8,7 @@ import little
 import numpy as np
 import pytest
 import torch
+from little import train, train_until, weights
 
 from core.artefacts import PassageStore, TrainedEncoder
 from core.config import load_config, merged
@@ -18,7 +18,6 @@ from core.settings import Config
 from core.task import Task
 from retrieval import search
 from retrieval.encoders import encoders
-from retrieval.encoders.learner import EncoderLearner
 from training import engine as deep
 from training.loop import Loop
 
@@ -67,35 +66,15 @@ def task(tmp_path, little_body):
     return make
 
 
-def train(task, name):
-    encoders.make(task, [task.step(TrainedEncoder(name))])
-    return task.step(TrainedEncoder(name)).path
-
-
-def weights(folder):
-    return hashlib.sha256((folder / "model" / "model.safetensors").read_bytes()).hexdigest()
-
-
 MOCO = {"method": "mcontriever", "crop": {"document": 20}, "queue": {"size": 10}}
 
 
 @pytest.mark.parametrize("average", [None, {"decay": 0.9}])
-def test_a_stopped_training_goes_on_to_the_same_bytes(task, monkeypatch, average):
+def test_a_stopped_training_goes_on_to_the_same_bytes(task, average):
     """Crops, momentum encoder and a queue that is full: all of their state is kept."""
     settings = {**MOCO, "average": average}
     whole = train(task("whole", mine=settings), "mine")
-    stopped = task("stopped", mine=settings)
-    learn = EncoderLearner.learn
-
-    def stop(self, engine, batch, step):
-        if step == 3:
-            raise KeyboardInterrupt
-        return learn(self, engine, batch, step)
-
-    monkeypatch.setattr(EncoderLearner, "learn", stop)
-    with pytest.raises(KeyboardInterrupt):
-        train(stopped, "mine")
-    monkeypatch.undo()
+    train_until(3, task("stopped", mine=settings), "mine")
     again = train(task("stopped", mine=settings), "mine")
     assert weights(again) == weights(whole)
     for line in ("training.jsonl", "dev.jsonl"):

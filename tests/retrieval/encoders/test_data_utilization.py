@@ -1,6 +1,5 @@
 """data-utilization-2025 all the way, with a little body."""
 
-import hashlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import little
 import numpy as np
 import pytest
+from little import train, train_until, weights
 
 from core import machine
 from core.artefacts import RankedRun, TrainedEncoder
@@ -19,7 +19,6 @@ from core.settings import Config
 from core.task import Task
 from retrieval import retrievers, search, searching
 from retrieval.encoders import encoders
-from retrieval.encoders.learner import EncoderLearner
 from retrieval.encoders.negatives import __main__ as negatives
 from retrieval.encoders.negatives.pools import Pools
 from tests import loopback
@@ -100,15 +99,6 @@ def pools(task, name, language="en"):
     return {link[2:]: dict(Pools(folder / link / f"{language}.parquet")) for link in CHAIN}
 
 
-def weights(task):
-    model = task.step(TrainedEncoder("mine")).path / "model" / "model.safetensors"
-    return hashlib.sha256(model.read_bytes()).hexdigest()
-
-
-def train(task, *names):
-    encoders.make(task, [task.step(TrainedEncoder(name)) for name in names])
-
-
 def test_all_the_way(task, judge_model, capsys):
     own = task(first={"method": "dpr"}, mine=whole(judge_model))
     train(own, "mine")
@@ -127,23 +117,11 @@ def test_all_the_way(task, judge_model, capsys):
     assert "mine: 3 topics of 24 positives" in capsys.readouterr().out
 
 
-def test_a_stopped_training_goes_on_to_the_same_bytes(task, judge_model, monkeypatch):
+def test_a_stopped_training_goes_on_to_the_same_bytes(task, judge_model):
     settings = {"first": {"method": "dpr"}, "mine": whole(judge_model)}
-    undisturbed, stopped = task(**settings), task(work="stopped", **settings)
-    train(undisturbed, "mine")
-    learn = EncoderLearner.learn
-
-    def stop(self, engine, batch, step):
-        if self.name == "mine" and step == 3:
-            raise KeyboardInterrupt
-        return learn(self, engine, batch, step)
-
-    monkeypatch.setattr(EncoderLearner, "learn", stop)
-    with pytest.raises(KeyboardInterrupt):
-        train(stopped, "mine")
-    monkeypatch.undo()
-    again = task(work="stopped", **settings)
-    train(again, "mine")
+    undisturbed = train(task(**settings), "mine")
+    train_until(3, task(work="stopped", **settings), "mine")
+    again = train(task(work="stopped", **settings), "mine")
     assert weights(again) == weights(undisturbed)
 
 

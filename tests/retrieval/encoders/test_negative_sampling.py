@@ -1,11 +1,11 @@
 """The methods of negative-sampling-2024 all the way, with a little body."""
 
-import hashlib
 import json
 from pathlib import Path
 
 import little
 import pytest
+from little import train, train_until, weights
 
 from core.artefacts import TrainedEncoder
 from core.config import load_config, merged
@@ -14,8 +14,6 @@ from core.errors import InputError
 from core.settings import Config
 from core.task import Task
 from retrieval import search
-from retrieval.encoders import encoders
-from retrieval.encoders.learner import EncoderLearner
 
 ROOT = Path(__file__).parents[3]
 PAPER = ["dpr", "dpr_bm25", "tas_q", "tas_p", "ance", "ict_q", "ict_p"]
@@ -60,15 +58,6 @@ def task(tmp_path, little_body):
     return make
 
 
-def train(task, name):
-    encoders.make(task, [task.step(TrainedEncoder(name))])
-    return task.step(TrainedEncoder(name)).path
-
-
-def weights(folder):
-    return hashlib.sha256((folder / "model" / "model.safetensors").read_bytes()).hexdigest()
-
-
 def methods(little_body):
     """Two clusterings or searches in six steps of four of the 24 queries."""
     teacher = str(little_body)
@@ -80,21 +69,10 @@ def methods(little_body):
 
 
 @pytest.mark.parametrize("method", ["tas_q", "ict_p", "ance"])
-def test_a_stopped_training_goes_on_to_the_same_bytes(task, little_body, monkeypatch, method):
+def test_a_stopped_training_goes_on_to_the_same_bytes(task, little_body, method):
     own = {"method": method, **methods(little_body)[method]}
     whole = train(task("whole", mine=own), "mine")
-    stopped = task("stopped", mine=own)
-    learn = EncoderLearner.learn
-
-    def stop(self, engine, batch, step):
-        if step == 5:
-            raise KeyboardInterrupt
-        return learn(self, engine, batch, step)
-
-    monkeypatch.setattr(EncoderLearner, "learn", stop)
-    with pytest.raises(KeyboardInterrupt):
-        train(stopped, "mine")
-    monkeypatch.undo()
+    train_until(5, task("stopped", mine=own), "mine")
     again = train(task("stopped", mine=own), "mine")
     assert weights(again) == weights(whole)
     history = json.loads((again / "training.json").read_text())["history"]
